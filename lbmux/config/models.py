@@ -108,8 +108,11 @@ class Service(Model):
     deny: tuple[Prefix, ...] = ()
     """Source prefixes that may not use the service. The longest matching prefix wins."""
     new_flows_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
-    """Maximum number of new flow entries per second. Flows beyond it are forwarded by the Maglev table, without an
-    entry."""
+    """Maximum number of new flows per second, and for each backend its weight's share of it; what exceeds either is
+    dropped. A flow begins with a SYN, a QUIC Initial that names no server, or a datagram from a source that sent none
+    for 34 s."""
+    packets_per_s: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = None
+    """Maximum number of packets per second; what exceeds it is dropped, new flows first."""
     flows: FlowTracking = "all"
     """Which flows get an entry in the flow table. `all`: every flow. `changed`: only flows whose Maglev slot has
     recently got another backend. The others need no look-up, so the cost does not grow with their number. `none`: no

@@ -1,4 +1,4 @@
-"""Access: may this source use the service, and may the service have one more new flow?
+"""Access: may this source use the service?
 
 This step follows the match and precedes the flow table. An access list is a sorted array of the addresses at which
 "allowed" and "denied" alternate (lbmux.tables builds it from prefixes, longest match first), so a look-up is a binary
@@ -6,12 +6,9 @@ search of RULE_STEPS steps. The search has no branches: the verifier would follo
 """
 
 from lbmux.datapath.branchless import below, equals
-from lbmux.datapath.context import rates, rule_limit, rules, service_limit
-from lbmux.datapath.memory import int32, int64, step, swap64, u32, u64, unlikely
-from lbmux.datapath.tables import RULE_STEPS, rate_row, rule_row
-
-TOKENS_A_FLOW_SHIFT = 10
-MOST_TICKS = 1 << TOKENS_A_FLOW_SHIFT
+from lbmux.datapath.context import rule_limit, rules
+from lbmux.datapath.memory import int64, step, swap64, u64, unlikely
+from lbmux.datapath.tables import RULE_STEPS, rule_row
 
 
 @step
@@ -34,25 +31,4 @@ def allowed(context, service, high, low):
 @step
 def unchecked(context, service, high, low):
     """Allow every source: for those that look at a service without sending a packet to it."""
-    return True
-
-
-@step
-def admit(context, worker, index, service, now):
-    """Return whether the service may have one more new flow. The token bucket holds one second's flows."""
-    if not unlikely(service.rate != 0):
-        return True
-    bucket = rate_row(rates(context), worker * service_limit(context) + index)
-    passed = int64(int32(u32(now - bucket.at)))
-    passed = 0 if passed < 0 else passed
-    passed = MOST_TICKS if passed > MOST_TICKS else passed
-    rate = u64(service.rate)
-    tokens, most = u64(bucket.tokens) + u64(passed) * rate, rate << u64(TOKENS_A_FLOW_SHIFT)
-    tokens = most if tokens > most else tokens
-    price = u64(1) << u64(TOKENS_A_FLOW_SHIFT)
-    bucket.at = now
-    if tokens < price:
-        bucket.tokens = u32(tokens)
-        return False
-    bucket.tokens = u32(tokens - price)
     return True

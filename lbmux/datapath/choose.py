@@ -3,7 +3,6 @@
 ``choose`` has the order. A slot has a backend and, while it is changing, a base: docs/flow-state.md has the rule.
 """
 
-from lbmux.datapath.access import admit
 from lbmux.datapath.branchless import differs
 from lbmux.datapath.context import (
     backend_limit,
@@ -28,7 +27,6 @@ from lbmux.datapath.tables import (
     GONE,
     HASH_DESTINATION,
     HASH_SOURCE,
-    LIMITED,
     NO_BASE,
     NONE,
     TICK_SHIFT,
@@ -198,14 +196,11 @@ def tracked(context, setting, worker, packet, index, service, now, named):
     target = named if named >= 0 else not_in_own_table(context, worker, hashed, packet, index, service, now)
     if target < 0:
         return target
-    if not admit(context, worker, index, service, now):
-        count_lookup(context, worker, LIMITED)
-        return target
+    traffic_row(traffic(context), worker * backend_limit(context) + target).flows += u64(1)
     remember(
         context, setting, worker, hashed, packet.source_high, packet.source_low, packet.ports, index,
         target, backend_row(backends(context), target).generation, service, now,
     )  # fmt: skip
-    traffic_row(traffic(context), worker * backend_limit(context) + target).flows += u64(1)
     return target
 
 

@@ -25,9 +25,9 @@ from lbmux.datapath.tables import TICK_SHIFT
 
 TABLES = (
     "settings", "addresses", "services", "slots", "rules", "rates", "backends", "flows", "endpoints", "verdicts",
-    "lookups", "traffic",
+    "lookups", "traffic", "sources",
 )  # fmt: skip
-LIMITS = ("addresses", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers")
+LIMITS = ("addresses", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers", "sources")
 
 CLOCK = ("jiffy_ns", "jiffy_offset_ns")
 """The numbers that convert jiffies to CLOCK_MONOTONIC. They are patched in like the limits, kernel only."""
@@ -138,12 +138,13 @@ def _limit(name: str) -> Any:
 
 
 (
-    settings, addresses, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic,
+    settings, addresses, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic, sources,
 ) = map(table, TABLES)  # fmt: skip
 """Pointers to the start of each table (tables.py)."""
 
 (
     address_limit, service_limit, slot_limit, rule_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit,
+    source_limit,
 ) = map(_limit, LIMITS)  # fmt: skip
 """The number of rows of each table; ``bucket_limit`` counts one worker's buckets."""
 

@@ -6,7 +6,7 @@ explain` (lbmux.tools.dry_run) call the same functions with other steps at their
 take a shorter path first (lbmux.datapath.ordinary); what it finds is what these functions would find.
 """
 
-from lbmux.datapath.access import admit, allowed
+from lbmux.datapath.access import allowed
 from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.choose import PUNT, choose, slot_pair, untracked
 from lbmux.datapath.context import (
@@ -40,8 +40,9 @@ from lbmux.datapath.ordinary import (
     outer_length,
 )
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse
+from lbmux.datapath.rate_limits import BURST, over_limit, service_limit_row, take
 from lbmux.datapath.tables import (
-    TRACK_ALL,
+    REJECT_RATE,
     VIP,
     backend_row,
     count_row,
@@ -67,15 +68,14 @@ def active_service(context, setting, index):
 
 
 @step
-def without_backend(context, worker, index, service, packet, now):
+def without_backend(context, index, service, packet, now):
     """Return the verdict of a packet without a backend. The kernel punts a limited number for user space to reject.
 
-    It drops mid-connection TCP packets, because their connection continues if a backend comes back. A service without
-    slots enters no flows, so its rate bucket serves as the limit.
+    It drops mid-connection TCP packets, because their connection continues if a backend comes back.
     """
     is_rejectable = packet.protocol != TCP_PROTOCOL or (packet.flags & (SYN | ACK)) == SYN
     if is_plain(context) and service.rejects != 0 and is_rejectable:
-        return REJECT if admit(context, worker, index, service, now) else NO_BACKEND
+        return REJECT if take(service_limit_row(context, REJECT_RATE, index), now, u64(BURST)) else NO_BACKEND
     return NO_BACKEND
 
 
@@ -114,7 +114,7 @@ def steady_backend(context, start):
     if index < 0 or index >= service_limit(context):
         return int64(-1)
     service = active_service(context, setting, index)
-    if (service.rule_count | u32(service.quic_bytes) | u32(service.tracking & TRACK_ALL)) != u32(0):
+    if service.special != 0:
         return int64(-2) - index
     target, base = slot_pair(context, service, ordinary_packet(reread(start)))
     return target if target == base else int64(-1)
@@ -163,12 +163,12 @@ def forward_parsed(context, worker, now, start, end, packet, found):
         index = int64(-2) - found if found < -1 else service_of(context, packet)
         arguments = worker, now, start, end
         verdict, target = at_service(context, packet, index, allowed, to_backend, arguments)
-        if target < 0:
+        if verdict != FORWARDED:
             return verdict, target
     if unlikely((frame_flags(context) & UNFINISHED_CHECKSUM) != 0):
         finish_checksum(start, packet)
-    setting = settings_row(settings(context), 0)
-    verdict, length = encapsulate(context, setting, start, packet, backend_row(backends(context), target))
+    setting, backend = settings_row(settings(context), 0), backend_row(backends(context), target)
+    verdict, length = encapsulate(context, setting, start, packet, backend)
     if verdict == FORWARDED:
         row = traffic_row(traffic(context), worker * backend_limit(context) + target)
         row.packets += u64(1)
@@ -215,8 +215,10 @@ def to_backend(context, setting, packet, index, service, arguments):
         return TTL, int64(-1)
     target = choose(context, setting, worker, start, end, packet, index, service, now)
     if target >= 0:
+        if unlikely(service.limited != 0):
+            return over_limit(context, worker, packet, target), target
         return FORWARDED, target
-    return UNSETTLED if target == PUNT else without_backend(context, worker, index, service, packet, now), int64(-1)
+    return UNSETTLED if target == PUNT else without_backend(context, index, service, packet, now), int64(-1)
 
 
 @step

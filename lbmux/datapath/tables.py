@@ -63,11 +63,13 @@ SERVICE = layout(
     ("idle_trusted", "u4"),
     ("idle_closing", "u4"),
     ("seed", "u4"),
-    ("hashed", "u4"),
     ("port_mask", "u4"),
     ("rules", "u4"),
     ("rule_count", "u4"),
-    ("rate", "u4"),
+    ("hashed", "u1"),
+    ("limited", "u1"),
+    ("special", "u1"),
+    ("unused1", "u1"),
     ("quic_bytes", "u1"),
     ("quic_rotation", "u1"),
     ("rejects", "u1"),
@@ -75,15 +77,16 @@ SERVICE = layout(
     ("former", "u4"),
     ("former_size", "u4"),
     ("changed", "u4"),
-    ("unused", "u4"),
+    ("unused4", "u4"),
+    ("unused8", "u4"),
 )
 """One cache line. ``slots`` and ``size`` locate its Maglev table in the slot region, ``former`` and ``former_size`` the
 one before a change of its size, or NONE; ``rules`` and ``rule_count`` locate its access list. ``changed``: when its
 table last changed, in ticks; ``tracking``: which flows get an entry. ``hashed`` and ``port_mask`` select the fields
-that pick the slot. ``rate`` is the number of new flows that one worker enters in 1024 ticks, 0 for no limit.
-``quic_bytes`` is the length of a server id in a connection id. ``rejects``: clients get a reset or an ICMP error while
-the service has no backend; ``rate`` then limits the packets that the kernel punts for that. Two copies of ``services``
-rows."""
+that pick the slot. ``limited``: the service has a rate limit (RATE). ``special``: its packets need more than a steady
+slot, so the kernel's path for ordinary packets leaves them to the general one. ``quic_bytes`` is the length of a server
+id in a connection id. ``rejects``: clients get a reset or an ICMP error while the service has no backend. Two copies of
+``services`` rows."""
 
 NONE = 0xFFFFFFFF
 """The value of ``former`` if the table has not changed its size, or the former table is no longer available."""
@@ -100,8 +103,18 @@ RULE_STEPS = 18
 MOST_RULES = 1 << RULE_STEPS
 """The most rows that a look-up can search."""
 
-RATE = layout(("tokens", "u4"), ("at", "u4"))
-"""A worker's token bucket for a service's new flows: 1024 tokens are a flow."""
+RATE = layout(("full_until", "u8"), ("price", "u4"), ("unused", "u4"))
+"""A rate limit, as in datapath.rate_limits. ``full_until``: a time in 2**-32 ticks; ``price``: the time that one packet
+or flow takes of the limit, in 2**-22 ticks; 0: no limit. All workers share the row, so a limit is the whole mux's."""
+
+PACKET_RATE, FLOW_RATE, REJECT_RATE = 0, 1, 2
+"""Limits of a service: packets, new flows, and packets that the kernel punts so that user space rejects them. Each has
+a block of ``services`` rows in the region of rates; the limits of new flows to each backend follow."""
+RATE_BLOCKS = 3
+
+SOURCE_CELLS = 32
+SOURCES = np.dtype(("u2", SOURCE_CELLS))
+"""A cache line of the sketch of known sources (datapath.known_sources)."""
 
 SLOT = layout(("backend", "u2"), ("base", "u2"))
 """A slot of a Maglev table: its backend, and the backend of those of its flows that have no entry. A slot is steady
@@ -180,7 +193,9 @@ IDENTITY = layout(("value", "u8"))
 """The hashed name of a service or a backend, by which a later process finds the rows. The data path does not use it."""
 
 COUNT = layout(("packets", "u8"), ("bytes", "u8"))
-TRAFFIC = layout(("packets", "u8"), ("bytes", "u8"), ("flows", "u8"), ("unused", "u8"))
+TRAFFIC = layout(("packets", "u8"), ("bytes", "u8"), ("flows", "u8"), ("admitted", "u8"))
+"""What a backend got. ``flows`` has the new flows that came; ``admitted`` those within the service's rate limits, if it
+has any."""
 
 WAYS = 4
 BUCKET_BYTES = WAYS * FLOW.itemsize
@@ -211,12 +226,11 @@ LOOKUPS = {
     "gone": "found, but its backend is gone",
     "expired": "found, but idle for too long, so treated as new",
     "elsewhere": "found in another worker's part of the table, and entered in this worker's",
-    "limited": "not found, and not entered: the service is over `new_flows_per_s`",
     "server_id": "a QUIC connection id named the backend",
     "base": "not found, and entered with the backend that the slot had before it changed",
 }
 """What a look-up in the flow table found, and what that means, in the order of the counters."""
-HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, LIMITED, BY_SERVER_ID, BY_BASE = range(len(LOOKUPS))
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, BY_SERVER_ID, BY_BASE = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 
 PADDING = 64
@@ -242,6 +256,7 @@ class Sizes:
     endpoints: int = 1
     workers: int = 1
     rules: int = 16
+    sources: int = 1
 
     @property
     def version(self) -> int:
@@ -255,7 +270,7 @@ class Sizes:
             "services": 2 * self.services * SERVICE.itemsize + PADDING,
             "slots": self.slots * SLOT.itemsize + PADDING,
             "rules": self.rules * RULE.itemsize + PADDING,
-            "rates": self.workers * self.services * RATE.itemsize + PADDING,
+            "rates": (RATE_BLOCKS * self.services + self.backends) * RATE.itemsize + PADDING,
             "backends": self.backends * BACKEND.itemsize + PADDING,
             "flows": self.workers * self.buckets * BUCKET_BYTES + PADDING,
             "endpoints": self.endpoints * ENDPOINT.itemsize + PADDING,
@@ -263,6 +278,7 @@ class Sizes:
             "verdicts": self.workers * VERDICTS * COUNT.itemsize + PADDING,
             "lookups": self.workers * LOOKUP_ROWS * 8 + PADDING,
             "traffic": self.workers * self.backends * TRAFFIC.itemsize + PADDING,
+            "sources": self.sources * SOURCES.itemsize + PADDING,
         }
 
 
@@ -272,6 +288,7 @@ salt_row, SALTS_AT = rows(layout(("value", "u4"))), SETTINGS.fields["salt0"][1] 
 """The salts of both copies of the address map, at this offset of the settings."""
 rule_row, rate_row, address_label_row = rows(RULE), rows(RATE), rows(ADDRESS_LABEL)
 count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
+source_cell_row = rows(layout(("seen", "u2")))
 
 ROWS: dict[str, np.dtype[Any]] = {
     "settings": SETTINGS,
@@ -287,5 +304,6 @@ ROWS: dict[str, np.dtype[Any]] = {
     "verdicts": COUNT,
     "lookups": np.dtype("u8"),
     "traffic": TRAFFIC,
+    "sources": SOURCES.base,
 }
 """The layout of each region's rows, for views from Python."""

@@ -66,6 +66,9 @@ class Verdict(IntEnum):
         DROPS + 8,
         "agent: a RST for a connection that this host does not have; a later packet takes the second chance",
     )
+    OVER_PACKET_RATE = DROPS + 9, "the service is over `packets_per_s`"
+    OVER_FLOW_RATE = DROPS + 10, "a new flow, and the service is over `new_flows_per_s`"
+    OVER_FLOW_SHARE = DROPS + 11, "a new flow, and the backend is over its weight's share of `new_flows_per_s`"
 
     @property
     def kind(self) -> Kind:

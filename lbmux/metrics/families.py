@@ -27,7 +27,8 @@ from lbmux.tables.snapshot import Snapshot
 TRAFFIC = {
     "packets": ("lbmux_forwarded_packets_total", "Packets that this mux sent to a backend."),
     "bytes": ("lbmux_forwarded_bytes_total", "Bytes that this mux sent to a backend, outer headers included."),
-    "flows": ("lbmux_new_flows_total", "New flows of a backend."),
+    "flows": ("lbmux_new_flows_total", "New flows of a backend, including those beyond a rate limit."),
+    "admitted": ("lbmux_admitted_flows_total", "New flows of a backend that were within the service's rate limits."),
 }
 """Maps a field of the traffic table to its family and help."""
 KINDS = {

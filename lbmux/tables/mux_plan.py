@@ -211,7 +211,7 @@ class Planner:
         row["former"], row["former_size"] = plan.former.get(index, (NONE, 0))
         row["changed"] = self._changed(plan, index)
         row["rules"], row["rule_count"] = self._plan_rules(plan, index, service)
-        fill_service(row, plan.config, service, self._tables.sizes.workers)
+        fill_service(row, plan.config, service)
 
     def _plan_slots(self, plan: Plan, index: int, service: Service) -> Range:
         """Return the range for the service's Maglev table."""

@@ -10,9 +10,12 @@ from lbmux.datapath.encapsulate import constant_sum, overhead_bytes_of
 from lbmux.datapath.tables import (
     DRAINING,
     ENTROPY,
+    FLOW_RATE,
     HASH_DESTINATION,
     HASH_SOURCE,
     OUTER_IPV6,
+    PACKET_RATE,
+    REJECT_RATE,
     TICK_SHIFT,
     TRACK_ALL,
     TRACK_CHANGED,
@@ -26,6 +29,8 @@ from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
 
 PROTOCOLS = {"tcp": TCP_PROTOCOL, "udp": UDP_PROTOCOL}
 ETHERNET_MTU = 1500
+PRICE_BITS, MOST_PRICE = 22, (1 << 32) - 1
+"""A price is in 2**-22 ticks; the largest one admits a packet in 1.07 s."""
 TUNNEL_KINDS = get_args(TunnelKind)
 PORTS, DESTINATION_PORT = 0xFFFFFFFF, 0xFFFF0000
 """Masks of both ports as loaded."""
@@ -44,24 +49,42 @@ def ticks(seconds: float) -> int:
     return int(seconds * 1e9) >> TICK_SHIFT
 
 
-def rate_of(per_s: int | None, workers: int) -> int:
-    """Convert a limit per second to one per worker and 1024 ticks; 0: no limit."""
-    if per_s is None:
-        return 0
-    cpus = max(1, workers - 1)  # the last part is user space's, which has what the kernel punts
-    return max(1, round(per_s * (1024 << TICK_SHIFT) / 1e9 / cpus))
+def price_of(per_s: float | None) -> int:
+    """Return the ``price`` of a RATE row that admits this many a second; 0: no limit."""
+    return min(round(1e9 * (1 << PRICE_BITS - TICK_SHIFT) / per_s), MOST_PRICE) if per_s else 0
 
 
-def fill_service(row: Any, config: Config, service: Service, workers: int) -> None:
-    """Fill a SERVICE row except its Maglev table and its access list; ``size`` must be set."""
+def fill_service(row: Any, config: Config, service: Service) -> None:
+    """Fill a SERVICE row except its Maglev table and its access list, which must be there."""
     row["tracking"] = TRACKING[service.tracking]
     row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
     row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed
     row["hashed"], row["port_mask"] = HASHED[service.hash]
     row["rejects"] = service.on_no_backend != "drop" and config.slowpath.rejects_per_s > 0
-    row["rate"] = rate_of(service.new_flows_per_s if row["size"] else config.slowpath.rejects_per_s, workers)
+    row["limited"] = service.new_flows_per_s is not None or service.packets_per_s is not None
     if service.quic is not None:
         row["quic_bytes"], row["quic_rotation"] = service.quic.id_bytes, service.quic.rotation
+    row["special"] = is_special(row)
+
+
+def is_special(row: Any) -> bool:
+    """Return the value of ``special`` for a SERVICE row whose other fields are there."""
+    return bool(row["rule_count"] or row["quic_bytes"] or row["limited"] or row["tracking"] == TRACK_ALL)
+
+
+def prices_of(config: Config, service: Service) -> dict[int, int]:
+    """Return the price of each kind of limit of a service."""
+    return {
+        PACKET_RATE: price_of(service.packets_per_s),
+        FLOW_RATE: price_of(service.new_flows_per_s),
+        REJECT_RATE: price_of(config.slowpath.rejects_per_s),
+    }
+
+
+def shares_of(service: Service) -> dict[str, int]:
+    """Return the price of new flows to each backend: of its weight's share of ``new_flows_per_s``."""
+    limit, total = service.new_flows_per_s or 0, sum(backend.weight for backend in service.backends)
+    return {backend.name: price_of(limit * backend.weight / total if total else 0) for backend in service.backends}
 
 
 class OuterSources:

@@ -13,12 +13,14 @@ from lbmux.config.models import BackendKey, Config
 from lbmux.datapath.tables import GONE, SLOT, WAYS, Sizes
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_plan import Contents, Plan, Planner, changed_at
-from lbmux.tables.mux_rows import set_route
+from lbmux.tables.mux_rows import prices_of, set_route, shares_of
 from lbmux.tables.slot_allocation import Range
 from lbmux.tables.slot_states import NO_TABLE, SlotStates
 from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables, now_ticks
 
+SOURCE_LINES = 1 << 16
+"""4 MiB for known sources: with 100,000 of them fewer than one stranger in thirty passes as known."""
 KERNEL_SLOT_BYTES = 1 << 29
 """Slots that a kernel program can address."""
 
@@ -47,6 +49,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
         buckets=power_of_two(-(-2 * config.flows.limit // (WAYS * workers))),
         workers=workers,
         rules=power_of_two(max(4096, 4 * prefixes)),
+        sources=SOURCE_LINES,
     )
 
 
@@ -134,6 +137,7 @@ class MuxTables:
         self._write_ahead(plan)
         in_use = tables.backends["state"] != GONE
         self._write_backends(plan)
+        self._write_rates(plan)
         for index, value in plan.identities.items():
             tables.service_identities[index] = value
         other = 1 - tables.active
@@ -156,6 +160,16 @@ class MuxTables:
         for number in np.flatnonzero((held != 0) & (held != values)).tolist():
             self.slots.forget_row(int(tables.backends[rows[number]]["service"]), rows[number])
         tables.backends[rows], tables.backend_identities[rows] = plan.backend_contents, values
+
+    def _write_rates(self, plan: Plan) -> None:
+        """Write the rate limits of services that change. What was taken of a limit stays taken."""
+        for placed in plan.placed.values():
+            if placed.row not in plan.changed:
+                continue
+            for kind, price in prices_of(plan.config, placed.service).items():
+                self.tables.service_rates[kind, placed.row]["price"] = price
+            for name, price in shares_of(placed.service).items():
+                self.tables.backend_rates[placed.backends[name]]["price"] = price
 
     def _write_settings(self, plan: Plan) -> None:
         """Write the settings of all services."""

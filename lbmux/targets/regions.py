@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import port_to_wire
-from lbmux.datapath.tables import LOOKUP_ROWS, MAGIC, PADDING, ROWS, TICK_SHIFT, VERSION, WAYS, Sizes
+from lbmux.datapath.tables import (
+    LOOKUP_ROWS,
+    MAGIC,
+    PADDING,
+    RATE_BLOCKS,
+    ROWS,
+    SOURCE_CELLS,
+    TICK_SHIFT,
+    VERSION,
+    WAYS,
+    Sizes,
+)
 from lbmux.datapath.verdicts import VERDICTS
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
@@ -58,7 +69,9 @@ class Tables:
         self.services = view["services"].reshape(2, sizes.services)
         self.slots: NDArray[Any] = view["slots"]
         self.rules: NDArray[Any] = view["rules"]
-        self.rates = view["rates"].reshape(sizes.workers, sizes.services)
+        limits = RATE_BLOCKS * sizes.services
+        self.service_rates = view["rates"][:limits].reshape(RATE_BLOCKS, sizes.services)
+        self.backend_rates = view["rates"][limits:]
         self.backends: NDArray[Any] = view["backends"]
         self.flows = view["flows"].reshape(sizes.workers, sizes.buckets, WAYS)
         self.endpoints: NDArray[Any] = view["endpoints"]
@@ -67,6 +80,7 @@ class Tables:
         self.verdicts = view["verdicts"].reshape(sizes.workers, VERDICTS)
         self.lookups: NDArray[np.uint64] = view["lookups"].reshape(sizes.workers, LOOKUP_ROWS)
         self.traffic = view["traffic"].reshape(sizes.workers, sizes.backends)
+        self.sources = view["sources"].reshape(sizes.sources, SOURCE_CELLS)
 
     @classmethod
     def allocate(cls, sizes: Sizes) -> "Tables":

@@ -24,13 +24,14 @@ from lbmux.datapath.context import (
 )
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
 from lbmux.datapath.hashing import scale
+from lbmux.datapath.known_sources import line_of, source_hash
 from lbmux.datapath.memory import Pointer, at_address, int64, step, u64
 from lbmux.datapath.mux import with_service
 from lbmux.datapath.parse import PARSED, parse
 from lbmux.datapath.tables import WAYS, backend_row, flow_row
 from lbmux.targets.native import context_row
 
-FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash")
+FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash", "sources")
 ENTRY = ("state", "target", "idle", "alive")
 
 
@@ -71,6 +72,7 @@ def _record(context, setting, packet, index, service, arguments):  # type: ignor
     found[6] = select(context, service, packet)
     hashed = flow_hash(setting, high, low, ports, packet.destination_low)
     found[7] = hashed
+    found[8] = line_of(context, source_hash(setting, packet, index))
     for table_worker in range(worker_limit(context)):
         bucket, way = lookup(context, table_worker, hashed, high, low, ports, index)
         if way >= 0:

@@ -40,7 +40,7 @@ from lbmux.wire.numbers import IPIP_PROTOCOL, IPV6_PROTOCOL
 TRIES = 3
 """How often to retry if the mux's configuration changes while it is read."""
 ANY_WORKER = 0
-"""The worker that is assumed for a flow without an entry.  Each worker has its own share of new_flows_per_s."""
+"""The worker that is assumed for a flow without an entry."""
 
 NO_SELECTION = (Verdict.DENIED, Verdict.TTL)
 """Verdicts of packets that match a service but reach no backend selection."""
@@ -112,7 +112,7 @@ def explain_live(packet: ClientPacket, place: Place) -> Explanation:
         copy.read_configuration()
         run = _Run(packet, copy.snapshot, now_ticks(), copy.interfaces)
         if run.service_row >= 0:
-            copy.read_service(run.service_row, run.found("hash"))
+            copy.read_service(run.service_row, run.found("hash"), run.found("sources"))
             for at in run.buckets():
                 copy.read_bucket(at)
             run.dry_run()
@@ -256,21 +256,13 @@ class _Run:
             if self.snapshot.tables.services[self.snapshot.tables.active][self.service_row]["tracking"] != TRACK_ALL:
                 return Step("flow", "no entry: the service tracks only flows of changed slots", data)
             said = "no entry" if self.is_live else "no entry: only a live mux has flows"
-            return Step("flow", f"{said}, so the slot decides{self._rate(looked_up)}", data)
+            return Step("flow", f"{said}, so the slot decides", data)
         said = "; ".join(
             f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
             + ("" if entry["alive"] else ", expired")
             for entry in described
         )
         return Step("flow", f"{said}: {' and '.join(looked_up) or 'not used'}", data)
-
-    def _rate(self, looked_up: list[str]) -> str:
-        """A note on the service's limit for new flows, which applies to a flow without an entry."""
-        tables = self.snapshot.tables
-        said = "; new_flows_per_s is exceeded, so no entry is made" if "limited" in looked_up else ""
-        if tables.services[tables.active][self.service_row]["rate"] and tables.sizes.workers > 1:
-            said += f" (by worker {ANY_WORKER}'s share of new_flows_per_s: without an entry the worker is unknown)"
-        return said
 
     def _slot_step(self) -> Step:
         size, slot, hashed = self.found("size"), self.found("slot"), self.found("hash")
@@ -347,6 +339,11 @@ class _Run:
             Verdict.NO_BACKEND: to_have_one(states),
             Verdict.DENIED: (
                 f"the service's `allow` and `deny` exclude {packet.source}: change them, then run `lbmux reload`"
+            ),
+            Verdict.OVER_PACKET_RATE: "raise the service's `packets_per_s`, or find who sends this much: `lbmux top`",
+            Verdict.OVER_FLOW_RATE: "raise the service's `new_flows_per_s`; established flows are not affected",
+            Verdict.OVER_FLOW_SHARE: (
+                f"raise the service's `new_flows_per_s` or the weight of {self._name(target)}, whose share it is"
             ),
             Verdict.TTL: "the packet passed too many routers: its sender should use a larger TTL",
             Verdict.NO_NEIGHBOUR: f"the next hop (`ip route get {host}`) does not answer ARP or ND: is it up?",

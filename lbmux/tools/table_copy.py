@@ -16,7 +16,7 @@ from lbmux.api.channel import Place, place_name
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetLayout, ReadMemory
 from lbmux.config.models import Backend, Config, Service
-from lbmux.datapath.tables import BUCKET_BYTES, NONE, PADDING, RATE, RULE, SLOT, VERSION, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, NONE, PADDING, RULE, SLOT, SOURCES, VERSION, Sizes
 from lbmux.errors import ControlError
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_rows import ETHERNET_MTU
@@ -71,7 +71,7 @@ class LiveCopy:
         for region in WHOLE[self.snapshot.program]:
             self._read(region, 0, self.snapshot.tables.sizes.regions()[region] - PADDING)
 
-    def read_service(self, row: int, hashed: int) -> None:
+    def read_service(self, row: int, hashed: int, sources: int) -> None:
         """Read the rest of a service: identity, access list, rate state, and the slot of a hash in its Maglev table and
         in the former one."""
         tables = self.snapshot.tables
@@ -82,8 +82,9 @@ class LiveCopy:
             if service[size] and service[table] != NONE:
                 slot = int(service[table]) + (hashed * int(service[size]) >> 32)
                 self._read("slots", slot * SLOT.itemsize, SLOT.itemsize)
-        for worker in range(tables.sizes.workers if service["rate"] else 0):
-            self._read("rates", (worker * tables.sizes.services + row) * RATE.itemsize, RATE.itemsize)
+        if service["limited"]:
+            self._read("rates", 0, tables.service_rates.nbytes + tables.backend_rates.nbytes)
+            self._read("sources", sources * SOURCES.itemsize, SOURCES.itemsize)
 
     def read_bucket(self, at: int) -> None:
         """Read the bucket at byte offset ``at`` of the flow table."""

@@ -29,7 +29,7 @@ from lbmux.datapath.tables import (
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.access_lists import access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
-from lbmux.tables.mux_rows import TRACKING
+from lbmux.tables.mux_rows import TRACKING, is_special
 from lbmux.targets.native import HEADROOM_BYTES, Worker
 from lbmux.targets.regions import KEYS, Tables
 from tests.datapath.plain_agent import Endpoint
@@ -38,7 +38,9 @@ from tests.datapath.plain_hash import halves
 from tests.datapath.plain_mux import Backend, Service
 from tests.datapath.plain_tunnel import KINDS
 
-RARE = {"elsewhere", "limited", "server_id", "base"}
+RARE = {"elsewhere", "server_id", "base"}
+SOURCES = 4
+"""Lines of the sketch of known sources: so few that some strangers pass as known."""
 GUARD = 0xA5
 """Fills the memory around frames, so that a byte written outside of one is seen."""
 
@@ -95,7 +97,15 @@ class Machine:
     ) -> "Machine":
         """``plain``: doing only what the kernel does."""
         sizes = Sizes(
-            256, services=16, slots=65536, backends=256, buckets=buckets, endpoints=16, workers=workers, rules=256
+            256,
+            services=16,
+            slots=65536,
+            backends=256,
+            buckets=buckets,
+            endpoints=16,
+            workers=workers,
+            rules=256,
+            sources=SOURCES,
         )
         tables, pick = Tables.allocate(sizes), random.Random(4)
         for key in KEYS:  # the same in every run
@@ -124,6 +134,14 @@ class Machine:
             Verdict(at): (int(rows[at]["packets"]), int(rows[at]["bytes"])) for at in np.flatnonzero(rows["packets"])
         }
 
+    def known_sources(self) -> dict[tuple[int, int], int]:
+        """The times of the cells of known sources that were written, by line and cell."""
+        lines, cells = np.nonzero(self.tables.sources)
+        return {
+            (line, cell): int(self.tables.sources[line, cell]) & 0x7FFF
+            for line, cell in zip(lines.tolist(), cells.tolist(), strict=True)
+        }
+
     def flows(self, state: int) -> int:
         return int((self.tables.flows["state"] == state).sum())
 
@@ -139,7 +157,8 @@ class Machine:
             tables.slots[at : at + len(service.slots)] = [*zip(service.slots, bases, strict=True)]
             tables.services[0, index]["changed"] = service.changed
             row = tables.services[0, index]
-            row["slots"], row["size"], row["seed"], row["rate"] = at, len(service.slots), service.seed, service.rate
+            row["slots"], row["size"], row["seed"] = at, len(service.slots), service.seed
+            row["limited"], tables.service_rates["price"][:, index] = service.is_limited, service.prices
             row["former"], row["tracking"], row["rejects"] = NONE, TRACKING[service.tracking], service.rejects
             row["idle_untrusted"], row["idle_trusted"], row["idle_closing"] = _ticks(service.idle)
             row["hashed"] = HASH_SOURCE * ("source" in service.hashed) | HASH_DESTINATION * (
@@ -157,6 +176,7 @@ class Machine:
                 rotation, size, servers = service.quic
                 row["quic_rotation"], row["quic_bytes"] = rotation, size
                 names += [ServerId(identifier, index, backend) for identifier, backend in servers.items()]
+            row["special"] = is_special(row)
             at += len(service.slots)
             if service.former:
                 tables.slots[at : at + len(service.former)] = [*service.former]
@@ -180,6 +200,7 @@ class Machine:
             else:
                 row["tunnel"] |= OUTER_IPV6
             row["overhead_bytes"] = backend.overhead_bytes
+            self.tables.backend_rates[index]["price"], row["service"] = backend.price, backend.service
             row["mtu"], row["state"], row["generation"] = backend.mtu, backend.state, backend.generation
 
     def install_agent(

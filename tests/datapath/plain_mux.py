@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import NamedTuple
 
 from lbmux.datapath.choose import SYN_GRACE
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
@@ -13,6 +14,7 @@ from tests.datapath import plain_packet as packets
 from tests.datapath import plain_tunnel as tunnels
 from tests.datapath.plain_flows import Idle, Key, PlainFlows
 from tests.datapath.plain_hash import halves, keyed, second_hash, slot_hash
+from tests.datapath.plain_limits import BURST, KnownSources, Limit
 
 FIELDS = frozenset({"source", "destination", "source_port", "destination_port"})
 
@@ -31,7 +33,8 @@ class Service:
     hashed: frozenset[str] = FIELDS
     rules: tuple[tuple[IPv4Network | IPv6Network, bool], ...] = ()
     otherwise: bool = True
-    rate: int = 0
+    prices: tuple[int, int, int] = (0, 0, 0)
+    """Prices of a packet, a new flow, and a packet that is punted to be rejected, as in RATE rows."""
     rejects: bool = False
     quic: tuple[int, int, dict[bytes, int]] | None = None  # rotation, bytes, backend by server id
     tracking: str = "all"
@@ -41,6 +44,10 @@ class Service:
     """The slots of the former table, with their bases."""
     changed: int = 0
     """When the slots last changed, in ticks."""
+
+    @property
+    def is_limited(self) -> bool:
+        return any(self.prices[:2])
 
     def allows(self, source: bytes) -> bool:
         matching = [(net.prefixlen, allowed) for net, allowed in self.rules if ip_address(source) in net]
@@ -59,6 +66,9 @@ class Backend:
     kind: str = "ipip"
     spread: bool = False
     """The outer source address carries the flow's hash."""
+    price: int = 0
+    """The price of a new flow, as in a RATE row."""
+    service: int = 0
 
     @property
     def overhead_bytes(self) -> int:
@@ -72,23 +82,31 @@ class Counters:
     packets: Counter[int] = field(default_factory=Counter)
     bytes: Counter[int] = field(default_factory=Counter)
     flows: Counter[int] = field(default_factory=Counter)
+    admitted: Counter[int] = field(default_factory=Counter)
 
 
-@dataclass
-class Bucket:
-    """Tokens for new flows, 1024 each."""
+class Limits(NamedTuple):
+    packets: Limit
+    flows: Limit
+    rejects: Limit
 
-    tokens: int = 0
-    at: int = 0
+
+def is_initial(datagram: bytes) -> bool:
+    """Whether a datagram may be a QUIC Initial: RFC 9000, section 17.2.2, and RFC 9369, section 3.2."""
+    if len(datagram) < 15 or not datagram[0] & 0x80:
+        return False
+    return {b"\0\0\0\1": 0, b"\x6b\x33\x43\xcf": 1}.get(datagram[1:5], datagram[0] >> 4 & 3) == datagram[0] >> 4 & 3
 
 
 class PlainMux:
     def __init__(
-        self, services: list[Service], backends: list[Backend], flows: PlainFlows, plain: bool = False
+        self, services: list[Service], backends: list[Backend], flows: PlainFlows, plain: bool = False, sources: int = 1
     ) -> None:
-        """``plain``: only what the kernel does."""
+        """``plain``: only what the kernel does. ``sources``: lines of the sketch of known sources."""
         self.services, self.backends, self.flows, self.plain = services, backends, flows, plain
-        self.rates = [Bucket() for _ in services]
+        self.limits = [Limits(*map(Limit.of, service.prices)) for service in services]
+        self.shares = [Limit.of(backend.price) for backend in backends]
+        self.known = KnownSources(flows.keys, sources)
         self.counters = Counters()
 
     def run(self, frame: bytes, now: int, flags: int = 0) -> tuple[Verdict, int, bytes]:
@@ -102,11 +120,7 @@ class PlainMux:
         packet = packets.parse(frame, self.plain)
         if isinstance(packet, Verdict):
             return packet, -1, frame
-        names = {(service.vip, service.protocol, service.port): at for at, service in enumerate(self.services)}
-        port = int.from_bytes(packet.ports[2:], "big")
-        index = names.get((packet.destination, packet.protocol, port))
-        if index is None:
-            index = names.get((packet.destination, packet.protocol, 0))
+        index = self._service_of(packet)
         if index is None:
             return Verdict.NOT_VIP, -1, frame
         if not self.services[index].allows(packet.source):
@@ -116,6 +130,9 @@ class PlainMux:
         target = self._choose(frame, packet, index, now)
         if target < 0:
             return Verdict.REJECT if self._rejects(packet, index, now) else Verdict.NO_BACKEND, -1, frame
+        over = self._over_limit(frame, packet, target, now) if self.services[index].is_limited else None
+        if over is not None:
+            return over, target, frame
         if flags & UNFINISHED_CHECKSUM:
             frame = packets.finish_checksum(frame, packet)
         backend = self.backends[target]
@@ -133,10 +150,15 @@ class PlainMux:
         )  # fmt: skip
         return Verdict.FORWARDED, target, after
 
+    def _service_of(self, packet: packets.Packet) -> int | None:
+        names = {(service.vip, service.protocol, service.port): at for at, service in enumerate(self.services)}
+        index = names.get((packet.destination, packet.protocol, int.from_bytes(packet.ports[2:], "big")))
+        return names.get((packet.destination, packet.protocol, 0)) if index is None else index
+
     def _rejects(self, packet: packets.Packet, index: int, now: int) -> bool:
         service = self.services[index]
         answered = self.plain and service.rejects and packet.is_rejectable
-        return answered and (not service.rate or self._admitted(index, now))
+        return answered and self.limits[index].rejects.take(now)
 
     def _ports_and_vip(self, packet: packets.Packet) -> tuple[int, int]:
         return int.from_bytes(packet.ports, "little"), int.from_bytes(packet.destination[-4:], "little")
@@ -144,8 +166,6 @@ class PlainMux:
     def _choose(self, frame: bytes, packet: packets.Packet, index: int, now: int) -> int:
         service = self.services[index]
         named = self._named(frame, packet, service)
-        if named is not None and not self.backends[named].state:
-            named = None
         if named is not None:
             self.flows.lookups["server_id"] += 1
         current, base = self._slot(packet, service)
@@ -169,9 +189,6 @@ class PlainMux:
         target = self._without_entry(packet, service, current, base, now) if named is None else named
         if not 0 <= target < len(self.backends):
             return -1
-        if service.rate and not self._admitted(index, now):
-            self.flows.lookups["limited"] += 1
-            return target
         self.flows.remember(key, destination, target, self.backends[target].generation, service.idle, now)
         self.counters.flows[target] += 1
         return target
@@ -211,16 +228,36 @@ class PlainMux:
         source, destination = kept("source", packet.source), kept("destination", packet.destination)
         return slot_hash(service.seed, source, destination, ports, packet.protocol)
 
-    def _admitted(self, index: int, now: int) -> bool:
-        rate, bucket = self.services[index].rate, self.rates[index]
-        passed = (now - bucket.at) & 0xFFFFFFFF
-        passed = 0 if passed >> 31 else min(passed, 1024)
-        tokens = min(bucket.tokens + passed * rate, 1024 * rate)
-        admitted = tokens >= 1024
-        self.rates[index] = Bucket(tokens - 1024 if admitted else tokens, now)
-        return admitted
+    def _over_limit(self, frame: bytes, packet: packets.Packet, target: int, now: int) -> Verdict | None:
+        """The verdict of a packet that is over a limit of its backend's service."""
+        index = self.backends[target].service
+        service, is_other_udp = self.services[index], packet.protocol == packets.UDP and not self.services[index].quic
+        known = (packet.source, index, packet.protocol, now)
+        if packet.protocol == packets.TCP:
+            is_new = bool(packet.flags & SYN)
+        elif service.quic:
+            is_new = self._server_id(frame, packet, service) is None and is_initial(frame[packet.transport + 8 :])
+        else:
+            is_new = not self.known.has(*known)
+        limits = self.limits[index]
+        if is_new:
+            if not self.shares[target].take(now):
+                return Verdict.OVER_FLOW_SHARE
+            if not limits.flows.take(now):
+                return Verdict.OVER_FLOW_RATE
+        if not limits.packets.take(now, BURST // 2 if is_new else BURST):
+            return Verdict.OVER_PACKET_RATE
+        self.counters.admitted[target] += is_new
+        if is_other_udp:
+            self.known.enter(*known)
+        return None
 
     def _named(self, frame: bytes, packet: packets.Packet, service: Service) -> int | None:
+        """The backend in use that a QUIC connection id names."""
+        named = self._server_id(frame, packet, service)
+        return named if named is not None and self.backends[named].state else None
+
+    def _server_id(self, frame: bytes, packet: packets.Packet, service: Service) -> int | None:
         """The backend that a QUIC connection id names."""
         at = packet.transport + 8
         if service.quic is None or packet.protocol != packets.UDP or len(frame) < at + 15:

@@ -13,7 +13,7 @@ from lbmux.datapath.context import UNFINISHED_CHECKSUM
 from lbmux.datapath.tables import FORMER_TABLE, LOOKUPS, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath.craft import Craft, Stream, tag
-from tests.datapath.harness import Frames, Machine
+from tests.datapath.harness import SOURCES, Frames, Machine
 from tests.datapath.plain_flows import Idle, PlainFlows
 from tests.datapath.plain_mux import FIELDS, Backend, PlainMux, Service
 from tests.datapath.plain_packet import TCP, UDP
@@ -22,18 +22,20 @@ WEB, DNS, EMPTY, OTHER = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]), bytes([19
 WEB6, DNS6 = (IPv6Address(f"2001:db8::{at}").packed for at in (1, 2))
 LOCAL6 = IPv6Address("2001:db8:9::1").packed
 IDLE = Idle(untrusted=50, trusted=400, closing=20)
+LIMITS = (40 << 22, 60 << 22, 300 << 22)
+"""Rate limits: one packet, new flow and reject in so many ticks."""
 NO_SLOT = 0xFFFF
 
 
 def services() -> list[Service]:
     """Two ports of one VIP, one of UDP, one without backends, one with holes in its table (both tell clients so, the
-    second at a limited rate); two of IPv6; one with any port and an access list, one with a limited rate, one of QUIC;
+    second at a limited rate); two of IPv6; one with any port and an access list, one of QUIC; three with rate limits;
     each hashes other fields."""
     pick = random.Random(5)
     return [
         Service(WEB, TCP, 80, tuple(pick.choices(range(6), k=251)), IDLE, seed=1),
         half_changed(Service(WEB, TCP, 443, tuple(pick.choices(range(3, 9), k=65)), Idle(500, 300, 10), 0xFFFFFFFF)),
-        Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7, rate=3, rejects=True),
+        Service(DNS, UDP, 53, tuple(pick.choices([1, 2, NO_SLOT], k=31)), IDLE, seed=7, prices=LIMITS, rejects=True),
         Service(EMPTY, TCP, 80, (), IDLE, rejects=True),
         half_changed(Service(EMPTY, TCP, 443, (), IDLE, seed=3)),
         Service(WEB6, TCP, 80, tuple(pick.choices(range(9), k=251)), IDLE, seed=1),
@@ -41,9 +43,25 @@ def services() -> list[Service]:
         half_changed(
             Service(WEB, UDP, 0, tuple(pick.choices(range(9), k=65)), IDLE, hashed=FIELDS - PORTS, rules=RULES)
         ),
-        Service(DNS, TCP, 0, tuple(pick.choices(range(9), k=65)), IDLE, rate=3, hashed=frozenset({"destination_port"})),
+        Service(
+            DNS,
+            TCP,
+            0,
+            tuple(pick.choices(range(9), k=65)),
+            IDLE,
+            prices=LIMITS,
+            hashed=frozenset({"destination_port"}),
+        ),
         half_changed(
-            Service(DNS6, UDP, 443, tuple(pick.choices(range(9), k=65)), IDLE, quic=(2, 1, {b"\0": 7, b"\x01": 1}))
+            Service(
+                DNS6,
+                UDP,
+                443,
+                tuple(pick.choices(range(9), k=65)),
+                IDLE,
+                prices=LIMITS,
+                quic=(2, 1, {b"\0": 7, b"\x01": 1}),
+            )
         ),
         Service(WEB6, TCP, 443, tuple(pick.choices(range(9), k=65)), IDLE, tracking="none"),
     ]
@@ -77,6 +95,8 @@ def backends() -> list[Backend]:
         rows[at].kind = kind
     for at in (1, 4, 6, 8):
         rows[at].local, rows[at].remote = LOCAL6, IPv6Address(f"2001:db8:7::{at}").packed
+    for at in range(9):
+        rows[at].price, rows[at].service = (0, 100 << 22, 500 << 22)[at % 3], (2, 8, 9)[at // 3]
     for at in (0, 8):
         rows[at].spread, rows[at].local = True, rows[at].local[:-2] + bytes(2)
     return rows
@@ -97,7 +117,7 @@ class Pair:
         self.machine = Machine.make(buckets, trusted_ways, untrusted_ways, plain=plain)
         self.machine.install_mux(given, self.backends)
         flows = PlainFlows(self.machine.keys, buckets, trusted_ways, untrusted_ways)
-        self.plain = PlainMux(given, self.backends, flows, plain)
+        self.plain = PlainMux(given, self.backends, flows, plain, SOURCES)
 
     def run(self, frames: list[bytes], now: int, flags: list[int]) -> None:
         batch = Frames(frames, flags)
@@ -115,12 +135,16 @@ class Pair:
         tables, counters = self.machine.tables, self.plain.counters
         assert self.plain.flows.differences(tables.flows[0]) == []
         assert {k: v for k, v in self.machine.lookups().items() if v} == dict(self.plain.flows.lookups)
+        assert self.machine.known_sources() == {
+            place: time for place, time in self.plain.known.cells.items() if time >= 0
+        }
         assert self.machine.verdicts() == {v: (n, counters.verdict_bytes[v]) for v, n in counters.verdicts.items()}
         for at in range(len(self.backends)):
             row = tables.traffic[0, at]
             assert row["packets"] == counters.packets[at]
             assert row["bytes"] == counters.bytes[at]
             assert row["flows"] == counters.flows[at]
+            assert row["admitted"] == counters.admitted[at]
 
 
 def destinations() -> list[tuple[bytes, int, int]]:

@@ -7,6 +7,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 
+from lbmux.datapath.tables import REJECT_RATE
 from lbmux.datapath.verdicts import Verdict
 from tests.slowpath.case import FAMILIES, Case
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6
@@ -109,4 +110,5 @@ def test_the_kernel_gets_the_rejecting_services_and_a_punt_rate(action: str, rej
     tables = case(action, rejects_per_s=1000).mux.tables
     rows = tables.services[tables.active][:4]
     assert rows["rejects"].tolist() == [rejects] * 4
-    assert rows["rate"].tolist() == [1074] * 4, "in 1024 ticks"
+    prices = tables.service_rates["price"][REJECT_RATE, :4]
+    assert prices.tolist() == [round(1e6 / 2**20 * 2**22)] * 4, "a millisecond each"

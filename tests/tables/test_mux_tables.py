@@ -435,7 +435,7 @@ def table_contents(mux: Mux) -> dict[str, Any]:
             [names[at] for at in mux.slots(index).tolist()],
             tables.rules[row["rules"] :][: row["rule_count"]].tolist(),
             {name: (int(at["state"]), int(at["remote_low"]), int(at["tunnel"])) for (_, name), at in backends.items()},
-            [row[name].item() for name in ("tracking", "idle_trusted", "rate", "seed", "hashed", "rejects")],
+            [row[name].item() for name in ("tracking", "idle_trusted", "limited", "seed", "hashed", "rejects")],
         )
     assert np.count_nonzero(tables.backends["state"] != GONE) == len(mux.control.rows)
     assert np.count_nonzero(active["hashed"]) == len(found)

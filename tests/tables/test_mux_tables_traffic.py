@@ -9,14 +9,14 @@ from ipaddress import IPv4Network
 import numpy as np
 import pytest
 
-from lbmux.datapath.tables import FORMER_TABLE, LIMITED, LOOKUPS, NEW, NO_BASE, NONE
+from lbmux.datapath.tables import FLOW_RATE, FORMER_TABLE, NO_BASE, NONE, PACKET_RATE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
-from lbmux.tables.mux_tables import MuxTables, sizes_for
-from lbmux.targets.regions import Tables
+from lbmux.tables.mux_rows import price_of
+from lbmux.tables.mux_tables import sizes_for
 from tests.datapath.craft import ACK, Craft
 from tests.datapath.harness import Frames
-from tests.tables.test_mux_tables import LOCAL, Mux, backend, config, service, web
+from tests.tables.test_mux_tables import Mux, backend, config, service, web
 
 ONE_CLIENT, MANY = range(1), range(400)
 
@@ -106,24 +106,22 @@ def test_a_hundred_thousand_prefixes() -> None:
     assert denied == [IPv4Network((address >> 10 << 10, 22)) in nets for address in addresses]
 
 
-def test_more_new_flows_than_the_rate_are_forwarded_without_an_entry() -> None:
-    mux = Mux(config(web(1, 2, 3, new_flows_per_s=100)))
-    by_table = Mux(config(web(1, 2, 3))).send(range(500))
-    assert mux.send(range(500), now=5000) == by_table
-    counted = dict(zip(LOOKUPS, mux.tables.lookups[0].tolist(), strict=False))
-    assert 100 <= counted["new"] <= 108
-    assert counted["new"] + counted["limited"] == 500
-    mux.send(range(500, 1000), now=5000 + 477)  # half a second
-    assert 150 <= mux.tables.lookups[0][NEW] <= 160
-    assert mux.tables.lookups[0][LIMITED] == 1000 - mux.tables.lookups[0][NEW]
+def test_limits_of_a_service_become_prices_and_each_backend_has_its_weight_s_share() -> None:
+    weights = {"backends": [backend(1) | {"weight": 3}, backend(2), backend(3) | {"weight": 0}]}
+    mux = Mux(config(web(1, new_flows_per_s=1000, packets_per_s=1_000_000) | weights))
+    second = 1e9 / 2**20 * 2**22  # in the unit of prices
+    kinds = mux.tables.service_rates["price"][:, 0] / second
+    assert kinds[[PACKET_RATE, FLOW_RATE]].tolist() == pytest.approx([1e-6, 1e-3], rel=1e-3)
+    shares = {name: mux.tables.backend_rates["price"][row] / second for (_, name), row in mux.control.rows.items()}
+    assert shares == pytest.approx({"h1": 1 / 750, "h2": 1 / 250, "h3": 0}, rel=1e-3)
+    mux.load(config(web(1)))
+    assert not mux.tables.services[mux.tables.active, 0]["limited"]
 
 
-def test_the_rate_of_a_kernel_is_shared_out_to_its_cpus() -> None:
-    loaded = config(web(1, new_flows_per_s=1000))
-    mux = MuxTables(Tables.allocate(sizes_for(loaded, workers=5)), LOCAL)
-    mux.commit(mux.plan(loaded))
-    rate = mux.tables.services[mux.tables.active, 0]["rate"]
-    assert rate / 1024 * 1e9 / 2**20 == pytest.approx(250, abs=1)
+def test_the_lowest_limit_is_one_a_second() -> None:
+    assert price_of(1) == price_of(1.0) < 1 << 32
+    assert price_of(0.01) == (1 << 32) - 1
+    assert price_of(None) == price_of(0) == 0
 
 
 @pytest.mark.parametrize("kind", ["ipip", "gre", "direct"])

@@ -160,31 +160,20 @@ def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop:
             counted = {name for name, more in zip(LOOKUPS, mux.tables.lookups.sum(0) - lookups, strict=False) if more}
             assert counted == set(step(explanation, "flow")["lookup"])  # type: ignore[call-overload]
             chosen.update(counted)
-    assert {"hit", "new", "base", "gone", "limited"} <= set(chosen), chosen
+    assert {"hit", "new", "base", "gone"} <= set(chosen), chosen
 
 
-def test_a_service_over_its_rate_is_reported(tmp_path: Path, stop: Stop) -> None:
+def test_a_packet_over_a_limit_is_explained_with_the_limit(tmp_path: Path, stop: Stop) -> None:
     mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1), workers=1)
     stop(mux)
     try:
-        mux.send(client(1))
-        found = next(line for line in mux.explain(asked(2)).steps if line.step == "flow")
-        assert found.data["lookup"] == ["limited"]
-        assert found.found.endswith("new_flows_per_s is exceeded, so no entry is made"), "the only worker's"
-    finally:
-        mux.close()
-
-
-@pytest.mark.parametrize("limited", [False, True])
-def test_names_the_worker_whose_share_of_the_rate_was_used(tmp_path: Path, stop: Stop, limited: bool) -> None:
-    mux = Served(tmp_path / "mux.sock", config=weighted(1, 2, new_flows_per_s=1))
-    stop(mux)
-    known = "by worker 0's share of new_flows_per_s"
-    try:
-        mux.send(client(1), worker=0 if limited else 1)
-        flow = next(line.found for line in mux.explain(asked(2)).steps if line.step == "flow")
-        assert (known in flow, "so no entry is made" in flow) == (True, limited)
-        assert known not in str(mux.explain(asked(1)).steps), "whose entry tells"
+        assert mux.explain(asked(2), opens=True).verdict == Verdict.FORWARDED
+        for port in range(1, 20):
+            mux.send(client(port, flags=SYN))
+        refused = mux.explain(asked(2), opens=True)
+        assert refused.verdict in (Verdict.OVER_FLOW_RATE, Verdict.OVER_FLOW_SHARE)
+        assert "raise the service's `new_flows_per_s`" in refused.hint
+        assert mux.explain(asked(2)).verdict == Verdict.FORWARDED, "a later segment is not limited"
     finally:
         mux.close()
 

@@ -20,6 +20,18 @@ VERDICTS: Mapping[str, tuple[State, str, str]] = {
     "malformed": ("warning", "had an impossible length or version", "find their sender with tcpdump -e"),
     "no_backend": ("fault", "had no backend that takes new flows", "set a weight above 0 for one, then `lbmux reload`"),
     "denied": ("warning", "came from a source that their service denies", "check `allow` and `deny` of the service"),
+    "over_packet_rate": (
+        "warning", "exceeded the `packets_per_s` of their service",
+        "raise the limit, or find the senders with `lbmux capture --at drop`",
+    ),
+    "over_flow_rate": (
+        "warning", "began a flow beyond the `new_flows_per_s` of their service",
+        "check for a SYN flood with `lbmux capture --at drop`; otherwise raise the limit",
+    ),
+    "over_flow_share": (
+        "warning", "began a flow beyond their backend's share of `new_flows_per_s`",
+        "check for a flood with `lbmux capture --at drop`; otherwise raise the limit, or the backend's weight",
+    ),
     "unsent": (
         "fault", "did not fit in the transmit queue", "check that the interface is up and its queue is long enough",
     ),
