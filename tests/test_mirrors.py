@@ -43,6 +43,7 @@ ELSEWHERE = {
     "cli/run/bgp_options.py": "lab/test_bgp.py",
     "cli/run/edge_command.py": "daemons/test_edge_daemon.py",
     "cli/run/mux_command.py": "daemons/test_mux_daemon.py",
+    "cli/inspect/node_answers.py": "cli/inspect/test_show_command_filters.py",
     "cli/text_table.py": "cli/inspect/test_show_command.py",
     "codegen/compiled.py": "codegen/test_cache.py",
     "codegen/function_cache.py": "codegen/test_cache.py",

@@ -128,5 +128,5 @@ def test_the_doctor_checks_the_whole_pool(pool: Pool) -> None:
     assert run(["doctor", "-q", "-j", *pool.manager.options()]) == 1
     faults = json.loads(pool.said())["findings"]
     assert [one["seen"] for one in faults] == [
-        "mux mux3 has gone", "mux1 and mux2 have different tables for dns (192.0.2.2 udp 53)",
+        "mux mux3 is not connected", "mux1 and mux2 have different tables for dns (192.0.2.2 udp 53)",
     ]  # fmt: skip

@@ -1,13 +1,21 @@
 """`lbmux show`: shows the state of a running mux, agent or edge, as a table or as JSON (-j)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lbmux.cli import options
+from lbmux.cli.inspect.node_answers import (
+    ask_all,
+    client_of,
+    matching,
+    node_of,
+    print_json,
+    print_list,
+    print_node,
+    with_node,
+)
 from lbmux.cli.operate import completion_names
 from lbmux.cli.text_table import cell, print_table
 from lbmux.cli.where import Where, where
@@ -15,13 +23,9 @@ from lbmux.plurals import counted
 
 if TYPE_CHECKING:
     from lbmux.api.answers import Bgp, Counters, FlowLine, History
-    from lbmux.api.channel import Place
     from lbmux.api.control_client import ControlClient
-    from lbmux.api.requests import ListRequest
 
-FLOWS_SHOWN, TIMEOUT_S, MOST_THREADS = 50, 30.0, 16
-Answer = TypeVar("Answer")
-Line = TypeVar("Line")
+FLOWS_SHOWN = 50
 
 
 def _filter(*fields: str) -> Callable[[Any], Any]:
@@ -60,13 +64,13 @@ def services(where: Where, as_json: bool, ipvs: bool, **wanted: str | None) -> N
     if ipvs:
         from lbmux.cli.inspect.ipvs_listing import listing
 
-        client = _client(where)
-        own = _matching(client.whole(GetServices()).services, wanted)
+        client = client_of(where.one())
+        own = matching(client.whole(GetServices()).services, wanted)
         there, health = client.whole(GetBackends()).backends, client.whole(GetHealth()).health
         places = client.ask(GetRuntime()).tables["flows"].rows
         click.echo("\n".join(listing(own, there, health, places)))
         return
-    _print_list(where, GetServices(), as_json, {
+    print_list(where, GetServices(), as_json, {
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
         "marked": "marked_slots", "digest": "digest", "up": "backends_up", "of": "backends", "packets": "packets",
         "bytes": "bytes", "new flows": "new_flows", "live flows": "live_flows",
@@ -81,7 +85,7 @@ def backends(where: Where, as_json: bool, **wanted: str | None) -> None:
     """Show backends: state, weight, whether the next hop is known, traffic and flows."""
     from lbmux.api.requests import GetBackends
 
-    _print_list(where, GetBackends(), as_json, {
+    print_list(where, GetBackends(), as_json, {
         "service": "service", "backend": "backend", "DIP": "dip", "port": "port", "host": "host",
         "weight": "weight", "state": "state", "reachable": "reachable", "packets": "packets", "bytes": "bytes",
         "new flows": "new_flows", "live flows": "live_flows", "trusted": "trusted_flows",
@@ -95,7 +99,7 @@ def health(where: Where, as_json: bool) -> None:
     """Show the health of backends: up, down, draining, disabled, removing or removed, the reason, and since when."""
     from lbmux.api.requests import GetHealth
 
-    _print_list(where, GetHealth(), as_json, _same("service", "backend", "state", "reason", "since", "drained"))
+    print_list(where, GetHealth(), as_json, _same("service", "backend", "state", "reason", "since", "drained"))
 
 
 @command.command()
@@ -106,7 +110,7 @@ def neighbours(where: Where, as_json: bool) -> None:
     from lbmux.api.requests import GetNeighbours
 
     columns = {name: name for name in ("host", "mac", "interface", "mtu", "backends")}
-    _print_list(where, GetNeighbours(), as_json, columns)
+    print_list(where, GetNeighbours(), as_json, columns)
 
 
 @command.command()
@@ -117,15 +121,15 @@ def counters(where: Where, as_json: bool, everything: bool) -> None:
     """Show counters of verdicts, of flow table look-ups, and of frames that the ring lost."""
     from lbmux.api.requests import GetCounters
 
-    for node, answer in _answers(where, lambda client: client.ask(GetCounters())):
+    for node, answer in ask_all(where, lambda client: client.ask(GetCounters())):
         _print_counters(node, answer, as_json, everything)
 
 
 def _print_counters(node: str, answer: "Counters", as_json: bool, everything: bool) -> None:
     if as_json:
-        _print_json(node, answer)
+        print_json(node, answer)
         return
-    _print_node(node)
+    print_node(node)
     lines = [vars(line) for line in answer.verdicts if everything or line.packets]
     print_table(lines, _same("verdict", "kind", "packets", "bytes"))
     others = {f"lookup {name}": count for name, count in answer.lookups.items()}
@@ -142,11 +146,11 @@ def runtime(where: Where, as_json: bool) -> None:
     from lbmux.api.protocol import to_plain
     from lbmux.api.requests import GetRuntime
 
-    for node, answer in _answers(where, lambda client: client.ask(GetRuntime())):
+    for node, answer in ask_all(where, lambda client: client.ask(GetRuntime())):
         if as_json:
-            _print_json(node, answer)
+            print_json(node, answer)
             continue
-        _print_node(node)
+        print_node(node)
         lines = [{"what": name, "value": value} for name, value in _flat(to_plain(answer)) if name != "version"]
         print_table(lines, {"": "what", " ": "value"})
 
@@ -158,11 +162,11 @@ def bgp(where: Where, as_json: bool) -> None:
     """Show the routes that a mux or an edge announces, its sessions, and why a session is not established."""
     from lbmux.api.requests import GetBgp
 
-    for node, answer in _answers(where, lambda client: client.ask(GetBgp())):
+    for node, answer in ask_all(where, lambda client: client.ask(GetBgp())):
         if as_json:
-            _print_json(node, answer)
+            print_json(node, answer)
         else:
-            _print_node(node)
+            print_node(node)
             _print_bgp(answer)
 
 
@@ -193,11 +197,11 @@ def history(where: Where, as_json: bool, seconds: int) -> None:
     from lbmux.api.requests import GetHistory
 
     since = time() - seconds
-    for node, answer in _answers(where, lambda client: client.ask(GetHistory(since))):
+    for node, answer in ask_all(where, lambda client: client.ask(GetHistory(since))):
         if as_json:
-            _print_json(node, answer)
+            print_json(node, answer)
         else:
-            _print_node(node)
+            print_node(node)
             _print_history(answer)
 
 
@@ -249,29 +253,29 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
 
     expression = " ".join(words)
     if count:
-        for node, number in _answers(where, lambda client: client.ask(CountFlows(expression))):
+        for node, number in ask_all(where, lambda client: client.ask(CountFlows(expression))):
             if as_json:
-                _print_json(node, number)
+                print_json(node, number)
             else:
                 click.echo(f"{node}: {number.flows}" if node else number.flows)
         return
     most = (None if as_json else FLOWS_SHOWN) if limit is None else limit or None
     if as_json:
         for place in where.all():
-            client = _to(place, None)  # sorting millions of flows may take a daemon a long time
+            client = client_of(place, None)  # sorting millions of flows may take a daemon a long time
             for answer in client.stream(GetFlows(expression, sort, most)):
                 for line in answer.flows:
-                    _print_json(_node(place), line)
+                    print_json(node_of(place), line)
         return
 
     def some(client: "ControlClient") -> "tuple[list[FlowLine], int]":
         found = [line for answer in client.stream(GetFlows(expression, sort, most)) for line in answer.flows]
         return found, client.ask(CountFlows(expression)).flows if len(found) == most else len(found)
 
-    answers = [*_answers(where, some, None)]
+    answers = [*ask_all(where, some, None)]
     lines = [{"node": node, **_flow_line(line)} for node, (found, _) in answers for line in found]
     columns = _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker")
-    print_table(lines, _with_node(where, columns))
+    print_table(lines, with_node(where, columns))
     total = sum(number for _, (_, number) in answers)
     if total > len(lines):
         click.echo(f"{len(lines)} of {counted(total, 'flow')}; --limit 0 shows all")
@@ -294,96 +298,6 @@ def _age(seconds: float | None) -> str | None:
 
 def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
-
-
-def _client(where: Where) -> "ControlClient":
-    """Return the client of the one daemon that is meant."""
-    return _to(where.one())
-
-
-def _to(place: "Place", timeout_s: float | None = TIMEOUT_S) -> "ControlClient":
-    from lbmux.api.control_client import ControlClient
-
-    return ControlClient(place, timeout_s)
-
-
-def _node(place: "Place") -> str:
-    """Return the name of a node of the pool; empty for a daemon on this machine."""
-    return "" if isinstance(place, Path) else place.name
-
-
-def _answers(
-    where: Where, ask: "Callable[[ControlClient], Answer]", timeout_s: float | None = TIMEOUT_S
-) -> "Iterator[tuple[str, Answer]]":
-    """Ask all daemons that are meant at once, and yield the nodes and answers; at the end raise the first error."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from lbmux.cli.shown_error import show_error
-    from lbmux.errors import ControlError
-
-    places, refused = where.all(), list[ControlError]()
-    with ThreadPoolExecutor(min(len(places), MOST_THREADS)) as threads:
-        asked = [(place, threads.submit(ask, _to(place, timeout_s))) for place in places]
-        for place, answer in asked:
-            try:
-                yield _node(place), answer.result()
-            except ControlError as error:
-                refused.append(error)
-    for more in refused[1:]:
-        show_error(more)
-    if refused:
-        raise refused[0]
-
-
-def _print_json(node: str, answer: Any) -> None:
-    """Print an answer as one line, with its node if it is one of the pool's."""
-    from lbmux.api.protocol import to_json, to_plain
-
-    click.echo(to_json({"node": node, **to_plain(answer)} if node else answer))
-
-
-def _print_node(node: str) -> None:
-    if node:
-        click.echo(click.style(node, bold=True))
-
-
-def _with_node(where: Where, columns: Mapping[str, str]) -> Mapping[str, str]:
-    return {"node": "node", **columns} if where.is_pool else columns
-
-
-def _matching(lines: Sequence[Line], wanted: Mapping[str, str | None]) -> list[Line]:
-    """Return the lines whose fields match all patterns; an address matches in any notation."""
-    from fnmatch import fnmatchcase
-
-    patterns = {field: _plain(pattern) for field, pattern in wanted.items() if pattern is not None}
-    return [
-        line for line in lines if all(fnmatchcase(str(getattr(line, field)), one) for field, one in patterns.items())
-    ]
-
-
-def _plain(pattern: str) -> str:
-    from ipaddress import ip_address
-
-    try:
-        return str(ip_address(pattern))
-    except ValueError:
-        return pattern
-
-
-def _print_list(
-    where: Where, request: "ListRequest[Any]", as_json: bool, columns: Mapping[str, str],
-    wanted: Mapping[str, str | None] = MappingProxyType({}),
-) -> None:  # fmt: skip
-    from dataclasses import replace
-
-    shown = list[dict[str, Any]]()
-    for node, answer in _answers(where, lambda client: client.whole(request)):
-        lines = _matching(getattr(answer, request.command), wanted)
-        if as_json:
-            _print_json(node, replace(answer, **{request.command: lines}))
-        shown += [{"node": node, **vars(line)} for line in lines]
-    if not as_json:
-        print_table(shown, _with_node(where, columns))
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -52,8 +52,8 @@ def test_tables_have_the_same_lines(control: str, capsys: pytest.CaptureFixture[
 
 
 def test_ipv6_in_any_form() -> None:
-    from lbmux.cli.inspect.show_command import _matching
+    from lbmux.cli.inspect.node_answers import matching
 
     lines = [service_line(vip="2001:db8::80"), service_line(vip="2001:db8::81")]
-    assert _matching(lines, {"vip": "2001:DB8:0::80"}) == lines[:1]
-    assert _matching(lines, {"vip": "2001:db8::*", "service": None}) == lines
+    assert matching(lines, {"vip": "2001:DB8:0::80"}) == lines[:1]
+    assert matching(lines, {"vip": "2001:db8::*", "service": None}) == lines
