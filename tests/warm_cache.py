@@ -20,7 +20,8 @@ from tests.labs import built
 
 LONGEST_S = 900.0
 FORWARDING = ("mux_xdp", "agent_xdp", "agent_tc")
-KERNEL_PROGRAMS = (*FORWARDING, kernel_clock.PROGRAM, *(PROGRAMS + name for name in FORWARDING))
+EDGE = ("edge_mux_xdp", "edge_agent_xdp")
+KERNEL_PROGRAMS = (*FORWARDING, *EDGE, kernel_clock.PROGRAM, *(PROGRAMS + name for name in FORWARDING))
 BACKENDS = [{"name": "h1", "dip": "10.1.1.2", "port": 8080}]
 
 

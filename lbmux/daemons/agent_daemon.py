@@ -46,6 +46,7 @@ from lbmux.tracing.trace_hub import TraceHub
 log = logging.getLogger(__name__)
 
 PROGRAMS = {Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"}
+EDGE_PROGRAMS = {Attach.XDP: "edge_agent_xdp", Attach.TCX_EGRESS: "agent_tc"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class Options(DaemonOptions):
     detach_on_exit: bool = False
     metrics: str | None = None
     health_token: Path | None = None
+    behind_mux: bool = False
+    """Whether a mux runs on the same interface, in the same process: this is an edge."""
 
 
 async def serve(options: Options) -> None:
@@ -94,8 +97,9 @@ class AgentDaemon(Daemon[Options]):
         enter(tunnel_sockets(tunnel.gue_port, tunnel.geneve_port))
         self.offloads = enter(without_super_frames(options.interface))
         store = self.control.with_suffix(".tables")
+        programs, mode = (EDGE_PROGRAMS, "behind_mux") if options.behind_mux else (PROGRAMS, "native")
         choice = DriverChoice(
-            "agent", options.interface, options.driver, "tun", PROGRAMS, options.detach_on_exit, store=store
+            "agent", options.interface, options.driver, "tun", programs, options.detach_on_exit, mode, store
         )
         self.driver = enter(choose(choice, functools.partial(sizes_for, self.config)))
 

@@ -39,6 +39,7 @@ from lbmux.daemons.packet_loop import ToOwnHost
 from lbmux.daemons.skeleton import run_daemon
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
+from lbmux.frames.socket_filters import WITH_SOURCE
 from lbmux.linux.next_hops import addresses, first_addresses
 from lbmux.slowpath.reassembly import LARGEST_BYTES
 from lbmux.wire.header_layouts import ETHERNET_BYTES
@@ -73,6 +74,7 @@ class BalancingEdge(MuxDaemon):
         await self._use(mine)
         self.own_host = frozenset(own) - frozenset(mine)
         await super().build()
+        self.ring.restrict(WITH_SOURCE)
         self.agent = AgentDaemon(self._agent_options(), self.config, self.stack)
         await self.agent.build()
         self.agent.reloader.listeners = self.agent.on_config()
@@ -92,7 +94,8 @@ class BalancingEdge(MuxDaemon):
             addresses=tuple(self.own_host),
             control=self.control.with_suffix(".agent.sock"),
             mode="local",
-            driver="tun",
+            driver="tun" if self.driver.kernel is None else options.driver,
+            behind_mux=True,
             health_token=options.health_token,
         )
 
@@ -120,7 +123,13 @@ class BalancingEdge(MuxDaemon):
         """A probe through the tunnel would never leave this host, whose own address the VIP is."""
         return probed_directly(config)
 
+    async def _hide_vips(self) -> None:
+        """Do what depends on the interface; again when it was recreated."""
+        await self.next_hops.set_own_host(self.own_host, self.options.interface)
+        await super()._hide_vips()
+
     async def start(self) -> None:
+        await self.next_hops.set_own_host(self.own_host, self.options.interface)
         for interface in (self.options.interface, self.agent.path.tun.name):
             self.stack.enter_context(accepting_local(interface))
         await self.agent.start()

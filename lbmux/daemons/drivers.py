@@ -157,7 +157,11 @@ def alone(role: str, interface: str) -> Iterator[None]:
         yield
 
 
-MODES: Mapping[str, tuple[Mode, ...]] = {"native": ("native", "generic"), "generic": ("generic",)}
+MODES: Mapping[str, tuple[Mode, ...]] = {
+    "native": ("native", "generic"),
+    "generic": ("generic",),
+    "behind_mux": ("behind_mux",),
+}
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
 MOST_CPUS = {"mux": 256, "agent": 48}
 """CPUs per role.  An agent's program looks for a reply's flow in every CPU's part; the verifier refuses more."""
@@ -205,7 +209,8 @@ class DriverChoice:
     """The driver that a role runs with.
 
     ``wanted``: a driver's name, or ``auto`` for the best that works; ``fallback``: the one in user space; ``store``:
-    the file that keeps the tables of user space, if any does.
+    the file that keeps the tables of user space, if any does; ``has_agent``: an edge's mux, whose program calls the
+    agent's.
     """
 
     role: str
@@ -216,6 +221,7 @@ class DriverChoice:
     detach_on_exit: bool = False
     xdp_mode: str = "native"
     store: Path | None = None
+    has_agent: bool = False
 
 
 @contextlib.contextmanager
@@ -244,6 +250,8 @@ def _in_kernel(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Driver | 
         _say(interface, choice.fallback, error)
         return None
     kernel.xdp_modes = MODES[choice.xdp_mode]
+    if choice.has_agent:
+        kernel.has_agent()
     if kernel.pins_end_with and not choice.detach_on_exit:
         log.warning(PINS_END, kernel.pins_end_with)
     return Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, choice.programs, choice.detach_on_exit)

@@ -48,7 +48,7 @@ class HostForwarding:
         try:
             if self._filter is None:
                 directory = pins.Pins(pins.directory_of(self._interface, "mux")) if self._outlives else None
-                self._filter = VipFilter(self._interface, directory)
+                self._filter = VipFilter(self._interface, directory, has_vips=self._has_vips)
             self._filter.hide(vips, local)
         except (LbmuxError, OSError) as error:
             if self._has_vips:  # the kernel would reset the connections of other edges

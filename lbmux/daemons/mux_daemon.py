@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from lbmux.addresses import Address
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.refusals import OF_A_MUX
 from lbmux.api.requests import Trace
@@ -58,6 +56,7 @@ from lbmux.tracing.trace_hub import TraceHub
 log = logging.getLogger(__name__)
 
 PROGRAMS = {Attach.XDP: "mux_xdp"}
+EDGE_PROGRAMS = {Attach.XDP: "edge_mux_xdp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +90,6 @@ class MuxDaemon(Daemon[Options]):
 
     role: ClassVar[Literal["mux", "edge"]] = "mux"
     refusals = OF_A_MUX
-    own_host: Collection[Address] = ()
-    """Addresses of an agent in this process; only an edge has one."""
     has_vips = False
     """Whether the VIPs are addresses of this host, as they are of an edge."""
 
@@ -112,9 +109,11 @@ class MuxDaemon(Daemon[Options]):
         options, stack = self.options, self.stack
         self.ring = stack.enter_context(PacketRing(options.interface))
         self.offloads = stack.enter_context(without_super_frames(options.interface))
+        programs = EDGE_PROGRAMS if self.has_vips else PROGRAMS
         choice = DriverChoice(
-            "mux", options.interface, options.driver, "packet", PROGRAMS, options.detach_on_exit, xdp_mode(options)
-        )
+            "mux", options.interface, options.driver, "packet", programs, options.detach_on_exit, xdp_mode(options),
+            has_agent=self.has_vips,
+        )  # fmt: skip
         self.driver = stack.enter_context(choose(choice, functools.partial(sizes_for, self.config)))
         self.has_flows = self.driver.adopted or self.driver.previous is not None
 
@@ -145,7 +144,7 @@ class MuxDaemon(Daemon[Options]):
         self.tunnel_probes = TunnelProbes(self.local, self.ring.send)
         self.host_probes = HostProbes(self.local, sender.send)
         tables = (self.mux, self.tunnel_probes.tables, self.host_probes.tables)
-        self.next_hops = NextHopUpdates(tables, self.loop, self.own_host)
+        self.next_hops = NextHopUpdates(tables, self.loop)
 
     def _build_announcer(self, speaker: SpeakerSetup | None) -> None:
         kernel = self.driver.kernel

@@ -1,5 +1,6 @@
 """Follows the next hops of all hosts that a mux sends to, and writes each change to every table that needs it."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -7,14 +8,9 @@ from typing import Protocol
 
 from lbmux.addresses import Address
 from lbmux.daemons.packet_loop import PacketLoop
-from lbmux.datapath.tables import LOOPBACK
-from lbmux.linux.next_hops import NextHop, NextHops
+from lbmux.linux.next_hops import NextHop, NextHops, to_own_host
 
 log = logging.getLogger(__name__)
-
-
-TO_OWN_HOST = NextHop(LOOPBACK, 1, 1, 0xFFFF)
-"""The next hop of a host's mux to the host's agent. Nothing reads the MAC addresses, but 0 would mean unknown."""
 
 
 class Tables(Protocol):
@@ -28,16 +24,13 @@ class Tables(Protocol):
 class NextHopUpdates:
     """``loop`` retries its pending frames when a next hop becomes known."""
 
-    def __init__(self, tables: Sequence[Tables], loop: PacketLoop, own_host: Collection[Address] = ()) -> None:
-        """``own_host``: addresses at which the agent of the mux's own host takes packets."""
-        self._tables, self._loop, self._own_host = tables, loop, own_host
+    def __init__(self, tables: Sequence[Tables], loop: PacketLoop) -> None:
+        self._tables, self._loop = tables, loop
+        self._own_host = frozenset[Address]()
         self._next_hops = NextHops(self._changed)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        for destination in self._own_host:
-            for one in self._tables:
-                one.set_next_hop(destination, TO_OWN_HOST)
         async with self._next_hops:
             await self.watch()
             yield
@@ -45,7 +38,15 @@ class NextHopUpdates:
     async def watch(self) -> None:
         """Watch the hosts that the tables name by now, and no others."""
         destinations = set[Address]().union(*(one.destinations() for one in self._tables))
-        await self._next_hops.watch(destinations - set(self._own_host))
+        await self._next_hops.watch(destinations - self._own_host)
+
+    async def set_own_host(self, destinations: Collection[Address], interface: str) -> None:
+        """Send packets to these addresses, at which the agent of the mux's own host takes them, to that agent."""
+        hop = await asyncio.to_thread(to_own_host, interface)
+        self._own_host = frozenset(destinations)
+        for destination in destinations:
+            for one in self._tables:
+                one.set_next_hop(destination, hop)
 
     def _changed(self, destination: Address, hop: NextHop | None) -> None:
         for one in self._tables:

@@ -25,7 +25,7 @@ IP_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 5
 """linux/in.h."""
 WHOLE = 0x40000
 LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, ANY_BIT, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x45, 0x06
-ABOVE, AT_LEAST = 0x25, 0x35
+ABOVE, AT_LEAST, LOAD_WORD = 0x25, 0x35, 0x20
 TUNNEL_PROTOCOLS = (IPIP_PROTOCOL, IPV6_PROTOCOL, GRE_PROTOCOL, FRAGMENT_HEADER)  # the last in IPv6 only
 FRAGMENT_AT, PORT_AT = ETHERNET_BYTES + IPV4.at("fragment"), PORTS.at("destination_port")
 
@@ -33,6 +33,17 @@ Line = tuple[int, int, int, int]
 """(code, instructions to skip if true, if false, number)"""
 
 NOTHING: tuple[Line, ...] = ((RETURN, 0, 0, 0),)
+
+
+WITH_SOURCE: tuple[Line, ...] = (
+    (LOAD_WORD, 0, 0, ETHERNET.at("source")),
+    (EQUAL, 0, 2, 0),
+    (LOAD_HALF, 0, 0, ETHERNET.at("source") + 4),
+    (EQUAL, 1, 0, 0),
+    (RETURN, 0, 0, WHOLE),
+    *NOTHING,
+)
+"""Accept frames with an Ethernet source other than zero: not those that an edge's agent has delivered."""
 
 
 def tunnels(*udp_ports: int) -> tuple[Line, ...]:

@@ -23,12 +23,13 @@ PLACE, MODE = Attach.TCX_INGRESS, "tcx"
 class VipFilter:
     """The filter on one interface. Raise BpfError if the kernel refuses it."""
 
-    def __init__(self, interface: str, directory: pins.Pins | None = None) -> None:
+    def __init__(self, interface: str, directory: pins.Pins | None = None, *, has_vips: bool = False) -> None:
         """``directory`` is where the link is pinned, so that it outlives this process, as an XDP program does.
 
-        Without it the filter ends with the process, which is then also the end of the mux.
+        Without it the filter ends with the process, which is then also the end of the mux. ``has_vips``: the VIPs are
+        addresses of this host, whose agent marks what it delivers.
         """
-        self._interface, self._index, self._pins = interface, 0, directory
+        self._interface, self._index, self._pins, self._has_vips = interface, 0, directory, has_vips
         self._vips = AddressSet("lbmux_vips")
         self._counter = syscall.create_array("lbmux_dropped", COUNTER.size)
         self._count = syscall.map_value(self._counter, COUNTER.size)
@@ -47,7 +48,8 @@ class VipFilter:
         """
         self._vips.replace(set(vips) - set(local))
         if not self.is_attached():
-            program = address_filter.load(self._vips.descriptor, self._counter).descriptor
+            loaded = address_filter.load(self._vips.descriptor, self._counter, passes_delivered=self._has_vips)
+            program = loaded.descriptor
             try:
                 self._attach(program)
             finally:

@@ -9,16 +9,17 @@ import os
 import socket
 import threading
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Literal, cast
 
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
 from lbmux.targets.bpf import kernel_clock, objects, pins, refusal, syscall
-from lbmux.targets.bpf.maps import KernelTables, Pinned
+from lbmux.targets.bpf.maps import AGENT_SLOT, KernelTables, Pinned
 from lbmux.targets.bpf.syscall import Attach, BpfError, Loaded
 from lbmux.targets.regions import Tables
 
-Mode = Literal["native", "generic", "tcx"]
+Mode = Literal["native", "generic", "tcx", "behind_mux"]
 FLAGS: dict[Mode, int] = {"native": syscall.XDP_NATIVE, "generic": syscall.XDP_GENERIC, "tcx": 0}
 FINAL = (errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ENODEV)
 """Errors that would also occur in another mode."""
@@ -45,6 +46,7 @@ class Kernel:
         self.egress_refused: dict[int, BpfError] = {}
         """Errors by index of interfaces where the kernel refused the egress program."""
         self._egress: Collection[int] = ()
+        self._slot: int | None = None
         self._running: dict[Attach, int] = {}
         """The program at each attach point: the usual one, or the one that also records frames."""
         self._lock = threading.RLock()  # trace and route changes come from different threads
@@ -59,10 +61,18 @@ class Kernel:
             self.kernel_tables = KernelTables.create(sizes)
             self._generation = None
 
+    def has_agent(self) -> None:
+        """Call it for an edge's mux before ``load``: its programs call the agent's. Raise BpfError on refusal."""
+        self._slot = pins.open_slot(self.interface)
+
+    def _rings(self, more: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Return the maps that programs pass to helpers, by symbol."""
+        return {**(more or {}), **({AGENT_SLOT: self._slot} if self._slot is not None else {})}
+
     def _remove_stale_links(self) -> None:
         """Remove pinned links of interfaces that no longer exist."""
         for path, _ in self.pins.links().values():
-            if _linked(path) != self.index:
+            if not pins.is_slot(path) and _linked(path) != self.index:
                 path.unlink()
         for index, path in self.pins.egress_links().items():
             if _linked(path) != index:
@@ -88,7 +98,7 @@ class Kernel:
         objects.prepare([*programs.values(), kernel_clock.PROGRAM])
         for place, name in programs.items():
             if place not in self.loaded:
-                self.loaded[place] = self.kernel_tables.load(name, place)
+                self.loaded[place] = self.kernel_tables.load(name, place, rings=self._rings())
 
     def load_beside(
         self, programs: Mapping[Attach, str], more: Mapping[str, int], rings: Mapping[str, int]
@@ -102,7 +112,7 @@ class Kernel:
         loaded = dict[Attach, Loaded]()
         try:
             for place, name in programs.items():
-                loaded[place] = self.kernel_tables.load(name, place, more=more, rings=rings)
+                loaded[place] = self.kernel_tables.load(name, place, more=more, rings=self._rings(rings))
         except BaseException:
             for one in loaded.values():
                 os.close(one.descriptor)
@@ -214,13 +224,19 @@ class Kernel:
     def is_attached(self) -> bool:
         """Return whether all programs are still attached: others may detach them or remove the interface."""
         links = self.pins.links()
-        return all(place in links and _linked(links[place][0]) == self.index for place in self.loaded)
+        return all(place in links and self._is_linked(links[place][0]) for place in self.loaded)
+
+    def _is_linked(self, path: Path) -> bool:
+        return _is_filled(path) if pins.is_slot(path) else _linked(path) == self.index
 
     def close(self) -> None:
         """Close all descriptors. The programs keep running."""
         for loaded in self.loaded.values():
             os.close(loaded.descriptor)
         self.loaded = {}
+        if self._slot is not None:
+            os.close(self._slot)
+            self._slot = None
         if self.kernel_tables is not None:
             self.kernel_tables.close()
         if self.previous is not None:
@@ -238,15 +254,23 @@ def detach(interface: str, roles: Iterable[str] = pins.ROLES) -> bool:
     return any(removed)
 
 
-def _update(path: os.PathLike[str], program: int) -> None:
+def _update(path: Path, program: int) -> None:
     link = syscall.open_pinned(path)
     try:
-        syscall.update_link(link, program)
+        syscall.fill_program_slot(link, program) if pins.is_slot(path) else syscall.update_link(link, program)
     finally:
         os.close(link)
 
 
-def _linked(path: os.PathLike[str]) -> int:
+def _is_filled(path: Path) -> bool:
+    slot = syscall.open_pinned(path)
+    try:
+        return syscall.program_in_slot(slot) != 0
+    finally:
+        os.close(slot)
+
+
+def _linked(path: Path) -> int:
     """Return the interface index of a pinned link, or 0 if it is gone."""
     try:
         link = syscall.open_pinned(path)

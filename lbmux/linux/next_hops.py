@@ -20,11 +20,14 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, mac_from_int, mac_to_int
+from lbmux.datapath.tables import LOOPBACK
 from lbmux.errors import SetupError
 from lbmux.linux.prefixes import EVERYTHING, Prefix, prefix, within
 
 log = logging.getLogger(__name__)
 
+LARGEST_MTU = 0xFFFF
+"""The MTU of what never leaves the host, in bytes."""
 USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
 NTF_USE = 1
 UP = 0x1 | 0x40 | 0x10000  # IFF_UP, IFF_RUNNING, IFF_LOWER_UP
@@ -294,6 +297,14 @@ def _route(message: Any, destination: Address) -> Route:
         metrics.get_attr("RTAX_MTU") if metrics else None,
         ip_address(source) if source else None,
     )
+
+
+def to_own_host(interface: str) -> NextHop:
+    """Return the next hop from a mux to the agent on the same interface: frames as if they had arrived there."""
+    with IPRoute() as ip:
+        (link,) = ip.get_links(ip.link_lookup(ifname=interface)[0])
+    mac = mac_to_int(link.get_attr("IFLA_ADDRESS"))
+    return NextHop(LOOPBACK, mac, mac, LARGEST_MTU)
 
 
 def addresses(interface: str | None = None) -> list[Address]:

@@ -8,6 +8,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lbmux.config.models import Config
 from lbmux.daemons.balancing_edge import OneFrame, accepting_local, mux_addresses
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
+from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import TUNNEL_ADVMSS, VIP, VIP6, ananta
 from tests.api.asking import ask
@@ -29,6 +31,7 @@ from tests.labs import built
 FILE = Path("services.yaml")
 OWN = [ip_address("10.1.1.2"), ip_address("10.1.1.3")]
 PORT, CONNECTIONS = 8080, 24
+FIRST_PORTS = count(40000, CONNECTIONS)
 HOSTS = ("host1", "host2")
 NETWORKS = {4: "10.1.{}.{}", 6: "2001:db8:1:{}::{}"}
 LENGTHS = {4: 24, 6: 64}
@@ -147,17 +150,19 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture
-def edges(lab: Lab) -> Iterator[list[Daemon]]:
+@pytest.fixture(params=["packet", "xdp"])
+def edges(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Daemon]]:
     lab.write_config(pool())
     with contextlib.ExitStack() as stack:
-        options = ("--balance", "--bgp-speaker", "bird", "--drain", "0", "--bgp-peer")
+        for node in HOSTS:
+            stack.callback(lab.inside, node, lambda: detach("eth0"))
+        options = ("--balance", "--driver", request.param, "--bgp-speaker", "bird", "--drain", "0", "--bgp-peer")
         both = [
             stack.enter_context(started(lab, node, "edge", *options, NETWORKS[4].format(number, 1)))
             for number, node in enumerate(HOSTS, 1)
         ]
         for edge in both:
-            edge.wait_for("2 services\n", 60)
+            edge.wait_for("2 services\n", 120)
         for edge in both:
             wait_until_up(edge)
         yield both
@@ -168,41 +173,47 @@ def slow_path(control: Path) -> dict[str, int]:
     return found
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("version", [4, 6])
-def test_a_connection_stays_with_its_edge_whichever_one_gets_the_packets(
-    lab: Lab, edges: list[Daemon], version: int
-) -> None:
-    route(lab, 1)
-    connections = connected(lab, version, 40000)
-    before = [answer(one) for one in connections]
-    assert {*before} == {*HOSTS}
-    route(lab, 2)
-    assert [answer(one) for one in connections] == before
-    for one in connections:
-        one.close()
+@contextlib.contextmanager
+def through(lab: Lab, number: int) -> Iterator[dict[socket.socket, str]]:
+    """Connections of both families that the router sends to one host, with the servers that have them."""
+    route(lab, number)
+    first_port = next(FIRST_PORTS)
+    opened = [one for version in VIPS for one in connected(lab, version, first_port)]
+    with contextlib.ExitStack() as stack:
+        yield {stack.enter_context(one): answer(one) for one in opened}
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("version", [4, 6])
-def test_an_edge_without_entries_finds_connections_after_the_table_has_changed(
-    lab: Lab, edges: list[Daemon], version: int
-) -> None:
+def test_a_connection_stays_with_its_edge_whichever_one_gets_the_packets(lab: Lab, edges: list[Daemon]) -> None:
+    with through(lab, 1) as servers:
+        assert {*servers.values()} == {*HOSTS}
+        route(lab, 2)
+        assert {one: answer(one) for one in servers} == servers
+
+
+@pytest.mark.root
+def test_an_edge_without_entries_finds_connections_after_the_table_has_changed(lab: Lab, edges: list[Daemon]) -> None:
     """Some are at neither the edge that got the packet nor the one that its table names: both agents return them."""
-    route(lab, 1)
-    connections = connected(lab, version, 41000)
-    before = [answer(one) for one in connections]
-    rewrite(lab.config, "maglev:", "maglev:\n  seed: 77")
-    for edge in edges:
-        assert edge.reload().returncode == 0
-        wait_until_up(edge)
-    route(lab, 2)
-    assert [answer(one) for one in connections] == before
+    with through(lab, 1) as servers:
+        rewrite(lab.config, "maglev:", "maglev:\n  seed: 77")
+        for edge in edges:
+            assert edge.reload().returncode == 0
+            wait_until_up(edge)
+        route(lab, 2)
+        assert {one: answer(one) for one in servers} == servers
     agents = [edge.control.with_suffix(".agent.sock") for edge in edges]
     assert all(slow_path(agent)["unknown_returned"] > 0 for agent in agents)
     assert slow_path(edges[1].control)["returned_forwarded"] > 0
-    for one in connections:
-        one.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("edges", ["xdp"], indirect=True)
+def test_the_kernel_delivers_and_forwards_on_when_the_edges_are_killed(lab: Lab, edges: list[Daemon]) -> None:
+    with through(lab, 1) as servers:
+        for edge in edges:
+            edge.process.kill()
+            edge.process.wait()
+        assert {one: answer(one) for one in servers} == servers
 
 
 @pytest.mark.root

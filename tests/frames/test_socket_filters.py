@@ -8,7 +8,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
-from lbmux.frames.socket_filters import NOTHING, answers, attach, tunnels
+from lbmux.frames.socket_filters import NOTHING, WITH_SOURCE, answers, attach, tunnels
 
 PORTS = (6080, 6081)
 LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the machine's own network for them
@@ -51,6 +51,19 @@ def passes(program: tuple[tuple[int, int, int, int], ...], packet: Packet, link:
             return receiver.recv(65536) == frame
         except BlockingIOError:
             return False
+
+
+@pytest.mark.parametrize(
+    ("source", "is_read"),
+    [
+        ("02:00:00:00:00:01", True),
+        ("00:00:00:00:00:01", True),
+        ("02:00:00:00:00:00", True),
+        ("00:00:00:00:00:00", False),
+    ],
+)
+def test_frames_that_an_agent_delivered_have_no_source_and_are_not_read(source: str, is_read: bool) -> None:
+    assert passes(WITH_SOURCE, IP() / TCP(), Ether(src=source, dst="02:00:00:00:00:02")) == is_read
 
 
 @pytest.mark.parametrize("packet", IN.values(), ids=IN)

@@ -8,13 +8,13 @@ import socket
 import struct
 
 from lbmux.targets.bpf.syscall import Attach, Loaded, load_program
-from lbmux.wire.header_layouts import IPV4, IPV6, IPV6_BYTES, TAG, TAG_BYTES
+from lbmux.wire.header_layouts import ETHERNET, IPV4, IPV6, IPV6_BYTES, TAG, TAG_BYTES
 from lbmux.wire.icmp_types import V6_ADVERTISEMENT, V6_SOLICITATION
 from lbmux.wire.numbers import ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6_PROTOCOL, TAG_ETHERTYPES
 
 NEXT, DROP = -1, 2
 """TCX_NEXT and TCX_DROP."""
-LOAD_BYTES, LOOKUP, FROM_NETWORK_HEADER = 68, 1, 1
+LOAD_BYTES, LOOKUP, FROM_MAC_HEADER, FROM_NETWORK_HEADER = 68, 1, 0, 1
 """Helpers bpf_skb_load_bytes_relative and bpf_map_lookup_elem, and where offsets count from.
 
 Offsets from the start of the frame are wrong behind a generic XDP program that takes multi-buffer frames: it gets
@@ -27,6 +27,7 @@ KEY, SCRATCH = -16, -24
 """Offsets on the stack, relative to its end in r10."""
 
 MOV, MOV_NUMBER, ADD_NUMBER, LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0xBF, 0xB7, 0x07, 0x61, 0x69, 0x71
+LOAD_DOUBLE, MAC_BYTES = 0x79, 6
 STORE_WORD, STORE_DOUBLE, ATOMIC_ADD, LOAD_64 = 0x62, 0x7A, 0xDB, 0x18
 MAP, MAP_VALUE = 1, 2
 """Source registers of LOAD_64: BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE."""
@@ -36,12 +37,14 @@ Line = str | tuple[int, int, int, int | str, int]
 """A label, or (operation, destination register, source register, offset or jump label, number)."""
 
 
-def load(addresses: int, counter: int) -> Loaded:
+def load(addresses: int, counter: int, *, passes_delivered: bool = False) -> Loaded:
     """Load the program. Raise BpfError if the kernel refuses it.
 
     ``addresses`` is the descriptor of an AddressSet, ``counter`` that of an array with one 8-byte count of drops.
+    ``passes_delivered``: let frames pass that an edge's agent has marked, by an Ethernet source of zero.
     """
-    return load_program(Attach.TCX_INGRESS, assembled(_program(addresses, counter)), "lbmux_vips")
+    program = _program(addresses, counter, DELIVERED_PASS if passes_delivered else [])
+    return load_program(Attach.TCX_INGRESS, assembled(program), "lbmux_vips")
 
 
 def assembled(lines: list[Line]) -> bytes:
@@ -72,10 +75,18 @@ def _bytes(offset: int, to: int, length: int) -> list[Line]:
     ]  # fmt: skip
 
 
-def _program(addresses: int, counter: int) -> list[Line]:
+DELIVERED_PASS: list[Line] = [
+    (STORE_DOUBLE, 10, 0, KEY, 0), (MOV, 1, 6, 0, 0), (MOV_NUMBER, 2, 0, 0, ETHERNET.at("source")), (MOV, 3, 10, 0, 0),
+    (ADD_NUMBER, 3, 0, 0, KEY), (MOV_NUMBER, 4, 0, 0, MAC_BYTES), (MOV_NUMBER, 5, 0, 0, FROM_MAC_HEADER),
+    (CALL, 0, 0, 0, LOAD_BYTES), (NOT_EQUAL, 0, 0, "unmarked", 0),
+    (LOAD_DOUBLE, 7, 10, KEY, 0), (EQUAL, 7, 0, "pass", 0), "unmarked",
+]  # fmt: skip
+
+
+def _program(addresses: int, counter: int, first: list[Line]) -> list[Line]:
     """Return the program. r6 is the context, r7 the Ethernet type, r8 the IP header's offset."""
     return [
-        (MOV, 6, 1, 0, 0), (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, 0),
+        (MOV, 6, 1, 0, 0), *first, (LOAD_WORD, 7, 6, PROTOCOL_AT, 0), (MOV_NUMBER, 8, 0, 0, 0),
         (EQUAL, 7, 0, "ipv4", TYPE_IPV4), (EQUAL, 7, 0, "ipv6", TYPE_IPV6),
         (EQUAL, 7, 0, "tagged", TYPE_VLAN), (NOT_EQUAL, 7, 0, "pass", TYPE_QINQ),
         "tagged",  # the inner of two tags: the kernel has removed the outer one

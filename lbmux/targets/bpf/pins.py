@@ -23,6 +23,9 @@ ROLES = ("mux", "agent")
 OURS, FIRST_PID_NAMESPACE = "lbmux", 0xEFFFFFFC
 """The source name of a BPF file system that a daemon mounted; PROC_PID_INIT_INO, the host's own PID namespace."""
 LINK, EGRESS, PROGRAM = "link-", "egress-", "program-"
+BEHIND_MUX = "behind_mux"
+"""The attach mode of an edge's agent. In place of a link the pinned object is a program slot, from which the mux's
+program calls the agent's."""
 MODE = 0o700
 
 
@@ -119,7 +122,7 @@ class Pins:
         linked = set()
         for path, _ in self.links().values():
             with _opened(path) as descriptor:
-                linked.add(syscall.linked_program_id(descriptor))
+                linked.add(linked_program(path, descriptor))
         for generation in reversed(self.generations()):
             for path in generation.glob(f"{PROGRAM}*"):
                 with _opened(path) as descriptor:
@@ -147,8 +150,27 @@ class Pins:
         """Detach the programs and remove everything. Return whether there was anything."""
         for path in [*(path for path, _ in self.links().values()), *self.egress_links().values()]:
             with _opened(path) as descriptor, suppress(BpfError):  # the interface may be gone
-                syscall.detach_link(descriptor)
+                syscall.empty_program_slot(descriptor) if is_slot(path) else syscall.detach_link(descriptor)
         return _remove(self.directory)
+
+
+def is_slot(path: Path) -> bool:
+    return path.name.endswith(f"-{BEHIND_MUX}")
+
+
+def linked_program(path: Path, descriptor: int) -> int:
+    """Return the id of the program of a pinned link or slot, or 0 if a slot is empty."""
+    return syscall.program_in_slot(descriptor) if is_slot(path) else syscall.linked_program_id(descriptor)
+
+
+def open_slot(interface: str) -> int:
+    """Open the slot of the agent behind an interface's mux. It is made and pinned if there is none."""
+    path = Pins(directory_of(interface, "agent")).link_path(syscall.Attach.XDP, BEHIND_MUX)
+    with suppress(BpfError):
+        return syscall.open_pinned(path)
+    slot = syscall.create_program_slot("lbmux_agent")
+    syscall.pin(path, slot)
+    return slot
 
 
 class _opened:

@@ -56,8 +56,9 @@ class Attach(IntEnum):
 
 XDP_HAS_FRAGS = 1 << 5
 """The flag of a program that accepts frames in several buffers: MTUs larger than a page (Linux 5.18)."""
-HASH, ARRAY, RING, NO_PREALLOCATION, MMAPABLE = 1, 2, 27, 1 << 0, 1 << 10
+HASH, ARRAY, PROGRAMS, RING, NO_PREALLOCATION, MMAPABLE = 1, 2, 3, 27, 1 << 0, 1 << 10
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
+SLOT_KEY = bytes(4)
 LOG_ALL, LOG_STATISTICS = 1, 4
 LOG_BYTES, SMALL_LOG_BYTES = 1 << 24, 1 << 12
 NAME_BYTES = 15
@@ -127,6 +128,33 @@ def create_hash(name: str, key_bytes: int, value_bytes: int, most: int) -> int:
     """Create a hash map of at most ``most`` elements. Its memory grows with them."""
     attributes = struct.pack("<5I8x16s", HASH, key_bytes, value_bytes, most, NO_PREALLOCATION, _name(name))
     return _bpf(Command.MAP_CREATE, attributes, f"map {name} of {most} elements")
+
+
+def create_program_slot(name: str) -> int:
+    """Create a program array with one element, for a tail call. It is emptied when it is neither open nor pinned."""
+    return _bpf(Command.MAP_CREATE, struct.pack("<5I8x16s", PROGRAMS, 4, 4, 1, 0, _name(name)), f"map {name}")
+
+
+def fill_program_slot(slot: int, program: int) -> None:
+    """Replace the program atomically."""
+    update_element(slot, SLOT_KEY, struct.pack("<I", program))
+
+
+def empty_program_slot(slot: int) -> None:
+    delete_element(slot, SLOT_KEY)
+
+
+def program_in_slot(slot: int) -> int:
+    """Return the id of the program, or 0."""
+    key, value = ctypes.create_string_buffer(SLOT_KEY, 4), ctypes.create_string_buffer(4)
+    attributes = struct.pack("<I4xQQQ", slot, ctypes.addressof(key), ctypes.addressof(value), 0)
+    try:
+        _bpf(Command.MAP_LOOKUP_ELEM, attributes, "program slot")
+    except BpfError as error:
+        if error.number != errno.ENOENT:
+            raise
+        return 0
+    return int.from_bytes(value.raw, "little")
 
 
 def update_element(descriptor: int, key: bytes, value: bytes) -> None:

@@ -29,7 +29,15 @@ from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_b
 from lbmux.datapath.prefilter import PREFILTER, passes, prefilter_row
 from lbmux.datapath.tables import AGENT_MARK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES
-from lbmux.targets.bpf.xdp_programs import TCX_NEXT, agent_tc_action, agent_xdp_action, mux_action
+from lbmux.targets.bpf.tail_call import to_agent
+from lbmux.targets.bpf.xdp_programs import (
+    TCX_NEXT,
+    agent_tc_action,
+    agent_xdp_action,
+    is_for_agent,
+    mark_delivered,
+    mux_action,
+)
 
 RING_SYMBOL = "lbmux_ring_"
 """Prefix of a symbol that stands for a ring as helpers take it."""
@@ -146,6 +154,26 @@ def mux_xdp(ctx):
     verdict, target, interface = mux.run(context)
     record_result(context, sequence, verdict, target, interface)
     return mux_action(context, verdict, interface)
+
+
+def edge_mux_xdp(ctx):
+    context = xdp_context(ctx)
+    sequence = record_arrival_merged(context, True)
+    verdict, target, interface = mux.run(context)
+    record_result(context, sequence, verdict, target, interface)
+    if is_for_agent(verdict, interface):
+        to_agent(context)
+    return mux_action(context, verdict, interface)
+
+
+def edge_agent_xdp(ctx):
+    context = xdp_context(ctx)
+    sequence = record_arrival_merged(context, False)
+    verdict, target = agent.run_inbound(context)
+    record_result(context, sequence, verdict, target, int64(0))
+    if verdict < PASSES:
+        mark_delivered(context)
+    return agent_xdp_action(verdict)
 
 
 def agent_xdp(ctx):

@@ -1,17 +1,24 @@
 """The programs under this kernel's verifier, with their instruction counts."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from lbmux.daemons.drivers import MOST_CPUS
 from lbmux.datapath.tables import Sizes
-from lbmux.targets.bpf.maps import KernelTables
-from lbmux.targets.bpf.syscall import Attach
+from lbmux.targets.bpf.maps import AGENT_SLOT, KernelTables
+from lbmux.targets.bpf.syscall import Attach, create_program_slot
 
 pytestmark = pytest.mark.root
 VERIFIER_LIMIT = 1_000_000
-PROGRAMS = [("mux_xdp", Attach.XDP), ("agent_xdp", Attach.XDP), ("agent_tc", Attach.TCX_EGRESS)]
+PROGRAMS = [
+    ("mux_xdp", Attach.XDP),
+    ("agent_xdp", Attach.XDP),
+    ("agent_tc", Attach.TCX_EGRESS),
+    ("edge_mux_xdp", Attach.XDP),
+    ("edge_agent_xdp", Attach.XDP),
+]
 SIZES = {
     "smallest": Sizes(addresses=16, services=4, slots=64, backends=4, buckets=1),
     "default": Sizes(workers=2),
@@ -20,11 +27,20 @@ SIZES = {
 }
 
 
+@pytest.fixture(scope="module")
+def rings() -> Iterator[dict[str, int]]:
+    slot = create_program_slot("slot")
+    yield {AGENT_SLOT: slot}
+    os.close(slot)
+
+
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize(("name", "place"), PROGRAMS)
-def test_loads(name: str, place: Attach, sizes: Sizes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loads(
+    name: str, place: Attach, sizes: Sizes, rings: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
     with KernelTables.create(sizes) as kernel:
-        loaded = kernel.load(name, place)
+        loaded = kernel.load(name, place, rings=rings)
         os.close(loaded.descriptor)
     with capsys.disabled():
         print(f"\n{name}: {loaded.instructions} instructions, {loaded.verified} verified", end=" ")
@@ -32,8 +48,8 @@ def test_loads(name: str, place: Attach, sizes: Sizes, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(("name", "place"), PROGRAMS)
-def test_loads_for_many_cpus(name: str, place: Attach) -> None:
+def test_loads_for_many_cpus(name: str, place: Attach, rings: dict[str, int]) -> None:
     """The largest number of CPUs that is allowed."""
-    workers = MOST_CPUS[name.partition("_")[0]] + 1
+    workers = MOST_CPUS[name.removeprefix("edge_").partition("_")[0]] + 1
     with KernelTables.create(Sizes(buckets=1 << 12, workers=workers, endpoints=1024)) as kernel:
-        os.close(kernel.load(name, place).descriptor)
+        os.close(kernel.load(name, place, rings=rings).descriptor)
