@@ -16,7 +16,7 @@ def next_time(overrides: Overrides) -> float | None:
 
 
 def expire(now: float) -> Change:
-    """Return the change that drops the overrides that have ended, and disables backends whose deadline has come."""
+    """Return the change that drops the overrides that have ended, and disables backends whose deadline has passed."""
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
         of = dict(_remaining(overrides, now))

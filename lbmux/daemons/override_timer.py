@@ -22,7 +22,9 @@ async def end_overrides(reloader: Reloader, clock: Callable[[], float] = time.ti
                 await reloader.follow(expire(now))
                 for key in before.of:
                     if (after := reloader.overrides.of.get(key)) != before.of[key]:
-                        what = "the override has ended" if after is None else "disabled: its drain's deadline has come"
+                        what = (
+                            "the override has ended" if after is None else "disabled: its drain's deadline has passed"
+                        )
                         log.info("backend %s of service %s: %s", key[1], key[0], what)
             except LbmuxError as error:
                 log.error("overrides that have ended are still in force: %s", error)

@@ -192,9 +192,9 @@ def _check_canary(manager: Manager, mux: str) -> None:
     """Raise CanaryError if a node is not a mux that can be compared with another one."""
     muxes = {one.node for one in manager.nodes.values() if one.connected and one.role == "mux"}
     if mux not in muxes:
-        raise CanaryError(f"{mux} is not a mux that is connected; `lbmux show muxes` lists them")
+        raise CanaryError(f"mux {mux} is not connected; `lbmux show muxes` lists the muxes")
     if len(muxes) < 2:
-        raise CanaryError(f"no other mux is connected, with which {mux} could be compared")
+        raise CanaryError(f"no other mux is connected to compare {mux} with")
 
 
 def _applied(applied: Applied) -> Model:

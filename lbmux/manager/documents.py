@@ -58,7 +58,7 @@ class StoredOverrides(Model):
 
 
 class Canary(Model):
-    """The mux that has a revision before all other nodes, until the revision goes on or is rolled back."""
+    """The mux that has a revision before all other nodes, until the revision goes to all of them or is rolled back."""
 
     mux: str
     revision: int

@@ -154,7 +154,7 @@ class Pool:
         async with self._changing():
             if (canary := self.state.canary) is not None and not proposal.dry_run:
                 raise CanaryError(
-                    f"revision {canary.revision} is on its canary {canary.mux}: wait until it has gone on, or end it "
+                    f"revision {canary.revision} is on its canary {canary.mux}: wait until its soak ends, or end it "
                     f"with `lbmux rollback`"
                 )
             expected, text = split_header(proposal.text)
@@ -191,7 +191,7 @@ class Pool:
             return [one for one in stored if (one.service, one.backend) in keys]
 
     async def expire(self) -> None:
-        """Drop the overrides that have ended, and disable backends whose deadline has come."""
+        """Drop the overrides that have ended, and disable backends whose deadline has passed."""
         async with self._changing():
             remaining = stored_overrides.unexpired(self.state.overrides, self._clock())
             gone = [(one.service, one.backend) for one in self.state.overrides if one not in remaining]
@@ -259,7 +259,7 @@ class Pool:
                 await self._put(base.text, base.config, Proposal(b"", message=message, force=True), caller,
                                 rollback_of=base.revision)  # fmt: skip
                 return
-            text = f"canary {canary.mux} of revision {revision} is well: it goes on to all nodes"
+            text = f"canary {canary.mux} of revision {revision} passed its soak: the revision goes to all nodes"
             writes = [Write(CANARY, None), *self._event("canary", caller, text, revision)]
             at = await self._commit([Guard(HEAD, self.state.head_at)], writes)
             self.state = replace(self.state, at=at, canary=None, base=None)

@@ -54,7 +54,7 @@ def fitting(stored: Collection[StoredOverride], config: Config) -> tuple[StoredO
 
 
 def unexpired(stored: Collection[StoredOverride], now: float) -> tuple[StoredOverride, ...]:
-    """Return the overrides without those that have ended; backends whose deadline has come are disabled."""
+    """Return the overrides without those that have ended; backends whose deadline has passed are disabled."""
     moved = {"admin_state": "disable", "deadline": None, "since": now}
     return tuple(
         one.model_copy(update=moved) if one.deadline is not None and one.deadline <= now else one

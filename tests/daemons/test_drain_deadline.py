@@ -39,4 +39,4 @@ def test_a_steady_flow_moves_at_the_deadline(lab: Lab) -> None:
             assert time.monotonic() - began < WAIT_S, mux.log
             kept += 1
         assert kept and time.monotonic() - began >= 1.9
-        mux.wait_for("disabled: its drain's deadline has come")
+        mux.wait_for("disabled: its drain's deadline has passed")

@@ -88,7 +88,10 @@ def test_a_sound_revision_reaches_all_nodes(tmp_path: Path, count: int) -> None:
         await until(lambda: agent.backends == {"b3"})
         assert pool.state.canary is None
         (event,) = await list_events(lab.managers[0].store, 1)
-        assert event.kind == "canary" and event.text == "canary mux1 of revision 2 is well: it goes on to all nodes"
+        assert (
+            event.kind == "canary"
+            and event.text == "canary mux1 of revision 2 passed its soak: the revision goes to all nodes"
+        )
 
     soaking(tmp_path, scenario, count)
 
@@ -185,7 +188,7 @@ def test_only_a_connected_mux_beside_others_is_a_canary(tmp_path: Path) -> None:
         mux = Follower(lab, "mux1", "mux", lab.managers[0])
         async with mux.client.following(mux.accept):
             await until(lambda: mux.revision == 1)
-            with pytest.raises(ApiError, match="mux7 is not a mux that is connected"):
+            with pytest.raises(ApiError, match="mux mux7 is not connected"):
                 await asyncio.to_thread(apply, "mux7")
             with pytest.raises(ApiError, match="no other mux is connected"):
                 await asyncio.to_thread(apply, "mux1")

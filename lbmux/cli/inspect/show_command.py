@@ -188,7 +188,11 @@ def _print_bgp(answer: "Bgp") -> None:
 @where()
 @options.json
 @click.option(
-    "--seconds", type=click.IntRange(1, 900), default=60, show_default=True, help="How far to go back, at most 900."
+    "--seconds",
+    type=click.IntRange(1, 900),
+    default=60,
+    show_default=True,
+    help="How many seconds to go back, at most 900.",
 )
 def history(where: Where, as_json: bool, seconds: int) -> None:
     """Show a mux's traffic in each of the last seconds, and its log's lines of that time."""

@@ -54,7 +54,7 @@ def _managed(command: options.Decorated) -> options.Decorated:
 
 DEADLINE = click.option(
     "--deadline", "deadline_s", type=options.DURATION,
-    help="After which time BACKEND is disabled, which moves the flows that it still has. [default: never]",
+    help="Time after which BACKEND is disabled, and its remaining flows move. [default: never]",
 )  # fmt: skip
 
 

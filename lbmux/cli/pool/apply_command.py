@@ -33,7 +33,9 @@ MESSAGE = click.option("-m", "--message", default="", help="The reason; `lbmux s
 @DRY_RUN
 @MESSAGE
 @FORCE
-@click.option("--canary", metavar="MUX", help="Give it to this mux first; go on, or roll back, after --soak.")
+@click.option(
+    "--canary", metavar="MUX", help="Put the revision in force on this mux first; continue or roll back after --soak."
+)
 @click.option(
     "--soak", "soak_s", type=options.DURATION, default="30s", show_default=True,
     help="With --canary: how long its drops, resets and unhealthy backends are compared with those of the other muxes.",
@@ -102,7 +104,7 @@ def rollback(
 
 
 def _wait_for_canary(manager: "ApiClient", revision: int, wait_s: float) -> None:
-    """Wait until a revision goes on to all nodes; raise LbmuxError if it was rolled back."""
+    """Wait until a revision goes to all nodes; raise LbmuxError if it was rolled back."""
     import time
 
     from lbmux.errors import LbmuxError

@@ -132,7 +132,7 @@ def test_apply_waits_for_the_canary(manager: Running, yaml: Path, capsys: Out) -
         said = "revision 3 was replaced by revision 4: canary mux1 of revision 3: mux1 refuses it: table full"
         assert said in capsys.readouterr().err
         assert run(["apply", str(yaml), "--canary", "mux9", *access]) == 1
-        assert "mux9 is not a mux that is connected" in capsys.readouterr().err
+        assert "mux mux9 is not connected" in capsys.readouterr().err
 
 
 def test_errors_have_file_and_line(manager: Running, yaml: Path, capsys: Out) -> None:
