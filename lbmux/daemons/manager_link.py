@@ -17,7 +17,7 @@ from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Overrides
 from lbmux.backends.removal import with_ending_services
 from lbmux.config.loader import parse
-from lbmux.config.models import Config
+from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.reloader import Reloader
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
@@ -96,7 +96,15 @@ class ManagerLink:
     async def following(self, reloader: Reloader) -> AsyncIterator[None]:
         """Put in force what managers send, as long as the block lasts."""
 
+        self._client.has_diverged = lambda: bool(self._local(reloader))
+
         async def accept(state: NodeState) -> None:
+            pools = as_overrides(state.stored.overrides).of
+            for key, own in self._local(reloader).items():
+                if own != pools.get(key):  # else the pool has the same one by now
+                    log.warning(
+                        "backend %s of service %s: the manager's state replaces a local override", key[1], key[0]
+                    )
             config = await self._parse(state)
             if self._role == "agent":
                 config = with_ending_services(config, reloader.wanted)
@@ -106,6 +114,12 @@ class ManagerLink:
 
         async with self._client.following(accept):
             yield
+
+    def _local(self, reloader: Reloader) -> dict[BackendKey, Any]:
+        """Return the overrides that were given here while no manager was connected; None: one was revoked."""
+        assert self._client.held is not None  # since `first_config`
+        pools, own = as_overrides(self._client.held.stored.overrides).of, reloader.overrides.of
+        return {key: own.get(key) for key in own.keys() | pools.keys() if own.get(key) != pools.get(key)}
 
     def answer_by(self, server: ControlServer) -> None:
         """Let the control socket's server answer what managers relay."""

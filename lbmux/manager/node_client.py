@@ -70,6 +70,8 @@ class NodeClient:
         self.health: Callable[[], tuple[HealthLine, ...]] = tuple
         """An agent's states of its backends; ``health_changed`` is sent when they change."""
         self.health_changed = Signal()
+        self.has_diverged: Callable[[], bool] = lambda: False
+        """Whether the node has changed what is in force by itself: then the same state is put in force again."""
         self.on_view: Callable[[tuple[HealthLine, ...]], None] = self._keep_view
         """Takes what changed in the pool's health."""
         self.viewed_at = time.monotonic()
@@ -261,7 +263,7 @@ class NodeClient:
             refused = ""
             try:
                 state = taken_over(self.held, message)
-                if judge(self.held, message) != "same":
+                if judge(self.held, message) != "same" or self.has_diverged():
                     await accept(state)
                 self._keep(state)
             except LbmuxError as error:

@@ -121,6 +121,21 @@ def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_manager_that_is_back_replaces_local_overrides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, tables = await started(lab)
+        await reloader.change(set_weight(5, "b1", None, 1.0))
+        await reloader.change(set_weight(7, "b2", None, 1.0))
+        async with made.following(reloader):
+            await until(lambda: weights(tables.config) == {"b1": 1, "b2": 1})  # although the pool's state is the same
+        for name in ("b1", "b2"):
+            assert f"backend {name} of service web: the manager's state replaces a local override" in caplog.text
+
+    run(tmp_path, scenario)
+
+
 def test_a_start_without_a_manager_uses_the_stored_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager_link, "PATIENCE_S", 0.05)
 
