@@ -1,6 +1,7 @@
 """`lbmux show`: shows the state of a running mux, agent or edge, as a table or as JSON (-j)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,7 @@ from lbmux.plurals import counted
 if TYPE_CHECKING:
     from lbmux.api.answers import Bgp, Counters, FlowLine, History
     from lbmux.api.control_client import ControlClient
+    from lbmux.api.vip_rates import TopTalkers
 
 FLOWS_SHOWN = 50
 
@@ -230,6 +232,51 @@ def _clock(seconds: float) -> str:
     from time import localtime, strftime
 
     return strftime("%H:%M:%S", localtime(seconds))
+
+
+@command.command("top-talkers")
+@where()
+@options.json
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="How long to measure.")
+@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of VIPs.")
+def top_talkers(where: Where, as_json: bool, seconds: float, limit: int) -> None:
+    """Show which VIPs use most of a mux: packets, bytes and new flows per second, and the share of its packets.
+
+    Packets and bytes are those that the mux sends; new flows include those beyond a rate limit.
+    """
+    for node, answer in ask_all(where, lambda client: _talkers(client, seconds, limit)):
+        if as_json:
+            print_json(node, answer)
+            continue
+        print_node(node)
+        lines = [
+            {
+                "VIP": one.vip, "services": one.services, "packets/s": _whole(one.packets),
+                "Mbit/s": None if one.bytes is None else f"{one.bytes * 8 / 1e6:.1f}",
+                "new flows/s": _whole(one.new_flows), "share": None if one.share is None else f"{one.share:.0%}",
+            }
+            for one in answer.vips
+        ]  # fmt: skip
+        print_table(lines, _same("VIP", "services", "packets/s", "Mbit/s", "new flows/s", "share"))
+
+
+def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers":
+    """Read a mux's counters twice."""
+    from time import monotonic, sleep
+
+    from lbmux.api.counter_rates import CounterSnapshot
+    from lbmux.api.requests import GetBackends, GetServices
+    from lbmux.api.vip_rates import top_talkers
+
+    before = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
+    sleep(seconds)
+    after = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
+    found = top_talkers(client.whole(GetServices()).services, before, after)
+    return replace(found, vips=found.vips[:limit])
+
+
+def _whole(rate: float | None) -> int | None:
+    return None if rate is None else round(rate)
 
 
 @command.command()
