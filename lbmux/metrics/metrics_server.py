@@ -5,8 +5,10 @@ scrape at a time.
 """
 
 import asyncio
+import contextlib
 import socket
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -22,6 +24,9 @@ from lbmux.metrics.families import Reading, exposition
 PATH, LOCAL = "/metrics", "127.0.0.1"
 ANSWER_S, IDLE_S = 5.0, 30.0
 """How long a scrape waits for the event loop, and how long a connection may be idle, in seconds."""
+MOST_CONNECTIONS = 128
+"""A new connection beyond these ends the oldest: silent ones must neither lock Prometheus out nor use up descriptors,
+which the daemon needs for its probes."""
 
 
 class MetricsServer:
@@ -72,7 +77,20 @@ class _Server(ThreadingTCPServer):
     def __init__(self, endpoint: tuple[socket.AddressFamily, tuple[Any, ...]], text: Callable[[], bytes]) -> None:
         self.address_family, address = endpoint
         self.text = text
+        self._open = deque[socket.socket]()
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.append(request)
+        if len(self._open) > MOST_CONNECTIONS:
+            with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+                self._open.popleft().shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with contextlib.suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -22,7 +22,7 @@ from lbmux.errors import SetupError
 from lbmux.lab.lab import Lab
 from lbmux.metrics.families import Reading, exposition
 from lbmux.metrics.loop_histograms import SAMPLE, LoopHistograms
-from lbmux.metrics.metrics_server import MetricsServer
+from lbmux.metrics.metrics_server import MOST_CONNECTIONS, MetricsServer
 from tests.daemons.running_daemons import configuration, running, send, service
 from tests.daemons.test_mux_daemon import H1, H2, syn
 from tests.linux.inside import CONFIG, Inside, agent_with_a_flow, client, dns
@@ -209,6 +209,24 @@ def test_without_a_host_only_this_machine_is_served() -> None:
 
 def test_an_ipv6_address_is_served() -> None:
     assert samples(serve_and(lambda port: get(port, host="[::1]"), "[::1]:0")[1])
+
+
+def test_silent_connections_end_each_other_and_lock_nobody_out() -> None:
+    def ask(port: int) -> tuple[int, str]:
+        with contextlib.ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+                for _ in range(MOST_CONNECTIONS + 10)
+            ]
+            kind, _ = get(port)
+            ended = [one.recv(1) for one in silent[:11]]  # blocks until the server has ended it
+            silent[-1].settimeout(0)
+            with pytest.raises(BlockingIOError):
+                silent[-1].recv(1)
+            return len(ended), kind
+
+    count, kind = serve_and(ask)
+    assert count == 11 and kind.startswith("text/plain")
 
 
 def test_another_path_is_not_found() -> None:
