@@ -107,18 +107,20 @@ def _read(path: Path) -> Overrides:
         for service, backend, admin_state, since, *more in json.loads(path.read_text()):
             key, rest = (str(service), str(backend)), more[0] if more else {}
             if admin_state == REMOVING:
-                removals[key] = Removal(float(since), Backend.model_validate(rest["backend"]), str(rest["reason"]))
+                removals[key] = Removal(
+                    state_file.seconds(since), Backend.model_validate(rest["backend"]), str(rest["reason"])
+                )
             elif admin_state is None or admin_state in get_args(OverriddenState):
                 weight, added = rest.get("weight"), rest.get("added")
                 weight = None if weight is None else int(weight)
-                until, deadline = (None if (at := rest.get(name)) is None else float(at) for name in TIMES)
+                until, deadline = (None if (at := rest.get(name)) is None else state_file.seconds(at) for name in TIMES)
                 added = added and Backend.model_validate(added)
-                of[key] = Override(float(since), admin_state, weight, added, until, deadline)
+                of[key] = Override(state_file.seconds(since), admin_state, weight, added, until, deadline)
             else:
                 raise ValueError(admin_state)
         return Overrides(of, removals)
     except FileNotFoundError:
         return Overrides()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         log.warning("%s is not valid: starting without overrides", path)
         return Overrides()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,12 @@ def read(path: Path, parse: Callable[[Any], dict[Any, State]], consequence: str)
         return parse(json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
         log.warning("%s is not valid: %s", path, consequence)
         return {}
+
+
+def seconds(value: Any) -> float:
+    """Return a time in the file, in seconds since 1970; raise ValueError, TypeError, ArithmeticError or OSError."""
+    time.gmtime(found := float(value))
+    return found

@@ -208,7 +208,7 @@ def _line(
 
 def _checked(lines: Any) -> dict[BackendKey, Checker]:
     found = {
-        (str(s), str(b)): Checker(1, 1, float(since), state, str(why))
+        (str(s), str(b)): Checker(1, 1, state_file.seconds(since), state, str(why))
         for s, b, state, why, since in (line for line in lines if len(line) > 1)
     }
     if not all(checker.state in get_args(ProbeState) for checker in found.values()):

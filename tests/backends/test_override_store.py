@@ -56,7 +56,9 @@ def test_file_of_an_earlier_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [
     "", "{}]", "[1]", '[["web", "b1", "explode", 1]]', '[["web", "b1", null, 1, {"added": {"dip": "none"}}]]',
-    "[" * 100_000, '[["web", "b1", "removing", 1]]',
+    "[" * 100_000, '[["web", "b1", "drain", 1' + "0" * 400 + "]]", '[["web", "b1", null, 1, {"weight": Infinity}]]',
+    '[["web", "b1", "drain", 1e300]]',
+    '[["web", "b1", "removing", 1]]',
     '[["web", "b1", "drain", 1, 2]]', '[["web", "b1", null, 1, {"weight": "many"}]]',
 ])  # fmt: skip
 def test_file_that_cannot_be_used(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -126,7 +126,10 @@ def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
     assert made.was_probed(KEY)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]'])
+@pytest.mark.parametrize("text", [
+    "", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]', '[["web", "b1", "down", "refused", 1e300]]',
+    '[{"web": 1}]',
+])  # fmt: skip
 def test_an_unusable_state_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
     made = tracker(path=tmp_path / "found")
