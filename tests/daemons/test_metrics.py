@@ -211,7 +211,7 @@ def test_an_ipv6_address_is_served() -> None:
     assert samples(serve_and(lambda port: get(port, host="[::1]"), "[::1]:0")[1])
 
 
-def test_silent_connections_end_each_other_and_lock_nobody_out() -> None:
+def test_silent_connections_make_room_for_new_ones() -> None:
     def ask(port: int) -> tuple[int, str]:
         with contextlib.ExitStack() as stack:
             silent = [
