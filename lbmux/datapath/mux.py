@@ -83,10 +83,9 @@ def without_backend(context, index, service, packet, now):
 def merge_verifier_paths(context, setting, packet):
     """Return the packet. From here on the verifier follows one path for IPv4, IPv6, TCP and UDP together."""
     family, flags = barrier(context, packet.family, setting.key0), barrier(context, packet.flags, setting.key0)
-    protocol = barrier(context, packet.protocol, setting.key0)
     return Packet(
         packet.verdict, family, packet.source_high, packet.source_low, packet.destination_high, packet.destination_low,
-        packet.ports, protocol, flags, packet.network, packet.transport,
+        packet.ports, packet.protocol, flags, packet.network, packet.transport,
     )  # fmt: skip
 
 
