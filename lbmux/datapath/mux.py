@@ -29,6 +29,7 @@ from lbmux.datapath.context import (
     worker_limit,
 )
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
+from lbmux.datapath.flows import bucket_at, count_lookup, find, flow_hash, is_alive
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import barrier_var, int64, reread, step, u32, u64, unlikely
 from lbmux.datapath.ordinary import (
@@ -42,17 +43,20 @@ from lbmux.datapath.ordinary import (
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse
 from lbmux.datapath.rate_limits import BURST, over_limit, service_limit_row, take
 from lbmux.datapath.tables import (
+    HIT,
     REJECT_RATE,
+    TRUSTED,
     VIP,
     backend_row,
     count_row,
+    flow_row,
     service_row,
     settings_row,
     traffic_row,
 )
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES
-from lbmux.wire.numbers import ACK, SYN, TCP_PROTOCOL
+from lbmux.wire.numbers import ACK, FIN, RST, SYN, TCP_PROTOCOL
 
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
@@ -94,10 +98,9 @@ def forward(context, worker, start, end, packet, found):
     """Process one frame. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
-    now = clock(context)
     if not is_plain(context) and packet.transport == USUAL_TRANSPORT:
-        return forward_parsed(context, worker, now, start, end, at_usual_offsets(packet), found)
-    return forward_parsed(context, worker, now, start, end, packet, found)
+        return forward_parsed(context, worker, start, end, at_usual_offsets(packet), found)
+    return forward_parsed(context, worker, start, end, packet, found)
 
 
 @step
@@ -116,7 +119,43 @@ def steady_backend(context, start):
     if service.special != 0:
         return int64(-2) - index
     target, base = slot_pair(context, service, ordinary_packet(reread(start)))
-    return target if target == base else int64(-1)
+    return target if target == base and target >= 0 else late(int64(-1))
+
+
+@step
+def late(number):
+    """Return the number, but have it set where it is needed, not before each of the jumps that lead there."""
+    return int64(barrier_var(u64(number)))
+
+
+@step
+def established_backend(context, worker, start, found):
+    """Return the backend of an ordinary packet of an established flow, and record the packet in the flow's entry.
+
+    Return ``found``, which is as of ``steady_backend`` and names the service, and change nothing if the packet or the
+    service needs more than that.
+    """
+    setting, packet, index = settings_row(settings(context), 0), ordinary_packet(reread(start)), int64(-2) - found
+    if index < 0 or index >= service_limit(context) or (packet.flags & (SYN | FIN | RST)) != 0:
+        return found
+    service = active_service(context, setting, index)
+    if (service.rule_count | u32(service.quic_bytes) | u32(service.limited)) != u32(0):
+        return found
+    hashed = flow_hash(setting, u64(0), packet.source_low, packet.ports, packet.destination_low)
+    bucket = bucket_at(context, worker, hashed)
+    way = find(bucket, hashed, u64(0), packet.source_low, packet.ports, index)
+    if way < 0:
+        return found
+    flow, now = flow_row(bucket, way), clock(context)
+    target = int64(flow.target)
+    if flow.state != TRUSTED or target >= backend_limit(context):
+        return found
+    backend = backend_row(backends(context), target)
+    if not is_alive(flow, backend, service, now) or not fits_ipip(start, backend):
+        return found
+    flow.seen = now
+    count_lookup(context, worker, HIT)
+    return target
 
 
 @step
@@ -154,13 +193,13 @@ def at_usual_offsets(packet):
 
 
 @step
-def forward_parsed(context, worker, now, start, end, packet, found):
+def forward_parsed(context, worker, start, end, packet, found):
     """Process a parsed packet. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
     packet = merge_verifier_paths(context, settings_row(settings(context), 0), packet)
     target = untracked(context, worker, packet, found)
     if target < 0:
         index = int64(-2) - found if found < -1 else service_of(context, packet)
-        arguments = worker, now, start, end
+        arguments = worker, clock(context), start, end
         verdict, target = at_service(context, packet, index, allowed, to_backend, arguments)
         if verdict != FORWARDED:
             return verdict, target
@@ -247,12 +286,14 @@ def run(context):
         return OUT_OF_TABLE, target, int64(0)
     if is_plain(context) and is_ordinary(context, start, end, length):
         target = steady_backend(context, start)
+        if target < -1:
+            target = established_backend(context, worker, start, target)
         if target >= 0:
             backend = backend_row(backends(context), target)
             if fits_ipip(start, backend):
                 interface = send_ordinary(context, worker, start, length, backend, target)
                 return FORWARDED if interface >= 0 else NO_HEADROOM, target, interface
-            target = int64(barrier_var(u64(target)))  # else it would be set before each of the jumps that lead here
+            target = late(target)
         packet = ordinary_packet(reread(start))
     else:
         packet = parse(context, start, end)

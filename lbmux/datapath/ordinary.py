@@ -1,9 +1,9 @@
 """The ordinary packet: plain IPv4 without options, whole, TCP or UDP, untagged, sent on by IP in IP.
 
-Nearly all packets are ordinary, so ``mux.run`` has a path of its own for them in the kernel: ``mux.steady_backend``
-and ``mux.send_ordinary``. Offsets are constants there, and fields are read from the frame when they are needed:
-registers are few, and what does not fit into them is written to the stack and read again. Other packets take the
-general path, with the service or the backend if they were found; nothing has been changed until then.
+Nearly all packets are ordinary, so ``mux.run`` has a path of its own for them in the kernel: ``mux.steady_backend``,
+``mux.established_backend`` and ``mux.send_ordinary``. Offsets are constants there, and fields are read from the frame
+when they are needed: registers are few, and what does not fit into them is written to the stack and read again. Other
+packets take the general path, with the service or the backend if they were found; nothing has been changed until then.
 """
 
 from lbmux.datapath.checksums import fold_wide

@@ -8,9 +8,9 @@ from itertools import islice
 import pytest
 
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
-from lbmux.datapath.tables import NO_BASE
+from lbmux.datapath.tables import GONE, NO_BASE, UP
 from lbmux.datapath.verdicts import Verdict
-from tests.datapath.craft import SYN, Craft, Stream
+from tests.datapath.craft import ACK, FIN, RST, SYN, Craft, Stream
 from tests.datapath.plain_mux import Backend, Service
 from tests.datapath.plain_packet import TCP, UDP
 from tests.datapath.test_mux import DNS, EMPTY, IDLE, OTHER, WEB, Pair
@@ -109,3 +109,17 @@ def test_flags_of_a_datagram_are_payload() -> None:
     pair.run([datagram.frame()], 1, [0])
     pair.check_tables()
     assert pair.machine.tables.traffic["flows"].sum() == 0
+
+
+def test_established_flows_that_end_move_idle_out_or_lose_their_backend() -> None:
+    pair, pick, now = ordinary(), random.Random(8), 1
+    for turn in range(40):
+        flags = pick.choices([ACK, SYN, FIN | ACK, RST], [20, 2, 1, 1], k=200)
+        crafts = [Craft(destination=EMPTY, destination_port=443, source_port=1024 + pick.randrange(300)) for _ in flags]
+        frames = [replace(craft, flags=flag).frame() for craft, flag in zip(crafts, flags, strict=True)]
+        pair.run(frames, now, [0] * len(frames))
+        if turn % 8 == 7:
+            pair.change_backend(pick.randrange(BACKENDS), turn, pick.choice((UP, GONE)))
+        now += pick.choice([0, 1, 10, 450])
+    pair.check_tables()
+    assert {"hit", "new", "expired", "gone"} <= pair.plain.flows.lookups.keys()
