@@ -57,7 +57,7 @@ from lbmux.datapath.parse import (
 from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, endpoint_row, flow_row, settings_row
 from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
-from lbmux.wire.header_layouts import IPV4_BYTES, IPV6_BYTES
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES
 from lbmux.wire.numbers import ACK, RST, SYN, TCP_PROTOCOL
 
 DELIVERED, REPLIED, NO_HEADROOM = int(Verdict.DELIVERED), int(Verdict.REPLIED), int(Verdict.NO_HEADROOM)
@@ -369,3 +369,12 @@ def run_inbound(context):
 def run_outbound(context):
     """Process and count one frame that leaves the host. Return (verdict, endpoint or -1)."""
     return run_counted(context, outbound)
+
+
+@step
+def mark_delivered(context):
+    """Clear the Ethernet source, so that the edge's filter and packet ring do not take the frame for a client's."""
+    start = frame(context)
+    if not beyond(advance(start, int64(ETHERNET_BYTES)), frame_end(context)):
+        eth = ethernet(start, 0)
+        eth.source_high, eth.source_low = u16(0), u32(0)

@@ -35,7 +35,6 @@ from lbmux.targets.bpf.xdp_programs import (
     agent_tc_action,
     agent_xdp_action,
     is_for_agent,
-    mark_delivered,
     mux_action,
 )
 
@@ -172,7 +171,7 @@ def edge_agent_xdp(ctx):
     verdict, target = agent.run_inbound(context)
     record_result(context, sequence, verdict, target, int64(0))
     if verdict < PASSES:
-        mark_delivered(context)
+        agent.mark_delivered(context)
     return agent_xdp_action(verdict)
 
 

@@ -15,12 +15,10 @@ from lbmux.datapath.context import (
     tc_context,
     xdp_context,
 )
-from lbmux.datapath.headers import ethernet
-from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u16, u32
+from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import AGENT_MARK, LOOPBACK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.targets.bpf.tail_call import to_agent
-from lbmux.wire.header_layouts import ETHERNET_BYTES
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 TCX_NEXT, TCX_DROP, TCX_REDIRECT = -1, 2, 7
@@ -81,15 +79,6 @@ def is_for_agent(verdict, interface):
     return interface == LOOPBACK if verdict < PASSES else verdict < DROPS
 
 
-@step
-def mark_delivered(context):
-    """Clear the Ethernet source, so that the edge's filter and packet ring do not take the frame for a client's."""
-    start = frame(context)
-    if not beyond(advance(start, int64(ETHERNET_BYTES)), frame_end(context)):
-        eth = ethernet(start, 0)
-        eth.source_high, eth.source_low = u16(0), u32(0)
-
-
 def edge_mux_xdp(ctx):
     context = xdp_context(ctx)
     verdict, _, interface = mux.run(context)
@@ -102,7 +91,7 @@ def edge_agent_xdp(ctx):
     context = xdp_context(ctx)
     verdict, _ = agent.run_inbound(context)
     if verdict < PASSES:
-        mark_delivered(context)
+        agent.mark_delivered(context)
     return agent_xdp_action(verdict)
 
 
