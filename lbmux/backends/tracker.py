@@ -31,6 +31,8 @@ class BackendTracker:
         self._checkers: dict[BackendKey, Checker] = {}
         self.cut_off: Mapping[Address, float] = {}
         """Hosts that do not answer through the tunnel, with the time since when in seconds since the epoch."""
+        self.describe_host: Callable[[Address], str] = _unprobed
+        """Returns what the probes of a host have found; empty without probes."""
         self._in_force: frozenset[BackendKey] | None = frozenset()
         """All backends of the previous configuration; None: those of adopted tables, which are not known."""
         self._kept = frozenset[str]()
@@ -107,21 +109,28 @@ class BackendTracker:
 
     def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
         """Return the answer of the control socket; safe to call in a thread while probes run."""
-        return states(file, wanted, overrides, self._checkers.copy(), self.cut_off, self._kept)
+        found = self._checkers.copy(), self.cut_off, self._kept, self.describe_host
+        return states(file, wanted, overrides, *found)
+
+
+def _unprobed(host: Address) -> str:
+    return ""
 
 
 def states(
     file: Config, wanted: Config, overrides: Overrides, checkers: Mapping[BackendKey, Checker],
     cut_off: Mapping[Address, float] = MappingProxyType({}), kept: Collection[str] = (),
+    describe_host: Callable[[Address], str] = _unprobed,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return each backend's state, reason and time, also of backends without a row in the tables.
 
-    ``wanted``: the ``file`` with overrides; ``kept``: the services that were below their watermark.
+    ``wanted``: the ``file`` with overrides; ``kept``: the services that were below their watermark; ``describe_host``:
+    what probes of a host have found.
     """
     found = list[dict[str, Any]]()
     kept = below_watermarks(wanted, _down(checkers), overrides.admin_states, cut_off, kept)
     for service in wanted.services:
-        states = _of_service(service, overrides, checkers, service.name in kept, cut_off)
+        states = _of_service(service, overrides, checkers, service.name in kept, cut_off, describe_host)
         found += [_line(wanted, service, *state) for state in states]
     there = {(line["service"], line["backend"]) for line in found}
     for service in file.services:
@@ -142,12 +151,14 @@ def _of_service(
     checkers: Mapping[BackendKey, Checker],
     are_kept: bool,
     cut_off: Mapping[Address, float],
+    describe_host: Callable[[Address], str],
 ) -> Iterator[State]:
     """Yield the states of a service's backends; ``are_kept``: backends that are down stay in the tables."""
     for backend in service.backends:
         key = service.name, backend.name
+        host = describe_host(backend.tunnel_to)
         checker = _cut_off(checkers.get(key), cut_off.get(backend.tunnel_to), backend)
-        state, reason, since = _state(backend, overrides.of.get(key), checker)
+        state, reason, since = _state(backend, overrides.of.get(key), checker, host)
         if key in overrides.removals and state != "down":
             one = overrides.removals[key]
             state, reason, since = "removing", one.reason, one.since
@@ -164,9 +175,14 @@ def _cut_off(checker: Checker | None, since: float | None, backend: Backend) -> 
     return Checker(1, 1, since, "down", f"{why} (direct probe: {checker.reason})" if checker is not None else why)
 
 
-def _state(backend: Backend, override: Override | None, checker: Checker | None) -> tuple[str, str, float | None]:
-    """Return state, reason and time; an override comes first, unless the backend is down."""
-    state, reason, since = "up", "not probed", None
+def _state(
+    backend: Backend, override: Override | None, checker: Checker | None, host: str
+) -> tuple[str, str, float | None]:
+    """Return state, reason and time; an override comes first, unless the backend is down.
+
+    ``host``: what the probes of the host have found, for a backend that is not probed itself.
+    """
+    state, reason, since = "up", f"no health check; {host}" if host else "not probed", None
     if checker is not None:
         state, reason, since = "down" if checker.is_down else "up", checker.reason, checker.since
     if (

@@ -44,7 +44,7 @@ def _nothing() -> None:
 
 
 class HostProbes:
-    """``changed`` is called when the set of hosts that do not answer changes."""
+    """``changed`` is called when ``cut_off`` or ``reported`` gets or loses a host."""
 
     def __init__(self, local: Iterable[Address], send: Callable[[Iterable[Sent]], Any]) -> None:
         self._local = {address.version: address for address in reversed([*local])}
@@ -52,6 +52,8 @@ class HostProbes:
         self.changed: Callable[[], None] = _nothing
         self._checks, self._settled = HostChecks(), asyncio.Event()
         self._cut_off: Mapping[Address, float] = {}
+        self.reported = set[Address]()
+        """The hosts of ``cut_off`` that have answered before or have had the time to."""
         self._config: Config | None = None
         self.tables = ProbeTables(self._local.values())
         self._forwarder: TableForwarder | None = None
@@ -67,6 +69,10 @@ class HostProbes:
     @property
     def cut_off(self) -> Mapping[Address, float]:
         return self._cut_off
+
+    def describe(self, host: Address) -> str:
+        """Return what the probes of a host have found; empty without probes."""
+        return self._checks.describe(host)
 
     async def configure(self, config: Config) -> None:
         """Probe the hosts of ``config`` and no others."""
@@ -124,6 +130,7 @@ class HostProbes:
                     self._ask(host)
                 if hosts[at + 1 :]:  # the last portion needs no pause
                     await asyncio.sleep(begun + (at + 1) * round_s / SLICES - loop.time())
+            self._follow()
             await asyncio.sleep(begun + round_s - loop.time())
 
     def _judge(self, host: Address) -> None:
@@ -173,8 +180,9 @@ class HostProbes:
     def _follow(self) -> None:
         if not self._checks.unprobed:
             self._settled.set()
-        if (now := self._checks.cut_off).keys() != self._cut_off.keys():
-            self._cut_off = dict(now)
+        cut_off, reported = self._checks.cut_off, self._checks.reported(time.time())
+        if cut_off.keys() != self._cut_off.keys() or reported != self.reported:
+            self._cut_off, self.reported = dict(cut_off), reported
             self.changed()
 
 

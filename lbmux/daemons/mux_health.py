@@ -55,9 +55,11 @@ class Health:
         self._prober = Prober(self._on_result, into_tunnel=into_tunnel, is_known=tracker.was_probed)
         self._agent_health_client = AgentHealthClient(self._on_result, token, local)
         self._hosts = hosts or HostProbes((), list)
-        self._hosts.changed = self._cut_off
+        self._hosts.changed, tracker.describe_host = self._cut_off, self._hosts.describe
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
         self._unsettled: set[BackendKey] = set()
+        self._reported = set[Address]()
+        """Hosts that were logged as silent."""
         self._drained = DrainWatch(reloader, snapshot, without_flows)
         self._pool: ManagerLink | None = None
         self._view: dict[BackendKey, HealthLine] = {}
@@ -165,11 +167,12 @@ class Health:
 
     def _cut_off(self) -> None:
         """The set of hosts that do not answer through the tunnel has changed."""
-        before, self._tracker.cut_off = self._tracker.cut_off, self._hosts.cut_off
-        for host in sorted(self._hosts.cut_off.keys() - before.keys(), key=str):
+        before, self._reported, self._tracker.cut_off = self._reported, self._hosts.reported, self._hosts.cut_off
+        for host in sorted(self._reported - before, key=str):
             log.warning("host %s does not answer through the tunnel: its backends get no traffic", host)
-        for host in sorted(before.keys() - self._hosts.cut_off.keys(), key=str):
-            log.info("host %s answers through the tunnel again", host)
+        for host in sorted(before - self._reported, key=str):
+            if found := self._hosts.describe(host):  # it is still configured
+                log.info("%s: its backends get traffic", found)
         self._changed.set()
 
     def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:

@@ -13,16 +13,21 @@ from lbmux.health.checker import Checker
 
 RISE, FALL = 2, 3
 SILENT = "no answer through the tunnel"
+STARTING_S = 10.0
+"""For this long a host that has never answered may be starting: it gets no traffic, but is not reported."""
 
 
 class HostChecks:
     def __init__(self) -> None:
         self._checkers: dict[Address, Checker] = {}
         self._answered = set[Address]()
+        self._since: dict[Address, float] = {}
+        """When each host was first tracked, in seconds since the epoch."""
 
     def configure(self, hosts: Iterable[Address], now: float) -> None:
         """Track exactly these hosts; those that were tracked before keep their state."""
         self._checkers = {host: self._checkers.get(host) or Checker(RISE, FALL, now) for host in hosts}
+        self._since = {host: self._since.get(host, now) for host in self._checkers}
         self._answered &= self._checkers.keys()
 
     def record(self, host: Address, is_answer: bool, now: float) -> bool:
@@ -42,6 +47,18 @@ class HostChecks:
         changed = checker.record(is_answer, "answers" if is_answer else SILENT, now)
         return changed or checker.was_probed != was_known
 
+    def describe(self, host: Address) -> str:
+        """Return what the probes of a host have found; empty without probes."""
+        checker = self._checkers.get(host)
+        if checker is None:
+            return ""
+        if host not in self._answered:
+            return f"host {host} has not answered through the tunnel yet"
+        if not checker.is_down:
+            return f"host {host} answers through the tunnel"
+        others = "" if self._any_answers() else ", and no other host does"
+        return f"host {host} does not answer through the tunnel{others}"
+
     @property
     def never_answered(self) -> set[Address]:
         return self._checkers.keys() - self._answered
@@ -56,6 +73,10 @@ class HostChecks:
         if not self._any_answers():
             return {}
         return {host: checker.since for host, checker in self._checkers.items() if checker.is_down}
+
+    def reported(self, now: float) -> set[Address]:
+        """Return the hosts that are cut off, less those that may only be starting."""
+        return {host for host in self.cut_off if host in self._answered or now - self._since[host] >= STARTING_S}
 
     def _any_answers(self) -> bool:
         return any(checker.was_probed and not checker.is_down for checker in self._checkers.values())

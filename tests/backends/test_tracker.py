@@ -64,6 +64,18 @@ def test_a_backend_that_has_flows_stays_up_when_its_probes_begin() -> None:
     assert made.down == set() and made.effective(CONFIG, Overrides()) == CONFIG
 
 
+def test_without_a_health_check_the_reason_is_the_probe_of_the_host() -> None:
+    made, bare = BackendTracker(), configured(None)
+    made.configure(bare)
+
+    def reason() -> str:
+        return str(made.lines(bare, bare, Overrides())[0]["reason"])
+
+    assert reason() == "not probed"
+    made.describe_host = lambda host: f"host {host} answers"
+    assert reason() == f"no health check; host {B1.tunnel_to} answers"
+
+
 def test_result_of_a_backend_that_has_gone() -> None:
     assert not tracker().record(("web", "gone"), False, "refused")
 

@@ -9,6 +9,7 @@ import pytest
 
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
+from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import configuration, to_one_mux
 from tests.daemons.web_lab import DRIVERS, hosts, server, states, wait, wait_for_rows, web
@@ -56,6 +57,9 @@ def test_a_mux_that_starts_beside_a_dead_agent_does_not_use_its_host(lab: Lab) -
     to_one_mux(lab)
     with running(lab, "host2", "agent"), running(lab, "mux1", "mux") as mux:
         wait(lambda: states(mux) == {"h1": "down", "h2": "up"}, mux, 5)
+        found = {one["reason"] for one in ask(mux.control, "health")["health"] if one["backend"] == "h2"}
+        assert "no health check; host 10.1.2.2 answers through the tunnel" in found
+        assert "does not answer" not in mux.log  # the agent might only be starting
 
 
 def test_hosts_with_only_ipv6_or_udp_answer_too(lab: Lab) -> None:

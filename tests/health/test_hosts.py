@@ -1,6 +1,6 @@
 from ipaddress import ip_address
 
-from lbmux.health.hosts import FALL, RISE, HostChecks
+from lbmux.health.hosts import FALL, RISE, STARTING_S, HostChecks
 
 ONE, TWO = ip_address("10.1.1.2"), ip_address("2001:db8:1::2")
 
@@ -77,3 +77,31 @@ def test_a_host_that_answers_for_the_first_time_is_not_cut_off_any_more() -> Non
     assert made.cut_off == {ONE: 9.0} and made.never_answered == {ONE}
     assert made.record(ONE, True, 10.0)
     assert made.cut_off == {} and not made.never_answered
+
+
+def test_a_host_that_may_only_be_starting_is_cut_off_but_not_reported() -> None:
+    made, later = checks(), 5.0 + STARTING_S
+    made.record(TWO, True, 6.0)
+    for _ in range(FALL):
+        made.record(ONE, False, 6.5)
+    assert made.cut_off.keys() == {ONE}
+    assert made.reported(later - 0.1) == set() and made.reported(later) == {ONE}
+    assert made.record(ONE, True, 7.0) and made.reported(later) == set()
+    for _ in range(FALL):
+        made.record(ONE, False, 8.0)
+    assert made.reported(8.0) == {ONE}  # it has answered before
+
+
+def test_what_the_probes_of_a_host_have_found() -> None:
+    made, name = checks(), f"host {ONE}"
+    assert made.describe(ip_address("10.1.3.2")) == ""
+    assert made.describe(ONE) == f"{name} has not answered through the tunnel yet"
+    for host in (ONE, TWO):
+        made.record(host, True, 6.0)
+    assert made.describe(ONE) == f"{name} answers through the tunnel"
+    for _ in range(FALL):
+        made.record(ONE, False, 7.0)
+    assert made.describe(ONE) == f"{name} does not answer through the tunnel"
+    for _ in range(FALL):
+        made.record(TWO, False, 7.0)
+    assert made.describe(ONE) == f"{name} does not answer through the tunnel, and no other host does"
