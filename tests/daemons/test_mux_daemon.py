@@ -52,6 +52,11 @@ def wires(lab: Lab) -> Iterator[dict[str, Wire]]:
         wire.socket.close()
 
 
+def lasting(*services: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration in which flows of one SYN outlive a reload on a busy machine."""
+    return configuration(*services) | {"idle": {"untrusted_s": 600}}
+
+
 def place(lab: Lab, wires: dict[str, Wire], ports: range = PORTS) -> dict[int, str]:
     """Return the host that a packet of each flow goes to."""
     send(lab, "client", *(syn(port) for port in ports))
@@ -111,12 +116,12 @@ def test_leaves_other_traffic_to_the_kernel(lab: Lab, wires: dict[str, Wire]) ->
 
 @pytest.mark.parametrize("how", ["command", "SIGHUP"])
 def test_a_good_reload_moves_new_flows_and_keeps_old_ones(lab: Lab, wires: dict[str, Wire], how: str) -> None:
-    lab.write_config(configuration(service("web", 80, [H1, H2])))
+    lab.write_config(lasting(service("web", 80, [H1, H2])))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
         assert place(lab, wires) == before
         assert set(before.values()) == {"host1", "host2"}
-        lab.write_config(configuration(service("web", 80, [H1, H2, H3 | {"weight": HEAVY}])))
+        lab.write_config(lasting(service("web", 80, [H1, H2, H3 | {"weight": HEAVY}])))
         if how == "command":
             ran = mux.reload()
             assert (ran.returncode, ran.stdout) == (0, f"{mux.control}: service web: backend h3 added\n")
@@ -130,11 +135,11 @@ def test_a_good_reload_moves_new_flows_and_keeps_old_ones(lab: Lab, wires: dict[
 
 
 def test_flows_of_a_removed_backend_stay_and_new_ones_go_to_others(lab: Lab, wires: dict[str, Wire]) -> None:
-    lab.write_config(configuration(service("web", 80, [H1, H2, H3])))
+    lab.write_config(lasting(service("web", 80, [H1, H2, H3])))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
         assert place(lab, wires) == before
-        lab.write_config(configuration(service("web", 80, [H1, H3])))
+        lab.write_config(lasting(service("web", 80, [H1, H3])))
         assert mux.reload().returncode == 0
         assert place(lab, wires) == before
         fresh = place(lab, wires, range(50000, 50040))
@@ -143,10 +148,10 @@ def test_flows_of_a_removed_backend_stay_and_new_ones_go_to_others(lab: Lab, wir
 
 
 def test_only_flows_of_a_backend_removed_at_once_move(lab: Lab, wires: dict[str, Wire]) -> None:
-    lab.write_config(configuration(service("web", 80, [H1, H2, H3], on_down="rehash")))
+    lab.write_config(lasting(service("web", 80, [H1, H2, H3], on_down="rehash")))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
-        lab.write_config(configuration(service("web", 80, [H1, H3], on_down="rehash")))
+        lab.write_config(lasting(service("web", 80, [H1, H3], on_down="rehash")))
         assert mux.reload().returncode == 0
         ask(mux.control, "override", backend="h2", override="disable")
         after = place(lab, wires)
@@ -157,7 +162,7 @@ def test_only_flows_of_a_backend_removed_at_once_move(lab: Lab, wires: dict[str,
 
 @pytest.mark.parametrize("how", ["command", "SIGHUP"])
 def test_a_bad_reload_changes_nothing_and_names_file_and_line(lab: Lab, wires: dict[str, Wire], how: str) -> None:
-    lab.write_config(configuration(service("web", 80, [H1, H2])))
+    lab.write_config(lasting(service("web", 80, [H1, H2])))
     with running(lab, "mux1", "mux") as mux:
         before = place(lab, wires)
         rewrite(lab.config, "vip: 192.0.2.1", "vip: 192.0.2.321")
