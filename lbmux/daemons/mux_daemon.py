@@ -193,7 +193,7 @@ class MuxDaemon(Daemon[Options]):
         )
         self.status.host_forwarding = self.host_forwarding.describe
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
-        self.sampler = TrafficSampler(self.snapshot, lambda: self.driver.kernel is not None)
+        self.sampler = TrafficSampler(self.role, self.snapshot, lambda: self.driver.kernel is not None)
         self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)
 
     def on_config(self) -> list[Listener]:

@@ -20,10 +20,10 @@ LATE_S = 0.01
 
 
 class TrafficSampler:
-    """``in_kernel``: whether kernel programs process frames before user space."""
+    """``program``: mux or edge; ``in_kernel``: whether kernel programs process frames before user space."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], in_kernel: Callable[[], bool]) -> None:
-        self._snapshot, self._in_kernel = snapshot, in_kernel
+    def __init__(self, program: str, snapshot: Callable[[], Snapshot], in_kernel: Callable[[], bool]) -> None:
+        self._program, self._snapshot, self._in_kernel = program, snapshot, in_kernel
         self._history, self._log = TrafficHistory(), RecentLog()
 
     @contextlib.asynccontextmanager
@@ -45,7 +45,7 @@ class TrafficSampler:
     async def history(self, request: GetHistory) -> answers.History:
         points = [answers.HistoryPoint(**vars(one)) for one in self._history.since(int(request.since))]
         events = [answers.HistoryEvent(**vars(one)) for one in self._log.since(request.since)]
-        return answers.History(VERSION, "mux", points, events)
+        return answers.History(VERSION, self._program, points, events)
 
 
 def traffic_totals(snapshot: Snapshot, in_kernel: bool) -> TrafficTotals:

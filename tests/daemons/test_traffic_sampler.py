@@ -24,7 +24,7 @@ def test_totals_are_those_of_all_services() -> None:
 
 def test_history_has_the_seconds_and_the_log() -> None:
     mux = Inside()
-    sampler = TrafficSampler(lambda: mux.snapshot, lambda: False)
+    sampler = TrafficSampler("edge", lambda: mux.snapshot, lambda: False)
 
     async def ask(since: float) -> History:
         answer: History = await sampler.handlers()[GetHistory](GetHistory(since))
@@ -45,4 +45,4 @@ def test_history_has_the_seconds_and_the_log() -> None:
     assert sum(one.new_flows for one in whole.points) == 50
     assert sum(one.bytes for one in whole.points) > 50 * 40
     assert [(one.level, one.text) for one in whole.events] == [("warning", "a backend died")]
-    assert (later.points, later.events) == ([], [])
+    assert (later.points, later.events, later.program) == ([], [], "edge")
