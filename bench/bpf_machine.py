@@ -1,7 +1,7 @@
 """A BPF interpreter that counts: how many instructions a program executes for a frame, and how many of them are spills.
 
-The kernel has no such counter. The interpreter covers what LLVM's BPF back end emits at v3, without atomics, and the
-helpers that the mux calls for a packet (RFC 9669 specifies the instructions).
+The kernel has no such counter. The interpreter covers what LLVM's BPF back end emits at v3 (of atomic operations only
+the addition of 64 bits), and the helpers that the mux calls for a packet (RFC 9669 specifies the instructions).
 """
 
 import operator
@@ -31,6 +31,7 @@ XDP_REDIRECT = 4
 STACK_REGISTER = 10
 SIZES = {0x10: 1, 0x08: 2, 0x00: 4, 0x18: 8}
 LOAD, STORE, STORE_REGISTER, ALU, JUMP, JUMP32, ALU64 = range(1, 8)
+ATOMIC_64, ATOMIC_ADD = 0xDB, 0x00
 MEM, SOURCE_REGISTER, CALL, EXIT, NEGATE, BYTE_ORDER, ALWAYS = 0x60, 0x08, 0x80, 0x90, 0x80, 0xD0, 0x00
 
 ARITHMETIC: dict[int, Callable[[int, int], int]] = {
@@ -115,6 +116,9 @@ class Machine:
             )
         elif kind in (ALU, ALU64):
             self._registers[target] = self._arithmetic(code, target, source, immediate)
+        elif code == ATOMIC_64 and immediate == ATOMIC_ADD:
+            address = self._registers[target] + offset
+            self._store(address, 8, self._load(address, 8) + self._registers[source])
         elif code & 0xE0 != MEM:
             raise NotImplementedError(f"instruction {code:#x} at {place}")
         elif kind == LOAD:

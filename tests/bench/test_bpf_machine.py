@@ -78,8 +78,15 @@ def test_a_load_past_the_frame_fails() -> None:
 def test_a_helper_or_an_instruction_that_it_lacks_is_named() -> None:
     with pytest.raises(NotImplementedError, match="helper 1"):
         run((0x85, 0, 0, 1))
+    with pytest.raises(NotImplementedError, match="0xc3"):
+        run((0xC3, 0x0A, -8, 0))
     with pytest.raises(NotImplementedError, match="0xdb"):
-        run((0xDB, 0x0A, -8, 0))
+        run((0xDB, 0x0A, -8, 1))  # it would also return the number before
+
+
+def test_an_atomic_addition() -> None:
+    code = (0xB7, 1, 0, -2), (0x7B, 0x1A, -8, 0), (0xB7, 1, 0, 5), (0xDB, 0x1A, -8, 0), (0x79, 0xA0, -8, 0)
+    assert run(*code, EXIT) == 3
 
 
 def frames() -> Iterator[bytes]:
