@@ -17,6 +17,8 @@ from tests.tools.test_explain_agent import AgentHost
 
 Out = pytest.CaptureFixture[str]
 FLOW = "198.51.100.7:3000 > 192.0.2.1:80/tcp"
+FIRST = 1
+"""The revision that is applied."""
 
 
 class Pool:
@@ -54,7 +56,7 @@ def pool(tmp_path: Path, capsys: Out) -> Iterator[Pool]:
         file.write_text(yaml.safe_dump(CONFIG))
         found.table("apply", str(file))
         reports = manager.manager.reports
-        wait_for(lambda: all(one.in_force == manager.manager.state.revision for one in reports.values()))
+        wait_for(lambda: all(one.in_force == FIRST for one in reports.values()))
         yield found
     for served in (*muxes.values(), host):
         served.close()
