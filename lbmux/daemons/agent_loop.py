@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.daemons.agent_slow_path_io import SlowAgent
-from lbmux.datapath.tables import LOOPBACK
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
@@ -19,6 +18,7 @@ from lbmux.frames.tun import Tun
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_hub import NO_COPIES, NO_EVENTS, TraceHub
+from lbmux.wire.numbers import LOOPBACK
 
 BATCHES_A_TURN = 16
 CAPACITY = 64

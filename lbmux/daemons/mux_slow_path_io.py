@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
 from lbmux.config.models import Config
-from lbmux.datapath.tables import LOOPBACK, UP
+from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
@@ -30,7 +30,7 @@ from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import TraceEvent, by_route, note_slow_path
-from lbmux.wire.numbers import IP_IN_IP
+from lbmux.wire.numbers import IP_IN_IP, LOOPBACK
 from lbmux.wire.packet import destination_of, version_of
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lbmux.daemons.pending_neighbours import PendingNeighbours
 from lbmux.datapath.context import UNFINISHED_CHECKSUM
-from lbmux.datapath.tables import LOOPBACK
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing
@@ -21,6 +20,7 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tracing.trace_event import TraceEvent
 from lbmux.tracing.trace_hub import NO_EVENTS, Source, TraceHub
+from lbmux.wire.numbers import LOOPBACK
 
 BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
 """Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms."""

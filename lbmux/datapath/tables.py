@@ -148,9 +148,6 @@ IPIP, GUE1, GUE0, GRE, GENEVE, DIRECT = range(6)
 KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
 """Kinds of encapsulation, and flags beside them: the outer header is IPv6; its source carries the flow's hash."""
 
-LOOPBACK = 1
-"""``interface`` of a backend on the mux's own host, which is an edge: Linux's number of the interface lo."""
-
 FLOW = layout(
     ("high", "u8"),
     ("low", "u8"),

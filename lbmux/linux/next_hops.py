@@ -20,9 +20,9 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, mac_from_int, mac_to_int
-from lbmux.datapath.tables import LOOPBACK
 from lbmux.errors import SetupError
 from lbmux.linux.prefixes import EVERYTHING, Prefix, prefix, within
+from lbmux.wire.numbers import LOOPBACK
 
 log = logging.getLogger(__name__)
 

@@ -26,3 +26,6 @@ V6_MF, V6_OFFSET_MASK = 0x0001, 0xFFF8
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """TCP flags (RFC 9293, section 3.1)."""
+
+LOOPBACK = 1
+"""Linux's number of the interface lo: ``interface`` of a backend on the mux's own host, which is an edge."""

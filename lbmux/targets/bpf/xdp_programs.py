@@ -16,9 +16,10 @@ from lbmux.datapath.context import (
     xdp_context,
 )
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
-from lbmux.datapath.tables import AGENT_MARK, LOOPBACK, settings_row
+from lbmux.datapath.tables import AGENT_MARK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
 from lbmux.targets.bpf.tail_call import to_agent
+from lbmux.wire.numbers import LOOPBACK
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 TCX_NEXT, TCX_DROP, TCX_REDIRECT = -1, 2, 7

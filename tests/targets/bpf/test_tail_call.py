@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from lbmux.datapath.tables import LOOPBACK
 from lbmux.targets.bpf import syscall
 from lbmux.targets.bpf.maps import AGENT_SLOT, KernelTables
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.test_runs import TestRunner, on_first_cpu
+from lbmux.wire.numbers import LOOPBACK
 from tests.datapath.craft import Craft
 from tests.datapath.harness import Machine
 from tests.datapath.test_mux import backends, services
