@@ -5,17 +5,14 @@ another backend.  A slot decides where new flows go, and flows whose entry was l
 their backend; a removed backend stays for them (`removal`).
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.backends.overrides import Overrides, with_overrides
-from lbmux.backends.removal import BY_FILE, with_removals
-from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.config.models import Config, Service
 from lbmux.tables import maglev
 
 Change = Literal["added", "removed", "changed"]
@@ -39,45 +36,6 @@ def diff(old: Config, new: Config) -> list[ServiceDiff]:
     before = {service.name: service for service in old.services}
     after = {service.name: service for service in new.services}
     return [*_of_old(old, new, before, after), *(_whole(after[n], "added") for n in after if n not in before)]
-
-
-@dataclass(frozen=True)
-class Flows:
-    """Live flows: all, those that move to another backend, and those that remain with a removed backend."""
-
-    all: int = 0
-    move: int = 0
-    remain: int = 0
-
-
-def flows(old: Config, new: Config, live: Mapping[BackendKey, int]) -> dict[str, Flows]:
-    """Return the flows of each service by its name; ``live`` has the number of live flows by service and backend.
-
-    Backends are identified by addresses and ports, as in the tables, not by name.
-    """
-    after = with_overrides(new, with_removals(new, Overrides(), old, {}, 0, BY_FILE))
-    wanted, present = _backends(new), _backends(after)
-    every, found = Counter[str](), dict[str, Flows]()
-    for (service_name, _), count in live.items():
-        every[service_name] += count
-    for service in old.services:
-        counts = {_end(service, b): live.get((service.name, b.name), 0) for b in service.backends}
-        move = sum(count for end, count in counts.items() if end not in present)
-        remain = sum(count for end, count in counts.items() if end in present and end not in wanted)
-        found[service.name] = Flows(every[service.name], move, remain)
-    return found
-
-
-def _backends(config: Config) -> set[tuple[object, ...]]:
-    return {_end(service, backend) for service in config.services for backend in service.backends}
-
-
-def _end(service: Service, backend: Backend) -> tuple[object, ...]:
-    return *_ends(service), backend.dip, backend.port, backend.tunnel_to
-
-
-def _ends(service: Service) -> tuple[object, ...]:
-    return service.vip, service.protocol, service.port
 
 
 def _of_old(old: Config, new: Config, before: dict[str, Service], after: dict[str, Service]) -> Iterator[ServiceDiff]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lbmux.backends.effective import effective
-from lbmux.backends.reload_cost import Flows, flows, slots_moved
+from lbmux.backends.moved_flows import Flows, flows, least_moved
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.manager.canary import Sample
 from lbmux.manager.documents import StoredOverrides
@@ -102,8 +102,8 @@ def _without_state(before: Wanted, after: Wanted, service: Service, live: Counts
     """Count for one service whose connections follow their slots."""
     old, new = (effective(_part(one, service.name), frozenset(), one.overrides.admin_states) for one in (before, after))
     own = sum(live.get((service.name, backend.name), 0) for backend in service.backends)
-    share = slots_moved(old.services[0], new.services[0], old, new) if new.services else 1.0
-    return Flows(own, round(own * (share or 0.0)))
+    has_same_slots = bool(new.services) and old.maglev == new.maglev
+    return Flows(own, round(own * (least_moved(old.services[0], new.services[0]) if has_same_slots else 1.0)))
 
 
 def _part(wanted: Wanted, name: str) -> Config:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.backends.reload_cost import Flows, diff, flows
+from lbmux.backends.reload_cost import diff
 from lbmux.config.models import Config
 
 
@@ -60,17 +60,3 @@ def test_services_added_and_removed() -> None:
         ("web", "removed", None), ("mail", "added", None)
     ]  # fmt: skip
     assert found[0].removed == found[1].added == ("a", "b", "c", "d")
-
-
-LIVE = {("web", "a"): 10, ("web", "d"): 7, ("web", "gone by hand"): 1}
-
-
-@pytest.mark.parametrize(("new", "expected"), [
-    (configured({"a": 1, "b": 1, "c": 1}), Flows(18, 0, 7)),
-    (configured(FOUR | {"d": 0}), Flows(18)),  # drained: its flows stay
-    (configured({"a": 1, "b": 1, "c": 1, "other": 1}), Flows(18)),  # the name does not count
-    (configured(FOUR, port=81), Flows(18, 17)),
-    (configured({"b": 1}, name="other", vip="192.0.2.9"), Flows(18, 17)),
-], ids=["removed", "drained", "renamed", "another port", "no such service"])  # fmt: skip
-def test_flows(new: Config, expected: Flows) -> None:
-    assert flows(configured(FOUR), new, LIVE) == {"web": expected}

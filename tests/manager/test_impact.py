@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.backends.moved_flows import Flows
 from lbmux.backends.overrides import OverriddenState, Override, Overrides
-from lbmux.backends.reload_cost import Flows
 from lbmux.config.models import Config
 from lbmux.manager.guard_rails import Wanted
 from lbmux.manager.impact import may_move, moved_connections

@@ -12,7 +12,8 @@ from lbmux.errors import ConfigError, Problem
 from lbmux.plurals import counted, noun
 
 if TYPE_CHECKING:
-    from lbmux.backends.reload_cost import Flows, ServiceDiff
+    from lbmux.backends.moved_flows import Flows
+    from lbmux.backends.reload_cost import ServiceDiff
     from lbmux.config.models import Config
     from lbmux.tools.import_config.read_file import Format
 
@@ -71,8 +72,8 @@ def diff(
     from lbmux.api.control_client import ControlClient
     from lbmux.api.control_paths import meant_path
     from lbmux.api.requests import GetConfig
+    from lbmux.backends.moved_flows import flows
     from lbmux.backends.reload_cost import diff as compare
-    from lbmux.backends.reload_cost import flows
     from lbmux.config.models import Config
 
     if later is not None:
