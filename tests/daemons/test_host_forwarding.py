@@ -193,7 +193,7 @@ def test_a_vip_that_is_the_hosts_own_address_still_reaches_it(lab: Lab, forwardi
 class Forwards:
     """A stand-in for VipFilter that the kernel refuses."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         raise BpfError("attach to interface 2 (TCX_INGRESS)", errno.EINVAL)
 
 
