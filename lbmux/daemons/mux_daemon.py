@@ -229,8 +229,7 @@ class MuxDaemon(Daemon[Options]):
         await enter(self.interface_watch.running())
         await enter(self.slot_sweep.running())
         services = counted(len(self.config.services), "service")
-        where = " and ".join(map(str, self.local)), self.options.interface
-        log.info("%s %s on %s: %s", self.role, *where, services)
+        log.info(self.role + " %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
 
     async def announce(self) -> None:
         """Announce the VIPs, as the last step: routers send packets at once."""
