@@ -19,6 +19,8 @@ from lbmux.health.checker import Checker, ProbeState
 
 OVERRIDDEN_STATES = {"drain": "draining", "disable": "disabled", "remove": "removed"}
 """The displayed state of a backend with that override."""
+UNCHECKED = "not probed", "no health check"
+"""How the reason begins for a backend that is up because nothing probes it: without and with probes of its host."""
 State = tuple[Backend, str, str, float | None]
 """A backend, its state, the reason, and the time since when in seconds since the epoch."""
 
@@ -182,7 +184,7 @@ def _state(
 
     ``host``: what the probes of the host have found, for a backend that is not probed itself.
     """
-    state, reason, since = "up", f"no health check; {host}" if host else "not probed", None
+    state, reason, since = "up", f"{UNCHECKED[1]}; {host}" if host else UNCHECKED[0], None
     if checker is not None:
         state, reason, since = "down" if checker.is_down else "up", checker.reason, checker.since
     if (

@@ -17,6 +17,7 @@ from lbmux.api.channel import Place, place_name
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetHealth
 from lbmux.api.status_tables import STATES as BACKEND_STATES
+from lbmux.backends.tracker import UNCHECKED
 from lbmux.config.models import Config, Service
 from lbmux.datapath.headers import IPV4, IPV6
 from lbmux.datapath.parse import PARSED
@@ -286,7 +287,7 @@ class _Run:
         backend = owner[1]
         why = next((s.reason if s.state != "down" else f"down: {s.reason}" for s in states if s.name == name), "")
         meaning = {"up": "takes new flows", "draining": "keeps only its existing flows"}.get(state, "")
-        if why not in ("", "not probed"):
+        if why and not why.startswith(UNCHECKED):
             meaning += f"; {why}"
         data = {
             "backend": name, "dip": str(backend.dip), "port": backend.port, "weight": backend.weight, "state": state,
