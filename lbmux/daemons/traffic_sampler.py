@@ -43,8 +43,7 @@ class TrafficSampler:
         return {GetHistory: self.history}
 
     async def history(self, request: GetHistory) -> answers.History:
-        points = [answers.HistoryPoint(**vars(one)) for one in self._history.since(int(request.since))]
-        events = [answers.HistoryEvent(**vars(one)) for one in self._log.since(request.since)]
+        points, events = self._history.since(int(request.since)), self._log.since(request.since)
         return answers.History(VERSION, self._program, points, events)
 
 

@@ -2,18 +2,10 @@
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+
+from lbmux.api.answers import HistoryEvent
 
 MOST_LINES = 500
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """``time`` in seconds since 1970; ``level``: info, warning or error."""
-
-    time: float
-    level: str
-    text: str
 
 
 class RecentLog(logging.Handler):
@@ -21,7 +13,7 @@ class RecentLog(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self._lines: deque[LogLine] = deque(maxlen=MOST_LINES)
+        self._lines: deque[HistoryEvent] = deque(maxlen=MOST_LINES)
 
     def __enter__(self) -> "RecentLog":
         logging.getLogger("lbmux").addHandler(self)
@@ -31,8 +23,8 @@ class RecentLog(logging.Handler):
         logging.getLogger("lbmux").removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(LogLine(record.created, record.levelname.lower(), record.getMessage()))
+        self._lines.append(HistoryEvent(record.created, record.levelname.lower(), record.getMessage()))
 
-    def since(self, time: float) -> list[LogLine]:
+    def since(self, time: float) -> list[HistoryEvent]:
         """Return the lines after ``time``."""
         return [one for one in self._lines.copy() if one.time > time]

@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lbmux.api.answers import HistoryPoint
+
 SECONDS = 900
 MOST_FILLED_S = 10
 """A longer gap between two samples stays unknown; a shorter one gets its average."""
@@ -19,22 +21,11 @@ class TrafficTotals:
     drops: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class TrafficPoint:
-    """What happened in one second; ``drops`` has only verdicts that dropped a packet."""
-
-    second: int
-    packets: float
-    bytes: float
-    new_flows: float
-    drops: Mapping[str, float]
-
-
 class TrafficHistory:
     """Points by second since 1970, oldest first.  A second without a point is unknown."""
 
     def __init__(self) -> None:
-        self._points: deque[TrafficPoint] = deque(maxlen=SECONDS)
+        self._points: deque[HistoryPoint] = deque(maxlen=SECONDS)
         self._second: int | None = None
         self._totals: TrafficTotals | None = None
 
@@ -58,7 +49,7 @@ class TrafficHistory:
             for filled in range(last + 1, second + 1):
                 self._points.append(_point(filled, before, totals, seconds))
 
-    def since(self, second: int) -> list[TrafficPoint]:
+    def since(self, second: int) -> list[HistoryPoint]:
         """Return the points after ``second``."""
         return [one for one in self._points if one.second > second]
 
@@ -72,9 +63,9 @@ def _went_back(before: TrafficTotals, after: TrafficTotals) -> bool:
     )
 
 
-def _point(second: int, before: TrafficTotals, after: TrafficTotals, seconds: int) -> TrafficPoint:
+def _point(second: int, before: TrafficTotals, after: TrafficTotals, seconds: int) -> HistoryPoint:
     drops = {name: (count - before.drops.get(name, 0)) / seconds for name, count in after.drops.items()}
-    return TrafficPoint(
+    return HistoryPoint(
         second,
         (after.packets - before.packets) / seconds,
         (after.bytes - before.bytes) / seconds,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lbmux.metrics.traffic_history import MOST_FILLED_S, SECONDS, TrafficHistory, TrafficPoint, TrafficTotals
+from lbmux.api.answers import HistoryPoint
+from lbmux.metrics.traffic_history import MOST_FILLED_S, SECONDS, TrafficHistory, TrafficTotals
 
 
 def totals(packets: int, drops: dict[str, int] | None = None) -> TrafficTotals:
@@ -13,7 +14,7 @@ def test_a_point_is_what_happened_since_the_last_sample() -> None:
     history = TrafficHistory()
     history.sample(1000, totals(500, {"no_backend": 3}))
     history.sample(1001, totals(700, {"no_backend": 3, "malformed": 8}))
-    assert history.since(0) == [TrafficPoint(1001, 200.0, 20000.0, 20.0, {"malformed": 8.0})]
+    assert history.since(0) == [HistoryPoint(1001, 200.0, 20000.0, 20.0, {"malformed": 8.0})]
 
 
 def test_only_later_points_are_returned() -> None:

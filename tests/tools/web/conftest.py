@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from lbmux.api.answers import Bgp, Health, HealthLine, History, HistoryEvent, HistoryPoint
+from lbmux.api.answers import Bgp, Health, HealthLine, History, HistoryEvent
 from lbmux.api.requests import GetBgp, GetHealth, GetHistory
 from lbmux.backends.override_commands import set_admin_state
 from lbmux.backends.overrides import OverriddenState, Overrides
@@ -88,8 +88,8 @@ class Served(Inside):
     async def traffic_history(self, request: GetHistory) -> History:
         """Sample when asked: no task runs here."""
         self.sample(int(time.time()))
-        points = [HistoryPoint(**vars(one)) for one in self.history.since(int(request.since))]
-        return History(1, "mux", points, [one for one in self.events if one.time > request.since])
+        events = [one for one in self.events if one.time > request.since]
+        return History(1, "mux", self.history.since(int(request.since)), events)
 
     async def bgp(self, request: GetBgp) -> Bgp:
         routes = routes_of(self.config) if self.neighbours else frozenset[Route]()
