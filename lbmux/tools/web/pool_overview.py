@@ -14,7 +14,7 @@ from lbmux.tools.web.web_routers import sessions_of
 MOST_PROBLEMS, MOST_BUSIEST = 50, 8
 
 
-def digest(services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def services_overview(services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the overview needs of a pool's services (pool_status); it takes time in proportion to the pool."""
     backends = [backend for service in services for backend in service["backends"]]
     return {
@@ -30,16 +30,16 @@ def digest(services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def overview(
-    summaries: Sequence[MuxSummary], history: PoolHistory, digest: Mapping[str, Any] | None, since: int
+    summaries: Sequence[MuxSummary], history: PoolHistory, services: Mapping[str, Any] | None, since: int
 ) -> dict[str, Any]:
     """Return the overview, with the history after ``since``.
 
-    ``digest``: of the pool's services, or None before they have been read.  ``unknown``: muxes that are in no sum,
-    because they do not answer or have no history yet; their kernel programs may still forward.
+    ``services``: their part (``services_overview``), or None before they have been read.  ``unknown``: muxes that are
+    in no sum, because they do not answer or have no history yet; their kernel programs may still forward.
     """
     names = [one.name for one in summaries]
     muxes, sessions = [mux_line(one, history) for one in summaries], sessions_of(summaries)
-    problems = by_severity([*mux_problems(muxes, sessions), *(digest["problems"] if digest else ())])
+    problems = by_severity([*mux_problems(muxes, sessions), *(services["problems"] if services else ())])
     return {
         "version": 1,
         "muxes": muxes,
@@ -47,8 +47,8 @@ def overview(
         "unknown": [one["name"] for one in muxes if one["packets_per_s"] is None],
         "points": history.points([one.name for one in summaries if not one.error], since),
         "events": history.events(names, since),
-        "counts": digest and digest["counts"],
-        "busiest": digest["busiest"] if digest else [],
+        "counts": services and services["counts"],
+        "busiest": services["busiest"] if services else [],
         "problems": problems[:MOST_PROBLEMS],
         "problem_counts": Counter(one["severity"] for one in problems),
     }

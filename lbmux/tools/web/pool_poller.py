@@ -14,7 +14,7 @@ from lbmux.api.channel import Place
 from lbmux.api.control_paths import named_places
 from lbmux.tools.web.mux_status import MuxStatus, MuxSummary, poll, poll_summary
 from lbmux.tools.web.pool_history import PoolHistory
-from lbmux.tools.web.pool_overview import digest
+from lbmux.tools.web.pool_overview import services_overview
 from lbmux.tools.web.pool_status import document
 
 PAUSE_A_BACKEND_S = 0.001
@@ -31,7 +31,7 @@ class PoolPoller:
     statuses: Sequence[MuxStatus] = ()
     details: dict[str, Any] | None = None
     """The document of the last poll of services and backends (pool_status), None before the first."""
-    digest: dict[str, Any] | None = None
+    services: dict[str, Any] | None = None
     """What the overview needs of them."""
     details_at: float = 0.0
     """When that was, in seconds since 1970."""
@@ -71,10 +71,10 @@ class PoolPoller:
                 is_first, places = self.details is None, named_places(self.controls).items()
                 statuses = await asyncio.gather(*(asyncio.to_thread(poll, *mux) for mux in places))
                 self.details = await asyncio.to_thread(document, statuses, self.statuses)
-                self.digest = await asyncio.to_thread(digest, self.details["services"])
+                self.services = await asyncio.to_thread(services_overview, self.details["services"])
                 self.statuses, self.details_at = statuses, time.time()
                 pause_s = self.interval_s * 0.9
                 if not is_first:  # rates are known from the second poll on
-                    pause_s = max(pause_s, self.digest["counts"]["backends"] * PAUSE_A_BACKEND_S)
+                    pause_s = max(pause_s, self.services["counts"]["backends"] * PAUSE_A_BACKEND_S)
                 self._next_details = begun + pause_s
             return self.details

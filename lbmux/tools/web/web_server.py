@@ -31,7 +31,6 @@ from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.results import read_result
 from lbmux.tools.web import page_actions
-from lbmux.tools.web.page_actions import BackendAction
 from lbmux.tools.web.pool_lists import backends_of_host, host_lines, search, service_lines
 from lbmux.tools.web.pool_overview import mux_line, overview
 from lbmux.tools.web.pool_poller import PoolPoller
@@ -109,7 +108,7 @@ class Site:
         try:
             while True:
                 await self.poller.poll_summaries()
-                shown = overview(self.poller.summaries, self.poller.history, self.poller.digest, since)
+                shown = overview(self.poller.summaries, self.poller.history, self.poller.services, since)
                 since = max((point["second"] for point in shown["points"]), default=since)
                 shown["scoreboard"] = await asyncio.to_thread(self._stamp)
                 shown["can"] = {"override": self.actions, "apply": self.actions and self._has_manager()}
@@ -210,7 +209,7 @@ class Site:
         if not self.actions:
             return _refused(READ_ONLY, 403)
         try:
-            action = BackendAction.parse(await request.read())
+            action = page_actions.parse(await request.read())
             said = await asyncio.to_thread(page_actions.override, action, self.controls)
         except LbmuxError as error:
             return _refused(str(error))

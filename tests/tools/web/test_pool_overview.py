@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lbmux.tools.web.mux_status import poll, poll_summary
 from lbmux.tools.web.pool_history import PoolHistory
-from lbmux.tools.web.pool_overview import MOST_PROBLEMS, digest, overview
+from lbmux.tools.web.pool_overview import MOST_PROBLEMS, overview, services_overview
 from lbmux.tools.web.pool_status import document
 from tests.linux.inside import client
 from tests.tools.web.conftest import Served
@@ -50,9 +50,9 @@ def test_a_mux_that_does_not_answer_is_unknown_not_0(muxes: list[Served], tmp_pa
     assert shown["problems"][0]["what"] == "gone"
 
 
-def test_a_digest_counts_backends_by_severity(muxes: list[Served]) -> None:
+def test_the_overview_of_services_counts_backends_by_severity(muxes: list[Served]) -> None:
     services = document([poll(mux.path.stem, mux.path) for mux in muxes], [])["services"]
-    found = digest(services)
+    found = services_overview(services)
     assert found["counts"] == {
         "services": 2, "backends": 5, "hosts": 4, "severities": {"good": 3, "bad": 1, "planned": 1}
     }  # fmt: skip
@@ -70,5 +70,5 @@ def test_problems_are_bounded_and_counted() -> None:
         for n in range(MOST_PROBLEMS + 25)
     ]  # fmt: skip
     service = {"service": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "live_flows": 0, "agree": True}
-    shown = overview([], PoolHistory(), digest([service | {"backends": backends}]), 0)
+    shown = overview([], PoolHistory(), services_overview([service | {"backends": backends}]), 0)
     assert (len(shown["problems"]), shown["problem_counts"]) == (MOST_PROBLEMS, {"bad": MOST_PROBLEMS + 25})

@@ -37,7 +37,7 @@ def test_all_callers_of_an_interval_share_one_poll(muxes: list[Served], polls: C
     asyncio.run(ask())
     assert polls == {"summary": 2, "details": 2}
     assert [one.name for one in poller.summaries] == ["mux1", "mux2"]
-    assert poller.details is not None and poller.digest is not None and poller.details_at > 0
+    assert poller.details is not None and poller.services is not None and poller.details_at > 0
 
 
 def test_each_interval_is_polled_again(muxes: list[Served], polls: Counter[str]) -> None:
@@ -57,7 +57,7 @@ def test_a_large_pool_is_polled_seldom(
     """The second poll comes soon, since rates need two; the third waits a second for each thousand backends."""
     now = 100.0
     monkeypatch.setattr(pool_poller.time, "monotonic", lambda: now)
-    monkeypatch.setattr(pool_poller, "digest", lambda services: {"counts": {"backends": 10_000}})
+    monkeypatch.setattr(pool_poller, "services_overview", lambda services: {"counts": {"backends": 10_000}})
     poller = PoolPoller([muxes[0].path], 1.0)
 
     async def ask(after_s: float) -> int:
