@@ -85,7 +85,10 @@ def without_backend(context, index, service, packet, now):
 
 @step
 def merge_verifier_paths(context, setting, packet):
-    """Return the packet. From here on the verifier follows one path for IPv4, IPv6, TCP and UDP together."""
+    """Return the packet. From here on the verifier follows one path for both families and all flags.
+
+    The protocol is kept: forgetting it would keep apart more paths than it joins.
+    """
     family, flags = barrier(context, packet.family, setting.key0), barrier(context, packet.flags, setting.key0)
     return Packet(
         packet.verdict, family, packet.source_high, packet.source_low, packet.destination_high, packet.destination_low,
