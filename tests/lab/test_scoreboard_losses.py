@@ -60,10 +60,8 @@ def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(caps
 @pytest.mark.root
 @needs("bird")
 def test_edges_that_balance_keep_what_is_not_at_the_lost_pop(capsys: pytest.CaptureFixture[str]) -> None:
-    """A lab for each event: an edge that has left, in user space, is in the tables until probes miss it."""
-    given, found = ("--driver", "packet", "--seconds", "4"), {}
-    for event in ("reseed-router", "add-mux", "lose-pop"):
-        found |= measured(capsys, "cloudflare-balanced", event, *given)
+    events = ("reseed-router", "add-mux", "lose-pop")
+    found = measured(capsys, "cloudflare-balanced", *events, "--driver", "packet", "--seconds", "4")
     assert not {event: one for event, one in found.items() if one["broken"] > one["own"]}
     assert found["reseed-router"]["broken"] == found["add-mux"]["broken"] == 0 < found["lose-pop"]["own"] < 60
 
