@@ -36,6 +36,7 @@ ELSEWHERE = {
     "cli/lab/wan_command.py": "lab/test_wan_node.py",
     "cli/operate/detach_command.py": "daemons/test_survival.py",
     "cli/options.py": "cli/test_main.py",
+    "cli/inspect/show_traffic_command.py": "cli/inspect/test_show_command.py",
     "cli/inspect/show_pool_command.py": "cli/pool/test_apply_command.py",
     "cli/pool/join_command.py": "cli/pool/test_manager_command.py",
     "cli/pool/manager_access.py": "cli/pool/test_apply_command.py",

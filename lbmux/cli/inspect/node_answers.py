@@ -103,3 +103,8 @@ def print_list(
         shown += [{"node": node, **vars(line)} for line in lines]
     if not as_json:
         print_table(shown, with_node(where, columns))
+
+
+def same(*names: str) -> dict[str, str]:
+    """Return columns whose titles are the fields' names."""
+    return {name: name for name in names}

@@ -1,7 +1,6 @@
 """`lbmux show`: shows the state of a running mux, agent or edge, as a table or as JSON (-j)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from lbmux.cli.inspect.node_answers import (
     print_json,
     print_list,
     print_node,
+    same,
     with_node,
 )
 from lbmux.cli.operate import completion_names
@@ -23,9 +23,8 @@ from lbmux.cli.where import Where, where
 from lbmux.plurals import counted
 
 if TYPE_CHECKING:
-    from lbmux.api.answers import Bgp, Counters, FlowLine, History
+    from lbmux.api.answers import Bgp, Counters, FlowLine
     from lbmux.api.control_client import ControlClient
-    from lbmux.api.vip_rates import TopTalkers
 
 FLOWS_SHOWN = 50
 
@@ -101,7 +100,7 @@ def health(where: Where, as_json: bool) -> None:
     """Show the health of backends: up, down, draining, disabled, removing or removed, the reason, and since when."""
     from lbmux.api.requests import GetHealth
 
-    print_list(where, GetHealth(), as_json, _same("service", "backend", "state", "reason", "since", "drained"))
+    print_list(where, GetHealth(), as_json, same("service", "backend", "state", "reason", "since", "drained"))
 
 
 @command.command()
@@ -133,11 +132,11 @@ def _print_counters(node: str, answer: "Counters", as_json: bool, everything: bo
         return
     print_node(node)
     lines = [vars(line) for line in answer.verdicts if everything or line.packets]
-    print_table(lines, _same("verdict", "kind", "packets", "bytes"))
+    print_table(lines, same("verdict", "kind", "packets", "bytes"))
     others = {f"lookup {name}": count for name, count in answer.lookups.items()}
     for part in ("ring", "pending_neighbours", "slowpath"):
         others |= {f"{part} {name}": count for name, count in (getattr(answer, part) or {}).items()}
-    print_table([{"counter": name, "count": count} for name, count in others.items()], _same("counter", "count"))
+    print_table([{"counter": name, "count": count} for name, count in others.items()], same("counter", "count"))
 
 
 @command.command()
@@ -190,99 +189,6 @@ def _print_bgp(answer: "Bgp") -> None:
 @where()
 @options.json
 @click.option(
-    "--seconds",
-    type=click.IntRange(1, 900),
-    default=60,
-    show_default=True,
-    help="How many seconds to go back, at most 900.",
-)
-def history(where: Where, as_json: bool, seconds: int) -> None:
-    """Show a mux's traffic in each of the last seconds, and its log's lines of that time."""
-    from time import time
-
-    from lbmux.api.requests import GetHistory
-
-    since = time() - seconds
-    for node, answer in ask_all(where, lambda client: client.ask(GetHistory(since))):
-        if as_json:
-            print_json(node, answer)
-        else:
-            print_node(node)
-            _print_history(answer)
-
-
-def _print_history(answer: "History") -> None:
-    print_table(
-        [
-            {
-                "time": _clock(one.second), "packets/s": round(one.packets), "Mbit/s": f"{one.bytes * 8 / 1e6:.1f}",
-                "new flows/s": round(one.new_flows),
-                "dropped/s": ", ".join(f"{rate:.0f} {verdict}" for verdict, rate in one.drops.items()) or None,
-            }
-            for one in answer.points
-        ],
-        _same("time", "packets/s", "Mbit/s", "new flows/s", "dropped/s"),
-    )  # fmt: skip
-    for event in answer.events:
-        click.echo(f"{_clock(event.time)} {event.level}: {event.text}")
-
-
-def _clock(seconds: float) -> str:
-    """Format a time since 1970 as the local time of day."""
-    from time import localtime, strftime
-
-    return strftime("%H:%M:%S", localtime(seconds))
-
-
-@command.command("top-talkers")
-@where()
-@options.json
-@click.option("--seconds", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="How long to measure.")
-@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of VIPs.")
-def top_talkers(where: Where, as_json: bool, seconds: float, limit: int) -> None:
-    """Show which VIPs use most of a mux: packets, bytes and new flows per second, and the share of its packets.
-
-    Packets and bytes are those that the mux sends; new flows include those beyond a rate limit.
-    """
-    for node, answer in ask_all(where, lambda client: _talkers(client, seconds, limit)):
-        if as_json:
-            print_json(node, answer)
-            continue
-        print_node(node)
-        lines = [
-            {
-                "VIP": one.vip, "services": one.services, "packets/s": _whole(one.packets),
-                "Mbit/s": None if one.bytes is None else f"{one.bytes * 8 / 1e6:.1f}",
-                "new flows/s": _whole(one.new_flows), "share": None if one.share is None else f"{one.share:.0%}",
-            }
-            for one in answer.vips
-        ]  # fmt: skip
-        print_table(lines, _same("VIP", "services", "packets/s", "Mbit/s", "new flows/s", "share"))
-
-
-def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers":
-    """Read a mux's counters twice."""
-    from time import monotonic, sleep
-
-    from lbmux.api.counter_rates import CounterSnapshot
-    from lbmux.api.requests import GetBackends, GetServices
-    from lbmux.api.vip_rates import top_talkers
-
-    before = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
-    sleep(seconds)
-    after = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
-    found = top_talkers(client.whole(GetServices()).services, before, after)
-    return replace(found, vips=found.vips[:limit])
-
-
-def _whole(rate: float | None) -> int | None:
-    return None if rate is None else round(rate)
-
-
-@command.command()
-@where()
-@options.json
-@click.option(
     "--sort",
     default="",
     help="Sort by idle, source, port, backend, state or worker; prefix - for descending order.",
@@ -325,7 +231,7 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
 
     answers = [*ask_all(where, some, None)]
     lines = [{"node": node, **_flow_line(line)} for node, (found, _) in answers for line in found]
-    columns = _same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker")
+    columns = same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker")
     print_table(lines, with_node(where, columns))
     total = sum(number for _, (_, number) in answers)
     if total > len(lines):
@@ -345,10 +251,6 @@ def _age(seconds: float | None) -> str | None:
     from datetime import timedelta
 
     return None if seconds is None else str(timedelta(seconds=int(seconds)))
-
-
-def _same(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lbmux.cli import options
-from lbmux.cli.inspect.show_command import command
+from lbmux.cli.inspect.show_traffic_command import command
 
 if TYPE_CHECKING:
     from lbmux.config.field_types import Model
