@@ -151,6 +151,16 @@ def test_the_last_seconds_have_traffic_and_the_log(lab: Lab, capsys: pytest.Capt
 
 
 @pytest.mark.root
+def test_top_talkers_are_vips_with_their_rates(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("show", "top-talkers", "--seconds", "0.2", "--control", str(socket_of(lab, "mux1")))
+    found = json.loads(said(capsys, *words, "-j"))["vips"]
+    assert {one["vip"] for one in found} == {"192.0.2.1", "2001:db8:192::1"}
+    assert all(one["packets"] is not None for one in found)
+    assert len(json.loads(said(capsys, *words, "-j", "--limit", "1"))["vips"]) == 1
+    assert said(capsys, *words).split()[:3] == ["VIP", "services", "packets/s"]
+
+
+@pytest.mark.root
 def test_an_invalid_filter_is_reported_with_its_position(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["show", "flows", "--control", str(socket_of(lab, "mux1")), "port http"]) == 1
     assert "'http' is not a number" in capsys.readouterr().err
