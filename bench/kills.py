@@ -29,7 +29,7 @@ from lbmux.manager.api_client import ApiClient, ApiError, trusting
 from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, RevisionsAnswer, StatusAnswer
 from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
 from lbmux.manager.identity import Identity
-from lbmux.manager.pool import KEPT_REVISIONS
+from lbmux.manager.records import KEPT_REVISIONS
 from lbmux.manager.store.open_store import open_store
 from lbmux.manager.store.store import UnavailableError
 

@@ -137,6 +137,8 @@ ELSEWHERE = {
     "manager/connection_limits.py": "manager/test_http_server.py",
     "manager/documents.py": "manager/test_pool.py",
     "manager/endpoints.py": "manager/test_openapi.py",
+    "manager/proposals.py": "manager/test_pool.py",
+    "manager/records.py": "manager/test_pool.py",
     "manager/identity.py": "manager/test_admission.py",
     "manager/manager_metrics.py": "manager/test_http_server.py",
     "manager/store/etcd_store.py": "manager/store/test_store.py",

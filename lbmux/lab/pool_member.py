@@ -20,7 +20,8 @@ from lbmux.errors import LabError
 from lbmux.manager.admission import make_pool
 from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
 from lbmux.manager.identity import Identity
-from lbmux.manager.pool import Caller, Pool, Proposal
+from lbmux.manager.pool import Pool
+from lbmux.manager.proposals import Caller, Proposal
 from lbmux.manager.store.election import campaign, resign
 from lbmux.manager.store.open_store import open_store
 from lbmux.manager.store.store import Store, UnavailableError

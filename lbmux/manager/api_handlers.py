@@ -13,8 +13,9 @@ from lbmux.manager.authority import KeyPair, Subject, issue
 from lbmux.manager.documents import Revision
 from lbmux.manager.identity import fingerprint
 from lbmux.manager.manager_state import Manager
-from lbmux.manager.pool import Applied, Caller, CanaryError, Proposal, list_events, list_revisions
 from lbmux.manager.pool_state import REVISIONS, numbered, read_file
+from lbmux.manager.proposals import Applied, Caller, CanaryError, Proposal
+from lbmux.manager.records import list_events, list_revisions
 from lbmux.manager.revisions import UnknownRevisionError, rollout, with_header
 from lbmux.manager.store.store import Write
 from lbmux.manager.tokens import (

@@ -26,7 +26,7 @@ from lbmux.manager.manager_state import Manager
 from lbmux.manager.nodes import NodeConnections
 from lbmux.manager.openapi import document
 from lbmux.manager.peers import PeerConnections, PeerLink
-from lbmux.manager.pool import Caller, CanaryError, NotPrimaryError, TooLargeError
+from lbmux.manager.proposals import Caller, CanaryError, NotPrimaryError, TooLargeError
 from lbmux.manager.relay import RelayError
 from lbmux.manager.renewal import keep_valid
 from lbmux.manager.request_access import certificate_end, manager_of, node_of, token_of

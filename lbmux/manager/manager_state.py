@@ -18,9 +18,10 @@ from lbmux.manager.guard_rails import MOST_MOVED
 from lbmux.manager.health_relay import HealthRelay
 from lbmux.manager.identity import Identity
 from lbmux.manager.impact import NoNodes, Survey
-from lbmux.manager.pool import Caller, NotPrimaryError, Pool
+from lbmux.manager.pool import Pool
 from lbmux.manager.pool_health import BATCH_S
 from lbmux.manager.pool_state import EPOCH, POOL_ID, PoolState, follow_state, load_state
+from lbmux.manager.proposals import Caller, NotPrimaryError
 from lbmux.manager.rollout_order import Progress, RolloutOrder, Version
 from lbmux.manager.signal import Signal
 from lbmux.manager.soak import soak

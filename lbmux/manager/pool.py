@@ -8,33 +8,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from lbmux.backends.override_commands import Change
 from lbmux.config.changes import changes
 from lbmux.config.loader import parse
 from lbmux.config.models import BackendKey, Config
-from lbmux.errors import LbmuxError
 from lbmux.manager import guard_rails, stored_overrides
 from lbmux.manager.documents import Canary, Event, Impact, Revision, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import GuardRailError, Wanted
 from lbmux.manager.impact import NoNodes, Plans, Survey, may_move, moved_connections
-from lbmux.manager.pool_state import (
-    CANARY,
-    EVENTS,
-    FILES,
-    HEAD,
-    OVERRIDES,
-    REVISIONS,
-    PoolState,
-    base_of,
-    load_state,
-    numbered,
-    packed,
-    read_file,
-)
+from lbmux.manager.pool_state import CANARY, HEAD, OVERRIDES, PoolState, base_of, load_state, read_file
+from lbmux.manager.proposals import Applied, Caller, CanaryError, NotPrimaryError, Proposal, TooLargeError
+from lbmux.manager.records import EventKind, event_writes, next_event_number, revision_writes
 from lbmux.manager.revisions import (
     UnknownRevisionError,
     check_current,
@@ -44,75 +31,6 @@ from lbmux.manager.revisions import (
 )
 from lbmux.manager.service_merge import merge_service
 from lbmux.manager.store.store import MAX_VALUE_BYTES, ConflictError, Guard, Store, Write
-
-KEPT_REVISIONS, KEPT_EVENTS = 1000, 5000
-EventKind = Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary"]
-
-
-class TooLargeError(LbmuxError):
-    """A value that is larger than the store accepts; a file counts as compressed."""
-
-    key: str
-    size: int
-
-    def __str__(self) -> str:
-        return f"{self.key} would have {self.size} bytes in the store, which takes {MAX_VALUE_BYTES}"
-
-
-class NotPrimaryError(LbmuxError):
-    """This manager is not, or no longer, the primary: it cannot change anything."""
-
-    primary: str = ""
-
-    def __str__(self) -> str:
-        return "this manager is not the primary" + (f"; the primary is {self.primary}" if self.primary else "")
-
-
-class CanaryError(LbmuxError):
-    """A change that is not possible with a canary, or a canary that is not possible."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The author of a change: the name of a token or node, and the address that the request came from."""
-
-    name: str
-    origin: str = ""
-
-
-@dataclass(frozen=True)
-class Applied:
-    """``revision`` is None after a dry run, and if nothing changed; ``needs_force``: why a change needs it.
-
-    ``impact``: what live nodes say; None if they were not asked.
-    """
-
-    revision: Revision | None
-    changes: tuple[str, ...]
-    needs_force: tuple[str, ...]
-    impact: Impact | None = None
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A file to apply: whole, or one service of it.  ``name`` is used in messages about its lines.
-
-    ``canary``: a mux that gets the revision ``soak_s`` seconds before all other nodes.
-    """
-
-    text: bytes
-    name: str = "services.yaml"
-    service: str | None = None
-    message: str = ""
-    force: bool = False
-    dry_run: bool = False
-    canary: str | None = None
-    soak_s: float = 30.0
 
 
 class Pool:
@@ -142,9 +60,7 @@ class Pool:
     async def load(self) -> None:
         """Read the state from the store."""
         self.state = await load_state(self._store, self.state)
-        events = (await self._store.read(EVENTS)).entries
-        self._next_event = 1 + max((int(key.removeprefix(EVENTS)) for key in events), default=0)
-        self._is_loaded = True
+        self._next_event, self._is_loaded = await next_event_number(self._store), True
 
     async def apply(self, proposal: Proposal, caller: Caller) -> Applied:
         """Make a file the current revision.
@@ -224,7 +140,10 @@ class Pool:
             forced=bool(reasons), rollback_of=rollback_of,
         )  # fmt: skip
         kind: EventKind = "apply" if rollback_of is None else "rollback"
-        writes = [*self._file(revision, text), *self._event(kind, caller, _summary(revision, found), revision.number)]
+        writes = [
+            *revision_writes(revision, text),
+            *self._event(kind, caller, _summary(revision, found), revision.number),
+        ]
         overrides, canary = self._overrides(stored), self._canary(proposal, stored)
         if canary is not None or state.canary is not None:
             writes.append(Write(CANARY, canary.model_dump_json().encode() if canary else None))
@@ -303,7 +222,7 @@ class Pool:
         """Commit as primary. After an error, the next change starts from what is in the store."""
         large = next((one for one in writes if one.value is not None and len(one.value) > MAX_VALUE_BYTES), None)
         if large is not None and large.value is not None:
-            raise TooLargeError(large.key, len(large.value))
+            raise TooLargeError(large.key, len(large.value), MAX_VALUE_BYTES)
         self._is_loaded = False
         try:
             at = await self._store.commit([self._guard, *guards], writes)
@@ -328,39 +247,17 @@ class Pool:
             return []
         return [Write(OVERRIDES, self._next(stored).model_dump_json().encode())]
 
-    def _file(self, revision: Revision, text: bytes) -> list[Write]:
-        number = revision.number
-        old = [numbered(prefix, number - KEPT_REVISIONS) for prefix in (FILES, REVISIONS) if number > KEPT_REVISIONS]
-        return [
-            Write(HEAD, b"%d" % number),
-            Write(numbered(FILES, number), packed(text)),
-            Write(numbered(REVISIONS, number), revision.model_dump_json().encode()),
-            *(Write(key, None) for key in old),
-        ]
-
     def _event(self, kind: EventKind, caller: Caller, text: str, revision: int | None = None) -> list[Write]:
-        """Return the writes for an event; the oldest event is dropped."""
-        number = self._next_event
-        event = Event(
-            number=number, time=self._clock(), kind=kind, by=caller.name, origin=caller.origin, text=text,
-            revision=revision,
+        """Return the writes for an event."""
+        return event_writes(
+            Event(
+                number=self._next_event, time=self._clock(), kind=kind, by=caller.name, origin=caller.origin, text=text,
+                revision=revision,
+            )
         )  # fmt: skip
-        old = [Write(numbered(EVENTS, number - KEPT_EVENTS), None)] if number > KEPT_EVENTS else []
-        return [Write(numbered(EVENTS, number), event.model_dump_json().encode()), *old]
 
 
 def _summary(revision: Revision, found: Collection[str]) -> str:
     what = revision.message or (f"as revision {revision.rollback_of}" if revision.rollback_of else "")
     listed = "; ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     return ": ".join(filter(None, (what, listed or "the same configuration")))
-
-
-async def list_revisions(store: Store) -> list[Revision]:
-    """Return the revisions that are kept, newest first."""
-    return [Revision.model_validate_json(one.value) for one in (await store.read(REVISIONS)).entries.values()][::-1]
-
-
-async def list_events(store: Store, limit: int) -> list[Event]:
-    """Return the last events, newest first."""
-    entries = [*(await store.read(EVENTS)).entries.values()][-limit:]
-    return [Event.model_validate_json(one.value) for one in entries][::-1]

@@ -16,7 +16,7 @@ from lbmux.daemons import manager_link
 from lbmux.daemons.manager_link import ManagerLink
 from lbmux.daemons.reloader import Reloader
 from lbmux.errors import ControlError
-from lbmux.manager.pool import Proposal
+from lbmux.manager.proposals import Proposal
 from tests.api.asking import ask
 from tests.daemons.test_reloader import TapRecord
 from tests.manager.test_nodes import Lab, run, until

@@ -13,7 +13,8 @@ from lbmux.errors import SetupError
 from lbmux.manager.admission import make_pool
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
-from lbmux.manager.pool import NotPrimaryError, Proposal, list_events
+from lbmux.manager.proposals import NotPrimaryError, Proposal
+from lbmux.manager.records import list_events
 from lbmux.manager.store import election
 from lbmux.manager.store.open_store import open_store
 from lbmux.manager.store.store import Store

@@ -23,7 +23,8 @@ from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import NodeClient
 from lbmux.manager.node_messages import Hello, Refused, Report, parse_message
-from lbmux.manager.pool import Pool, Proposal
+from lbmux.manager.pool import Pool
+from lbmux.manager.proposals import Proposal
 from lbmux.manager.store.open_store import open_store
 from tests.manager.test_pool import ALICE, file
 

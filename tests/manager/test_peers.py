@@ -22,7 +22,7 @@ from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import NodeClient
 from lbmux.manager.node_messages import HealthLine
-from lbmux.manager.pool import Proposal
+from lbmux.manager.proposals import Proposal
 from lbmux.manager.relayed_node import RelayedNode
 from lbmux.manager.store.open_store import open_store
 from tests.api.answering import said

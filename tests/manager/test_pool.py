@@ -9,9 +9,12 @@ import pytest
 from lbmux.backends.override_commands import set_admin_state, set_weight
 from lbmux.errors import ConfigError
 from lbmux.manager import pool as pools
+from lbmux.manager import records
 from lbmux.manager.guard_rails import GuardRailError
-from lbmux.manager.pool import Caller, NotPrimaryError, Pool, Proposal, TooLargeError, list_events, list_revisions
+from lbmux.manager.pool import Pool
 from lbmux.manager.pool_state import load_state, read_file
+from lbmux.manager.proposals import Caller, NotPrimaryError, Proposal, TooLargeError
+from lbmux.manager.records import list_events, list_revisions
 from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError, split_header, with_header
 from lbmux.manager.store.open_store import open_store
 from lbmux.manager.store.store import ConflictError, Guard, Store, Write
@@ -168,8 +171,8 @@ def test_a_drain_has_a_deadline(tmp_path: Path) -> None:
 
 
 def test_events_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "KEPT_EVENTS", 3)
-    monkeypatch.setattr(pools, "KEPT_REVISIONS", 1)
+    monkeypatch.setattr(records, "KEPT_EVENTS", 3)
+    monkeypatch.setattr(records, "KEPT_REVISIONS", 1)
 
     async def scenario(store: Store, pool: Pool) -> None:
         await pool.apply(Proposal(file(1, 2), message="begin"), ALICE)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lbmux.backends.override_commands import set_weight
-from lbmux.manager.pool import Pool, Proposal
+from lbmux.manager.pool import Pool
 from lbmux.manager.pool_state import PoolState, follow_state, load_state, read_file
+from lbmux.manager.proposals import Proposal
 from lbmux.manager.revisions import UnknownRevisionError
 from lbmux.manager.store import sqlite_store
 from lbmux.manager.store.open_store import open_store

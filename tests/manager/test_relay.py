@@ -14,7 +14,7 @@ from lbmux.api.control_server import ControlServer
 from lbmux.api.requests import CountFlows, Reload, Request
 from lbmux.errors import ControlError
 from lbmux.manager import node_messages
-from lbmux.manager.pool import Proposal
+from lbmux.manager.proposals import Proposal
 from lbmux.manager.relay import WINDOW
 from lbmux.manager.relayed_node import RelayedNode
 from lbmux.manager.store.store import Write

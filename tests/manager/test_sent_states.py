@@ -13,7 +13,7 @@ from lbmux.manager import rollout_order
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import NodeClient
-from lbmux.manager.pool import Proposal
+from lbmux.manager.proposals import Proposal
 from tests.manager.test_nodes import Lab, run, until
 from tests.manager.test_pool import ALICE, file
 

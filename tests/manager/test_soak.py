@@ -17,7 +17,9 @@ from lbmux.manager import rollout_order, soak
 from lbmux.manager.api_client import ApiError
 from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, StatusAnswer
 from lbmux.manager.held_state import NodeState
-from lbmux.manager.pool import CanaryError, Pool, Proposal, list_events
+from lbmux.manager.pool import Pool
+from lbmux.manager.proposals import CanaryError, Proposal
+from lbmux.manager.records import list_events
 from tests.api.lines import health_line
 from tests.manager.test_nodes import Lab, run, until
 from tests.manager.test_pool import ALICE, file

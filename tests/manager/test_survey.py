@@ -18,7 +18,7 @@ from lbmux.manager.guard_rails import GuardRailError
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import NodeClient
 from lbmux.manager.node_messages import unpack_file
-from lbmux.manager.pool import Applied, Proposal
+from lbmux.manager.proposals import Applied, Proposal
 from tests.manager.running import at_once
 from tests.manager.test_nodes import Lab, run, until
 from tests.manager.test_pool import ALICE, file
