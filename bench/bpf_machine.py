@@ -9,15 +9,8 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lbmux.datapath.context import (
-    HELPER_ADJUST_HEAD,
-    HELPER_BUFFER_LENGTH,
-    HELPER_CPU,
-    HELPER_JIFFIES,
-    HELPER_REDIRECT,
-    XDP_DATA,
-    XDP_DATA_END,
-)
+from lbmux.datapath.context import HELPER_CPU, HELPER_JIFFIES
+from lbmux.datapath.frame import HELPER_ADJUST_HEAD, HELPER_BUFFER_LENGTH, HELPER_REDIRECT, XDP_DATA, XDP_DATA_END
 from lbmux.targets.bpf.elf import LOAD_64, MAP_VALUE
 
 INSTRUCTION = struct.Struct("<BBhi")

@@ -5,8 +5,9 @@ it rewrites every header. A second program on the same interface counts and drop
 """
 
 from lbmux.datapath.checksums import fold
-from lbmux.datapath.context import frame, frame_end, frame_length, table, xdp_context
+from lbmux.datapath.context import table, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
+from lbmux.datapath.frame import frame, frame_end, frame_length
 from lbmux.datapath.headers import TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_TX

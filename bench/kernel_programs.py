@@ -5,9 +5,10 @@
 """
 
 from lbmux.datapath import mux
-from lbmux.datapath.context import current_worker, frame, frame_end, grow, settings, worker_limit, xdp_context
+from lbmux.datapath.context import current_worker, settings, worker_limit, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import bucket_at, first_way, flow_hash
+from lbmux.datapath.frame import frame, frame_end, grow
 from lbmux.datapath.headers import TYPE_IPV4, ethernet, ipv4
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u64
 from lbmux.datapath.parse import PARSED, parse

@@ -78,6 +78,7 @@ ELSEWHERE = {
     "datapath/access.py": "datapath/test_mux.py",
     "datapath/choose.py": "datapath/test_mux.py",
     "datapath/context.py": "datapath/test_mux.py",
+    "datapath/frame.py": "datapath/test_mux.py",
     "datapath/headers.py": "wire/test_header_layouts.py",
     "datapath/match.py": "tables/test_address_map.py",
     "datapath/memory.py": "datapath/test_branchless.py",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.datapath.context import KNOWN_LOCAL
+from lbmux.datapath.frame import KNOWN_LOCAL
 from lbmux.datapath.tables import LOCAL
 from lbmux.datapath.verdicts import DROPS, PASSES, VERDICTS, Verdict
 from lbmux.frames.batch import HEADROOM_BYTES, Batch

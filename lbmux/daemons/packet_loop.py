@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.daemons.pending_neighbours import PendingNeighbours
-from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.packet_ring import PacketRing

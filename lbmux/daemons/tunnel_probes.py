@@ -18,8 +18,9 @@ from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
 from lbmux.daemons.probe_tables import ProbeTables, bare
-from lbmux.datapath.context import backends, context_at, frame, frame_end, settings
+from lbmux.datapath.context import backends, context_at, settings
 from lbmux.datapath.encapsulate import encapsulate
+from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.memory import at_address, int64, swap16, u32
 from lbmux.datapath.parse import PARSED, parse, source_port
 from lbmux.datapath.tables import backend_row, settings_row

@@ -22,21 +22,11 @@ an entry has lost it: user space checks the host's sockets (lbmux.daemons.agent_
 a client that does not know its source, and UDP has no connections to check, so both leave unchanged.
 """
 
-from lbmux.datapath.context import (
-    KNOWN_LOCAL,
-    barrier,
-    endpoint_limit,
-    endpoints,
-    frame,
-    frame_end,
-    frame_flags,
-    frame_length,
-    settings,
-    worker_limit,
-)
+from lbmux.datapath.context import barrier, endpoint_limit, endpoints, settings, worker_limit
 from lbmux.datapath.decapsulate import Tunnel, combine_ecn, decapsulate, open_tunnel
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
+from lbmux.datapath.frame import KNOWN_LOCAL, frame, frame_end, frame_flags, frame_length
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, icmp, ipv4, ipv6
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u32, u64

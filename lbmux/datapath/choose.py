@@ -4,16 +4,7 @@
 """
 
 from lbmux.datapath.branchless import differs
-from lbmux.datapath.context import (
-    backend_limit,
-    backends,
-    barrier,
-    is_plain,
-    slot_limit,
-    slots,
-    traffic,
-    worker_limit,
-)
+from lbmux.datapath.context import backend_limit, backends, barrier, is_plain, slot_limit, slots, traffic, worker_limit
 from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
 from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely

@@ -8,8 +8,9 @@ section 4.2).
 from collections import namedtuple
 
 from lbmux.datapath.checksums import replace
-from lbmux.datapath.context import frame, frame_end, frame_length, grow, is_plain
+from lbmux.datapath.context import is_plain
 from lbmux.datapath.encapsulate import type_at, write_ethernet
+from lbmux.datapath.frame import frame, frame_end, frame_length, grow
 from lbmux.datapath.headers import GENEVE, GRE, GUE, TYPE_IPV4, TYPE_IPV6, ethernet, geneve, gre, gue, ipv4, ipv6, udp
 from lbmux.datapath.match import match
 from lbmux.datapath.memory import advance, beyond, int64, step, swap32, u16, u32, u64

@@ -10,8 +10,9 @@ a few additions.
 from collections import namedtuple
 
 from lbmux.datapath.checksums import fold
-from lbmux.datapath.context import frame, frame_end, grow, is_plain
+from lbmux.datapath.context import is_plain
 from lbmux.datapath.flows import flow_hash, second_hash
+from lbmux.datapath.frame import frame, frame_end, grow
 from lbmux.datapath.headers import (
     DONT_FRAGMENT,
     GENEVE,

@@ -10,16 +10,11 @@ from lbmux.datapath.access import allowed
 from lbmux.datapath.checksums import finish_checksum
 from lbmux.datapath.choose import PUNT, choose, slot_pair, untracked
 from lbmux.datapath.context import (
-    UNFINISHED_CHECKSUM,
     backend_limit,
     backends,
     barrier,
     clock,
     current_worker,
-    frame,
-    frame_end,
-    frame_flags,
-    frame_length,
     is_plain,
     service_limit,
     services,
@@ -30,6 +25,7 @@ from lbmux.datapath.context import (
 )
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flows import bucket_at, count_lookup, find, flow_hash, is_alive
+from lbmux.datapath.frame import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, frame_length
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import barrier_var, int64, reread, step, u32, u64, unlikely
 from lbmux.datapath.ordinary import (

@@ -7,8 +7,8 @@ packets take the general path, with the service or the backend if they were foun
 """
 
 from lbmux.datapath.checksums import fold_wide
-from lbmux.datapath.context import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, grow
 from lbmux.datapath.encapsulate import TTL, decrement_ipv4_ttl, type_at, write_ethernet
+from lbmux.datapath.frame import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, grow
 from lbmux.datapath.headers import DONT_FRAGMENT, FRAGMENTED, TYPE_IPV4, ethernet, ipv4, tcp
 from lbmux.datapath.memory import advance, beyond, header, int64, layout, step, swap16, u16, u32, u64, unlikely
 from lbmux.datapath.parse import PARSED, Packet, mapped, unmapped

@@ -9,7 +9,8 @@ verifier would follow every possible offset. In the kernel ``is_plain`` is a con
 
 from collections import namedtuple
 
-from lbmux.datapath.context import frame_length, is_plain
+from lbmux.datapath.context import is_plain
+from lbmux.datapath.frame import frame_length
 from lbmux.datapath.headers import (
     FRAGMENTED,
     MORE_OR_OFFSET,

@@ -4,7 +4,7 @@ It runs only while a trace client is connected. A prefilter is coarser than the 
 (lbmux.tracing.prefilter_builder), so a few comparisons are enough.
 """
 
-from lbmux.datapath.context import frame, frame_end
+from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6, tcp
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, u64
 from lbmux.datapath.parse import mapped

@@ -7,7 +7,7 @@ kernel's helper updates it there: this is the only step with two bodies.
 from numba.extending import overload
 
 from lbmux.datapath.checksums import replace, replace_wide
-from lbmux.datapath.context import frame, frame_end, replace_transport_checksum
+from lbmux.datapath.frame import frame, frame_end, replace_transport_checksum
 from lbmux.datapath.headers import TCP, UDP, ipv4, ipv6, tcp, udp
 from lbmux.datapath.memory import STEP_OPTIONS, advance, beyond, header, int64, layout, step, swap16, u16, u32, u64
 from lbmux.datapath.parse import unmapped

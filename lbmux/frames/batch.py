@@ -23,7 +23,7 @@ class Batch:
         self.verdict = np.zeros(capacity, np.uint8)
         """The frame's verdict (datapath.verdicts)."""
         self.flags = np.zeros(capacity, np.uint8)
-        """UNFINISHED_CHECKSUM, CUT and KNOWN_LOCAL (datapath.context)."""
+        """UNFINISHED_CHECKSUM, CUT and KNOWN_LOCAL (datapath.frame)."""
         self.interface = np.zeros(capacity, np.uint32)
         """The index of the interface that received the frame; to send it, of the outgoing one (0: the same)."""
         self.target = np.full(capacity, -1, np.int32)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from lbmux.datapath.context import CUT
+from lbmux.datapath.frame import CUT
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import Pointer, at_address, int64, step, swap32, u8, u16, u32, u64
 from lbmux.frames.batch import HEADROOM_BYTES, Batch

@@ -8,7 +8,7 @@ import socket
 from numba import types
 
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import CUT, UNFINISHED_CHECKSUM
 from lbmux.datapath.headers import TYPE_VLAN
 from lbmux.datapath.memory import Pointer, at_address, header, int64, layout, rows, step, swap16, u64, unlikely
 from lbmux.datapath.verdicts import PASSES, Verdict

@@ -14,15 +14,9 @@ from numba.extending import intrinsic
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed, unchecked
 from lbmux.datapath.choose import select, slot_hash
-from lbmux.datapath.context import (
-    backends,
-    context_at,
-    flows,
-    frame,
-    frame_end,
-    worker_limit,
-)
+from lbmux.datapath.context import backends, context_at, flows, worker_limit
 from lbmux.datapath.flows import bucket_at, flow_hash, idle_for, is_alive, lookup, second_hash
+from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.hashing import scale
 from lbmux.datapath.known_sources import line_of, source_hash
 from lbmux.datapath.memory import Pointer, at_address, int64, step, u64

@@ -15,9 +15,10 @@ from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.api.channel import Place, place_name
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.agent import as_delivered, inbound_key, outbound_key
-from lbmux.datapath.context import context_at, endpoint_limit, endpoints, frame, frame_end, settings, worker_limit
+from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings, worker_limit
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flows import idle_for, is_alive, lookup
+from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import at_address, int64, step, u64
 from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from lbmux.datapath.context import KNOWN_LOCAL
+from lbmux.datapath.frame import KNOWN_LOCAL
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath import plain_packet as packets
 from tests.datapath import plain_tunnel as tunnels

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
 
 from lbmux.datapath.choose import SYN_GRACE
-from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import UNFINISHED_CHECKSUM
 from lbmux.datapath.tables import FORMER_TABLE, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from lbmux.wire.numbers import SYN

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.datapath.context import KNOWN_LOCAL
+from lbmux.datapath.frame import KNOWN_LOCAL
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from tests.datapath.craft import ACK, RST, SYN, Craft, Stream, tunnelled

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import UNFINISHED_CHECKSUM
 from lbmux.datapath.tables import FORMER_TABLE, LOOKUPS, NO_BASE
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath.craft import Craft, Stream, tag

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from lbmux.datapath.context import UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import UNFINISHED_CHECKSUM
 from lbmux.datapath.tables import GONE, NO_BASE, UP
 from lbmux.datapath.verdicts import Verdict
 from tests.datapath.craft import ACK, FIN, RST, SYN, Craft, Stream

@@ -16,7 +16,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE, Dot1Q, Ether
 
-from lbmux.datapath.context import CUT, UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import CUT, UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.frames import packet_ring

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 
-from lbmux.datapath.context import KNOWN_LOCAL, UNFINISHED_CHECKSUM
+from lbmux.datapath.frame import KNOWN_LOCAL, UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.bpf.syscall import Attach, BpfError
 from lbmux.targets.bpf.test_runs import TestRunner

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lbmux.addresses import port_to_wire, to_pair
-from lbmux.datapath.context import KNOWN_LOCAL
+from lbmux.datapath.frame import KNOWN_LOCAL
 from lbmux.datapath.tables import TRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS

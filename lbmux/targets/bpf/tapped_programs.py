@@ -13,18 +13,16 @@ from numba.extending import intrinsic
 
 from lbmux.datapath import agent, mux
 from lbmux.datapath.context import (
-    arrived,
     barrier,
     current_worker,
-    frame_length,
     helper,
-    packet_mark,
     settings,
     table,
     tc_context,
     worker_limit,
     xdp_context,
 )
+from lbmux.datapath.frame import arrived, frame_length, packet_mark
 from lbmux.datapath.memory import advance, i8, i32, i64, int64, layout, offset_by, rows, step, u64
 from lbmux.datapath.prefilter import PREFILTER, passes, prefilter_row
 from lbmux.datapath.tables import AGENT_MARK, settings_row

@@ -1,20 +1,8 @@
 """The kernel programs: each takes the kernel's context and returns an action. lbmux.datapath makes all decisions."""
 
 from lbmux.datapath import agent, mux
-from lbmux.datapath.context import (
-    RECEIVED,
-    SENT,
-    arrived,
-    coarse_time,
-    frame,
-    frame_end,
-    jiffies,
-    packet_mark,
-    redirect,
-    settings,
-    tc_context,
-    xdp_context,
-)
+from lbmux.datapath.context import coarse_time, jiffies, settings, tc_context, xdp_context
+from lbmux.datapath.frame import RECEIVED, SENT, arrived, frame, frame_end, packet_mark, redirect
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import AGENT_MARK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict

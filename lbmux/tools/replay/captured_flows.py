@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import unchecked
-from lbmux.datapath.context import context_at, frame, frame_end
+from lbmux.datapath.context import context_at
+from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.hashing import murmur3_wide
 from lbmux.datapath.headers import tcp
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u8, u32, u64

@@ -12,7 +12,8 @@ import numpy as np
 
 from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import context_at, frame, frame_end
+from lbmux.datapath.context import context_at
+from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.memory import at_address, layout, rows, step
 from lbmux.datapath.parse import PARSED, destination_port, parse
 from lbmux.datapath.translate import translate_destination
