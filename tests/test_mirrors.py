@@ -190,6 +190,8 @@ ELSEWHERE = {
     "tools/top/top_rows.py": "tools/top/test_view.py",
     "tools/web/mux_status.py": "tools/web/test_pool_status.py",
     "tools/web/service_status.py": "tools/web/test_pool_status.py",
+    "tools/web/dry_runs.py": "tools/web/test_web_server.py",
+    "tools/web/pool_site.py": "tools/web/test_web_server.py",
     "tools/web/table_view.py": "tools/web/test_web_server.py",
     "tools/web/web_access.py": "tools/web/test_web_server.py",
     "tools/web/web_routers.py": "tools/web/test_pool_status.py",

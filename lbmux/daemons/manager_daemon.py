@@ -8,7 +8,7 @@ from pathlib import Path
 from lbmux.addresses import endpoint
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.manager.guard_rails import MOST_MOVED
-from lbmux.manager.http_server import HttpServer
+from lbmux.manager.http_server import Extension, HttpServer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.store.open_store import EtcdTls, open_store
@@ -31,14 +31,14 @@ class ManagerOptions:
     most_moved: float = MOST_MOVED
 
 
-async def serve(options: ManagerOptions) -> None:
-    """Run until SIGTERM; a primary gives up its lease at once."""
+async def serve(options: ManagerOptions, extend: Extension) -> None:
+    """Run until SIGTERM; a primary gives up its lease at once.  ``extend`` adds routes to the server."""
     identity = Identity(options.state)
     host, port = endpoint(options.listen, "0.0.0.0")
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(options.store, options.etcd_tls))
         manager = Manager(store, identity, "", most_moved=options.most_moved)
-        port = await stack.enter_async_context(HttpServer(manager).listening(host, port))
+        port = await stack.enter_async_context(HttpServer(manager, extend).listening(host, port))
         manager.url = options.advertise or f"https://{identity.subject.name}:{port}"
         await stack.enter_async_context(manager.running())
         stop = stop_event()

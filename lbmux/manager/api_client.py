@@ -1,7 +1,7 @@
 """A client of the manager's API for the command line: one request at a time, with the standard library."""
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lbmux.config.field_types import Model
 from lbmux.errors import LbmuxError
 from lbmux.manager.api_models import ErrorAnswer
+from lbmux.manager.forwarded import forwarded_for
 
 PORT, TIMEOUT_S, MOST_REDIRECTS = 7443, 15.0, 2
 Answer = TypeVar("Answer", bound=Model)
@@ -36,10 +37,21 @@ class ApiError(LbmuxError):
 
 
 class ApiClient:
-    """``urls``: managers, tried in order until one answers; ``token`` may be empty for public requests."""
+    """``urls``: managers, tried in order until one answers; ``token`` may be empty for public requests.
 
-    def __init__(self, urls: Sequence[str], token: str, context: ssl.SSLContext, timeout_s: float = TIMEOUT_S) -> None:
-        self._urls, self._token, self._context, self._timeout_s = urls, token, context, timeout_s
+    ``origin``: the address for which a manager asks, whose certificate is in ``context``.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], token: str, context: ssl.SSLContext, timeout_s: float = TIMEOUT_S, *,
+        origin: str = "",
+    ) -> None:  # fmt: skip
+        self._urls, self._context, self._timeout_s = urls, context, timeout_s
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        if origin:
+            self._headers["Forwarded"] = forwarded_for(origin)
 
     def get(self, path: str, answer: type[Answer], **query: object) -> Answer:
         given = {name: value for name, value in query.items() if value is not None}
@@ -114,10 +126,9 @@ class ApiClient:
         self, url: str, connection: HTTPSConnection, what: Request, timeout_s: float | None, redirects: int = 0
     ) -> Opened:
         method, path, body = what
-        headers: Mapping[str, str] = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         connection.sock.settimeout(timeout_s)
         try:
-            connection.request(method, path, body or None, {**headers, "Content-Type": "application/json"})
+            connection.request(method, path, body or None, self._headers)
             response = connection.getresponse()
             if response.status == 200:
                 return url, connection, response

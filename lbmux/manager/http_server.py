@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -29,12 +29,12 @@ from lbmux.manager.peers import PeerConnections, PeerLink
 from lbmux.manager.proposals import Caller, CanaryError, NotPrimaryError, TooLargeError
 from lbmux.manager.relay import RelayError
 from lbmux.manager.renewal import keep_valid
-from lbmux.manager.request_access import certificate_end, manager_of, node_of, token_of
+from lbmux.manager.request_access import bearer, certificate_end, manager_of, node_of, origin_of, token_of
 from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
 from lbmux.manager.store.backup import back_up
 from lbmux.manager.store.store import ConflictError, UnavailableError
 from lbmux.manager.survey import NodeSurvey
-from lbmux.manager.tokens import AccessError, AccessRole, check_role
+from lbmux.manager.tokens import AccessError, AccessRole, Token, check_role
 
 log = logging.getLogger(__name__)
 BODY_S, HANDSHAKE_S, KEEP_ALIVE_S, STOP_S, CLIENT_CHECK_S = 20.0, 5.0, 30.0, 1.0, 1.0
@@ -52,12 +52,18 @@ STATUSES: tuple[tuple[type[LbmuxError], int], ...] = (
 """The status of an error's answer; else 400."""
 
 
-class HttpServer:
-    """Serves a manager within ``listening``."""
+Extension = Callable[["HttpServer", web.Application], None]
+"""Adds routes to a server's application."""
 
-    def __init__(self, manager: Manager) -> None:
-        self._manager, self._metrics = manager, ManagerMetrics()
+
+class HttpServer:
+    """Serves a manager within ``listening``; ``extend`` adds routes beside the API's."""
+
+    def __init__(self, manager: Manager, extend: "Extension | None" = None) -> None:
+        self.manager = self._manager = manager
+        self._metrics = ManagerMetrics()
         self._nodes, self._peers = NodeConnections(manager), PeerConnections(manager)
+        self.relay = self._nodes.relay
         manager.survey = NodeSurvey(manager, self._nodes.relay)
         self._limits: ConnectionLimits | None = None
         self._application = web.Application(client_max_size=LARGE_BYTES)
@@ -72,6 +78,8 @@ class HttpServer:
             web.post("/v1/nodes/{node}/ask", self._ask),
             web.get("/metrics", self._scrape),
         ])  # fmt: skip
+        if extend is not None:
+            extend(self, self._application)
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
@@ -128,7 +136,7 @@ class HttpServer:
 
     async def _call(self, endpoint: Endpoint, request: web.Request) -> Call:
         """Check a request, the cheapest check first: size, identity, role, primary, body."""
-        manager, origin = self._manager, request.remote or ""
+        manager, origin = self._manager, origin_of(request, self._manager.pool_id)
         if not manager.pool_id:
             raise UnavailableError("manager", "it is starting")
         if (request.content_length or 0) > endpoint.most_bytes:
@@ -139,6 +147,9 @@ class HttpServer:
             node = node_of(request, manager.pool_id)
             name = node.name
             self.admit(request)
+        elif endpoint.access == "viewer":
+            token = await self._asker(request)
+            name = "" if token is None else token.name
         elif endpoint.access != "public":
             token = await self._admit(request, endpoint.access)
             name = token.name
@@ -147,13 +158,20 @@ class HttpServer:
         body = await _body(endpoint.request, request, endpoint.most_bytes) if endpoint.request else None
         return Call(manager, Caller(name, origin), request.query, body, token, node)
 
-    async def _admit(self, request: web.Request, role: AccessRole) -> Any:
+    async def _admit(self, request: web.Request, role: AccessRole) -> Token:
         """Return the token of a request; raise AccessError."""
+        return await self.admit_holder(request, role, bearer)
+
+    async def admit_holder(
+        self, request: web.Request, role: AccessRole, text_of: Callable[[web.Request], str]
+    ) -> Token:  # fmt: skip
+        """Return the token that ``text_of`` finds in a request, if it has the role; raise AccessError."""
         try:
-            token = await token_of(request, self._manager.store, self._manager.clock)
+            token = await token_of(text_of(request), self._manager.store, self._manager.clock)
             check_role(token, role)
         except AccessError as error:
-            log.warning("%s %s from %s refused: %s", request.method, request.path, request.remote, error)
+            origin = origin_of(request, self._manager.pool_id)
+            log.warning("%s %s from %s refused: %s", request.method, request.path, origin, error)
             raise
         self.admit(request)
         return token
@@ -229,8 +247,8 @@ class HttpServer:
             await _pass_on(answers, request, response)
         return response
 
-    async def _asker(self, request: web.Request) -> Any:
-        """Return the token of a request to a node; None: another manager asks; raise AccessError."""
+    async def _asker(self, request: web.Request) -> Token | None:
+        """Return the token of a request that reads; None: another manager asks; raise AccessError."""
         if "Authorization" in request.headers or certificate_end(request) is None:
             return await self._admit(request, "viewer")
         manager_of(request, self._manager.pool_id)

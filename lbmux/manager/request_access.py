@@ -2,19 +2,26 @@
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 from aiohttp import web
 
 from lbmux.manager.authority import CertificateError, Subject, ends_at, subject_of
+from lbmux.manager.forwarded import address_in
 from lbmux.manager.store.store import Store
 from lbmux.manager.tokens import TOKENS, AccessError, Token, check_secret, token_id
 
 
-async def token_of(request: web.Request, store: Store, clock: Callable[[], float]) -> Token:
-    """Return the token in the header `Authorization: Bearer TOKEN`; raise AccessError."""
+def bearer(request: web.Request) -> str:
+    """Return the text in the header `Authorization: Bearer TOKEN`; raise AccessError."""
     kind, _, text = request.headers.get("Authorization", "").partition(" ")
     if kind != "Bearer" or not text:
         raise AccessError("a token is needed: Authorization: Bearer TOKEN", 401)
+    return text
+
+
+async def token_of(text: str, store: Store, clock: Callable[[], float]) -> Token:
+    """Return the token of this text; raise AccessError."""
     entry = await store.get(f"{TOKENS}{token_id(text)}")
     stored = None if entry is None else Token.model_validate_json(entry.value)
     check_secret(text, stored, clock())
@@ -42,6 +49,16 @@ def manager_of(request: web.Request, pool: str) -> Subject:
     if peer.role != "manager":
         raise AccessError(f"{peer.name} is not a manager")
     return peer
+
+
+def origin_of(request: web.Request, pool: str) -> str:
+    """Return the address that a request came from; a manager of the pool may ask for another address."""
+    address = address_in(request.headers.get("Forwarded", ""))
+    if address:
+        with suppress(AccessError):
+            manager_of(request, pool)
+            return address
+    return request.remote or ""
 
 
 def certificate_end(request: web.Request) -> float | None:

@@ -14,7 +14,7 @@ from lbmux.manager.admission import make_pool
 from lbmux.manager.api_client import ApiClient, trusting
 from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
 from lbmux.manager.held_state import NodeState
-from lbmux.manager.http_server import HttpServer
+from lbmux.manager.http_server import Extension, HttpServer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import Accept, NodeClient
@@ -83,14 +83,14 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def running_manager(directory: Path) -> Iterator[Running]:
-    """A new pool's manager, once it is primary."""
+def running_manager(directory: Path, extend: Extension | None = None) -> Iterator[Running]:
+    """A new pool's manager, once it is primary; ``extend`` adds routes to its server."""
     started, stop, found = threading.Event(), asyncio.Event(), list[Running]()
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            asyncio.run(_serve(directory, found, started, stop))
+            asyncio.run(_serve(directory, extend, found, started, stop))
         except BaseException as error:
             errors.append(error)
         finally:
@@ -109,12 +109,14 @@ def running_manager(directory: Path) -> Iterator[Running]:
     assert not errors and not thread.is_alive()
 
 
-async def _serve(directory: Path, found: list[Running], started: threading.Event, stop: asyncio.Event) -> None:
+async def _serve(
+    directory: Path, extend: Extension | None, found: list[Running], started: threading.Event, stop: asyncio.Event
+) -> None:
     identity = Identity(directory / "identity")
     async with open_store(str(directory / "store")) as store:
         _, token = await make_pool(store, identity, "localhost", ["127.0.0.1"], time.time())
         manager = Manager(store, identity, "")
-        async with HttpServer(manager).listening("127.0.0.1", 0) as port:
+        async with HttpServer(manager, extend).listening("127.0.0.1", 0) as port:
             manager.url = f"https://127.0.0.1:{port}"
             async with manager.running():
                 found.append(Running(manager, manager.url, token, identity.directory, asyncio.get_running_loop()))

@@ -72,7 +72,8 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
     """A tab of a browser of its own, which is ended with it."""
     command = [
         executable() or NAMES[0], "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--no-first-run", "--hide-scrollbars", f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank",
+        "--no-first-run", "--hide-scrollbars", f"--user-data-dir={profile}", "--remote-debugging-port=0",
+        "--ignore-certificate-errors", "about:blank",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:

@@ -53,7 +53,7 @@ def command(
     context: click.Context, /, store: str, state: Path, listen: str, advertise: str | None, most_moved: float,
     **etcd: Path | None,
 ) -> None:  # fmt: skip
-    """Run a manager: it holds the pool's configuration and overrides, and serves them.
+    """Run a manager: it holds the pool's configuration and overrides, and serves them, and a page about the pool.
 
     `lbmux manager init` makes the pool, once. With a directory as --store the pool has one manager; with etcd it may
     have several, one of which is primary.
@@ -62,11 +62,12 @@ def command(
         return
     from lbmux.daemons.manager_daemon import ManagerOptions, serve
     from lbmux.daemons.process import run
+    from lbmux.tools.web.manager_page import add_page
 
     settings = ManagerOptions(
         store=store, state=state, listen=listen, advertise=advertise, etcd_tls=_tls(etcd), most_moved=most_moved / 100
     )
-    run(serve(settings))
+    run(serve(settings, add_page))
 
 
 @command.command()

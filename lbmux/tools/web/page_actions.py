@@ -5,6 +5,7 @@ An override goes to the pool's manager if the muxes are reached through one, oth
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lbmux.api.answers import Overridden
@@ -24,6 +25,25 @@ ACTIONS = (*ADMIN_STATES, "weight")
 """The buttons of a backend's view."""
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """What a visitor may change; ``manager``: the pool's manager, which knows the visitor's role.
+
+    ``may_not``: the answer to one who may change nothing.
+    """
+
+    can_override: bool = False
+    can_apply: bool = False
+    manager: ApiClient | None = None
+    may_not: str = ""
+    name: str = ""
+    """The name of the token; empty without a login."""
+
+    @property
+    def can(self) -> dict[str, bool]:
+        return {"override": self.can_override, "apply": self.can_apply}
+
+
 def parse(text: bytes) -> OverrideRequest:
     """Parse the JSON of a button; raise LbmuxError, with the field's name, if it is not one."""
     try:
@@ -40,9 +60,11 @@ def manager_of(places: Sequence[Place]) -> ApiClient | None:
     return next((place.client for place in places if isinstance(place, RelayedNode)), None)
 
 
-def override(request: OverrideRequest, places: Sequence[Place]) -> list[str]:
-    """Put an override in force; return what changed.  Raise LbmuxError if the manager or a mux refuses it."""
-    manager = manager_of(places)
+def override(request: OverrideRequest, manager: ApiClient | None, places: Sequence[Place]) -> list[str]:
+    """Put an override in force at the manager, or without one at the muxes; return what changed.
+
+    Raise LbmuxError if the manager or a mux refuses it.
+    """
     if manager is not None:
         answer = manager.post("/v1/overrides", request, OverridesAnswer)
         return [f"{one.service}/{one.backend}: {describe(one)}" for one in answer.overrides] or ["as in the file"]
@@ -57,9 +79,8 @@ def override(request: OverrideRequest, places: Sequence[Place]) -> list[str]:
     return done
 
 
-def apply(text: str, places: Sequence[Place], *, dry_run: bool) -> ApplyAnswer:
+def apply(text: str, manager: ApiClient | None, *, dry_run: bool) -> ApplyAnswer:
     """Apply a configuration to the pool, or report what would change.  Raise LbmuxError if the manager refuses it."""
-    manager = manager_of(places)
     if manager is None:
         raise LbmuxError("only a manager applies a configuration to a pool: start `lbmux web` with --manager")
     return manager.post("/v1/config", ApplyRequest(file=text, message="from the page", dry_run=dry_run), ApplyAnswer)

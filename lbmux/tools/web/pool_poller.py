@@ -6,9 +6,10 @@ each thousand backends, so a second passes between two polls for each thousand.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lbmux.api.channel import Place
 from lbmux.api.control_paths import named_places
@@ -18,13 +19,16 @@ from lbmux.tools.web.pool_overview import services_overview
 from lbmux.tools.web.pool_status import document
 
 PAUSE_A_BACKEND_S = 0.001
+MOST_THREADS = 16
+"""Threads of one poller; muxes that are slow to answer take up one each."""
+Result = TypeVar("Result")
 
 
 @dataclass
 class PoolPoller:
-    """What is known of the muxes behind these sockets."""
+    """What is known of the muxes at ``places``, which is asked again for each poll."""
 
-    controls: Sequence[Place]
+    places: Callable[[], Sequence[Place]]
     interval_s: float
     history: PoolHistory = field(default_factory=PoolHistory)
     summaries: Sequence[MuxSummary] = ()
@@ -40,6 +44,11 @@ class PoolPoller:
     _summarising: asyncio.Lock = field(default_factory=asyncio.Lock)
     _detailing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _task: "asyncio.Task[dict[str, Any]] | None" = None
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MOST_THREADS))
+
+    async def in_thread(self, function: Callable[..., Result], *given: Any) -> Result:
+        """Call a function that waits for a mux, in a thread of this poller's own: a manager needs its others."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
 
     async def poll_summaries(self) -> None:
         """Poll the totals, at most once an interval for all callers together."""
@@ -49,8 +58,8 @@ class PoolPoller:
                 return
             self.summaries = await asyncio.gather(
                 *(
-                    asyncio.to_thread(poll_summary, name, place, self.history.last(name))
-                    for name, place in named_places(self.controls).items()
+                    self.in_thread(poll_summary, name, place, self.history.last(name))
+                    for name, place in named_places(await self.in_thread(self.places)).items()
                 )
             )
             for one in self.summaries:
@@ -68,10 +77,10 @@ class PoolPoller:
         async with self._detailing:
             begun = time.monotonic()
             if self.details is None or begun >= self._next_details:
-                is_first, places = self.details is None, named_places(self.controls).items()
-                statuses = await asyncio.gather(*(asyncio.to_thread(poll, *mux) for mux in places))
-                self.details = await asyncio.to_thread(document, statuses, self.statuses)
-                self.services = await asyncio.to_thread(services_overview, self.details["services"])
+                is_first, places = self.details is None, named_places(await self.in_thread(self.places)).items()
+                statuses = await asyncio.gather(*(self.in_thread(poll, *mux) for mux in places))
+                self.details = await self.in_thread(document, statuses, self.statuses)
+                self.services = await self.in_thread(services_overview, self.details["services"])
                 self.statuses, self.details_at = statuses, time.time()
                 pause_s = self.interval_s * 0.9
                 if not is_first:  # rates are known from the second poll on

@@ -15,12 +15,13 @@ from lbmux.errors import LbmuxError
 from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, OverrideRequest, OverridesAnswer
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.relayed_node import RelayedNode
-from lbmux.tools.web.page_actions import apply, override, parse
+from lbmux.tools.web.page_actions import apply, manager_of, override, parse
 from lbmux.tools.web.web_server import Site
 from tests.api.answering import answering
 from tests.tools.web.conftest import Served, visit
 
 Client = TestClient[Any, Any]
+ACTIONS = {"override": True, "apply": False, "explain": True}
 DRAIN = {"action": "drain", "service": "web", "backend": "h1"}
 
 
@@ -68,9 +69,9 @@ def test_an_override_goes_to_each_mux(tmp_path: Path) -> None:
     muxes = [Mux(tmp_path / "mux1.sock"), Mux(tmp_path / "mux2.sock")]
     with answering(muxes[0].path, muxes[0].handlers), answering(muxes[1].path, muxes[1].handlers):
         places = [mux.path for mux in muxes]
-        said = override(action_of(DRAIN), places)
+        said = override(action_of(DRAIN), None, places)
         for more in ({"action": "enable"}, {"action": "weight", "weight": 7}, {"action": "weight"}):
-            override(action_of(DRAIN | more), places)
+            override(action_of(DRAIN | more), None, places)
     assert said == [f"mux{n}: web/h1 is draining, weight 5" for n in (1, 2)]
     assert muxes[0].asked == muxes[1].asked == [
         Override("h1", "drain", "web"), Override("h1", None, "web"), SetWeight("h1", 7, "web"),
@@ -83,7 +84,7 @@ def test_a_refusal_says_where_and_what_was_done_elsewhere(tmp_path: Path) -> Non
     with (
         answering(one.path, one.handlers), answering(other.path, other.handlers), pytest.raises(LbmuxError) as error
     ):  # fmt: skip
-        override(action_of(DRAIN), [one.path, other.path])
+        override(action_of(DRAIN), None, [one.path, other.path])
     assert "mux2.sock: h1: is not a backend here" in str(error.value)
     assert "mux1: web/h1 is draining" in str(error.value)
 
@@ -91,8 +92,9 @@ def test_a_refusal_says_where_and_what_was_done_elsewhere(tmp_path: Path) -> Non
 def test_with_a_manager_it_gets_the_override() -> None:
     manager = Manager()
     places = [RelayedNode(manager, "mux1"), RelayedNode(manager, "mux2")]  # type: ignore[arg-type]
-    assert override(action_of(DRAIN | {"reason": "new disk"}), places) == ["web/h1: drain"]
-    assert override(action_of(DRAIN | {"action": "enable"}), places) == ["as in the file"]
+    client = manager_of(places)
+    assert override(action_of(DRAIN | {"reason": "new disk"}), client, places) == ["web/h1: drain"]
+    assert override(action_of(DRAIN | {"action": "enable"}), client, places) == ["as in the file"]
     (path, body), _ = manager.asked
     assert (path, body) == (
         "/v1/overrides", OverrideRequest(action="drain", service="web", backend="h1", reason="new disk")
@@ -101,12 +103,12 @@ def test_with_a_manager_it_gets_the_override() -> None:
 
 def test_a_configuration_is_applied_by_a_manager_only() -> None:
     manager = Manager()
-    answer = apply("services: []", [RelayedNode(manager, "mux1")], dry_run=True)  # type: ignore[arg-type]
+    answer = apply("services: []", manager, dry_run=True)  # type: ignore[arg-type]
     assert answer.changes == ("service web: backend h3 added",)
     request = ApplyRequest(file="services: []", message="from the page", dry_run=True)
     assert manager.asked == [("/v1/config", request)]
     with pytest.raises(LbmuxError, match="start `lbmux web` with --manager"):
-        apply("services: []", [Path("/run/mux.sock")], dry_run=True)
+        apply("services: []", manager_of([Path("/run/mux.sock")]), dry_run=True)
 
 
 @pytest.mark.parametrize("path", ["/api/override", "/api/apply"])
@@ -127,13 +129,11 @@ def test_a_page_without_actions_changes_nothing(site: Site, path: str) -> None:
     ],
 )  # fmt: skip
 def test_a_request_that_is_not_valid_names_the_field(site: Site, body: Any, error: str) -> None:
-    site.actions = True
-
     async def ask(client: Client) -> None:
         answer = await client.post("/api/override", data=json.dumps(body))
         assert answer.status == 400 and error in (await answer.json())["error"]
 
-    visit(site, ask)
+    visit(Site(site.places(), actions=True), ask)
 
 
 def test_an_override_from_the_page_is_in_force(tmp_path: Path) -> None:
@@ -162,5 +162,5 @@ def test_events_say_what_the_visitor_may_do(muxes: list[Served]) -> None:
         await asyncio.to_thread(visit, site, read)
         return found
 
-    assert asyncio.run(ask(Site([muxes[0].path]))) == {"override": False, "apply": False}
-    assert asyncio.run(ask(Site([muxes[0].path], actions=True))) == {"override": True, "apply": False}
+    assert asyncio.run(ask(Site([muxes[0].path]))) == {"override": False, "apply": False, "explain": True}
+    assert asyncio.run(ask(Site([muxes[0].path], actions=True))) == ACTIONS

@@ -29,7 +29,7 @@ def polls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_all_callers_of_an_interval_share_one_poll(muxes: list[Served], polls: Counter[str]) -> None:
-    poller = PoolPoller([mux.path for mux in muxes], 60.0)
+    poller = PoolPoller(lambda: [mux.path for mux in muxes], 60.0)
 
     async def ask() -> None:
         await asyncio.gather(*(poller.poll_summaries() for _ in range(5)), *(poller.poll_details() for _ in range(5)))
@@ -41,7 +41,7 @@ def test_all_callers_of_an_interval_share_one_poll(muxes: list[Served], polls: C
 
 
 def test_each_interval_is_polled_again(muxes: list[Served], polls: Counter[str]) -> None:
-    poller = PoolPoller([muxes[0].path], 0.0)
+    poller = PoolPoller(lambda: [muxes[0].path], 0.0)
 
     async def ask() -> None:
         for _ in range(3):
@@ -58,7 +58,7 @@ def test_a_large_pool_is_polled_seldom(
     now = 100.0
     monkeypatch.setattr(pool_poller.time, "monotonic", lambda: now)
     monkeypatch.setattr(pool_poller, "services_overview", lambda services: {"counts": {"backends": 10_000}})
-    poller = PoolPoller([muxes[0].path], 1.0)
+    poller = PoolPoller(lambda: [muxes[0].path], 1.0)
 
     async def ask(after_s: float) -> int:
         nonlocal now
@@ -73,7 +73,7 @@ def test_a_large_pool_is_polled_seldom(
 
 
 def test_a_refresh_is_not_waited_for(muxes: list[Served], polls: Counter[str]) -> None:
-    poller = PoolPoller([muxes[0].path], 0.0)
+    poller = PoolPoller(lambda: [muxes[0].path], 0.0)
 
     async def ask() -> None:
         poller.refresh_details()

@@ -14,10 +14,11 @@ from aiohttp.test_utils import TestClient
 from lbmux.lab.scoreboard import scoreboard_report
 from lbmux.lab.scoreboard.experiment import Load
 from lbmux.tables.maglev import build
-from lbmux.tools.web import web_server
+from lbmux.tools.web import dry_runs
+from lbmux.tools.web.pool_site import FILES, MOST_PROPOSED_BYTES
 from lbmux.tools.web.table_view import Weights
 from lbmux.tools.web.web_access import is_local
-from lbmux.tools.web.web_server import FILES, MOST_PROPOSED_BYTES, Site
+from lbmux.tools.web.web_server import Site
 from tests.linux.inside import CONFIG
 from tests.tools.web.conftest import FAILURES, OUTCOMES, visit
 
@@ -244,7 +245,7 @@ def test_one_proposal_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
         assert go_on.wait(20)
         return []
 
-    monkeypatch.setattr(web_server, "moves", slow)
+    monkeypatch.setattr(dry_runs, "moves", slow)
 
     async def poll(client: Client) -> None:
         first = asyncio.create_task(client.post("/api/proposal", data="services: []"))
@@ -278,7 +279,7 @@ def test_the_scoreboard_is_the_files_or_empty(site: Site) -> None:
         assert (await (await client.get("/api/scoreboard")).json())["result"] is None
 
     visit(site, poll)
-    visit(Site(site.controls), nothing)
+    visit(Site(site.places()), nothing)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"7", b"[" * 100_000], ids=["binary", "number", "brackets"])

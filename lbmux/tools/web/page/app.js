@@ -17,7 +17,11 @@ const lists = listViews(() => pool, () => events);
 const VIEWS = {
   overview: () => showOverview(pool, points, events),
   ...lists,
-  service: async (name) => showTable(await lists.service(name)),
+  service: async (name) => {
+    const service = await lists.service(name);
+    find("maglev").hidden = !pool.can.explain;
+    if (pool.can.explain) await showTable(service);
+  },
   backend: (service, name) => showBackend(pool, service, name),
   mux: showMux,
   map: showMap,
@@ -84,6 +88,9 @@ function follow() {
     pool = JSON.parse(event.data);
     remember(pool);
     find("apply-link").hidden = !pool.can.apply;
+    find("explain-link").hidden = !pool.can.explain;
+    find("visitor").hidden = !pool.visitor;
+    find("visitor").querySelector("output").textContent = pool.visitor;
     state.textContent = "live";
     state.className = "live";
     show();
@@ -95,6 +102,7 @@ function follow() {
   stream.onerror = () => {
     state.textContent = "not connected, retrying";
     state.className = "lost";
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 1000); // the session has ended
   };
 }
 
