@@ -30,7 +30,7 @@ from lbmux.tables.live_flows import STATES, TICK_S
 from lbmux.targets.native import Worker, context_row
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.dry_run import ENTRY, bucket_offsets
-from lbmux.tools.explain_mux import Step
+from lbmux.tools.explanation import Step
 from lbmux.tools.parse_reasons import PARSE_REASONS
 from lbmux.tools.table_copy import LiveCopy
 from lbmux.tracing.header_summary import HeaderSummary

@@ -17,7 +17,8 @@ from lbmux.plurals import counted
 from lbmux.slowpath.echo import is_echo_request
 from lbmux.slowpath.icmp_quotes import flow_of
 from lbmux.targets.bpf.tapped_programs import MOST_BYTES
-from lbmux.tools.explain_mux import Explanation, Step, explain_configuration, explain_live
+from lbmux.tools.explain_mux import explain_configuration, explain_live
+from lbmux.tools.explanation import Explanation, Step
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.replay.looped_capture import LoopedCapture
 from lbmux.tracing.header_summary import NAMES, HeaderSummary

@@ -10,7 +10,8 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.slowpath.tunnels import IANA_PORTS
 from lbmux.tools.explain_agent import Passage, explain_at_agent
-from lbmux.tools.explain_mux import Explanation, Step, explain_live
+from lbmux.tools.explain_mux import explain_live
+from lbmux.tools.explanation import Explanation, Step
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tracing.header_summary import HeaderSummary
 

@@ -16,7 +16,7 @@ from lbmux.api.channel import Place
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetRuntime
 from lbmux.errors import LbmuxError, SetupError
-from lbmux.tools.explain_mux import Explanation, Step
+from lbmux.tools.explanation import Explanation, Step
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.router_twin import Hashing, choice
 

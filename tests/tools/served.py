@@ -12,7 +12,8 @@ from lbmux.config.models import Config
 from lbmux.daemons.drivers import Driver
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.targets.regions import now_ticks
-from lbmux.tools.explain_mux import Explanation, explain_live
+from lbmux.tools.explain_mux import explain_live
+from lbmux.tools.explanation import Explanation
 from lbmux.tools.packet_text import ClientPacket
 from tests.api.answering import ServerThread
 from tests.linux.inside import LOCAL, Inside

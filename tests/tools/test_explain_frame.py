@@ -14,7 +14,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
 from lbmux.tools.explain_frame import explain_frame
-from lbmux.tools.explain_mux import Explanation
+from lbmux.tools.explanation import Explanation
 from lbmux.tools.packet_text import ClientPacket, PacketError
 from tests.datapath.craft import ETHERNET, Stream, quic, tag
 from tests.datapath.harness import Frames

@@ -13,7 +13,8 @@ from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import ControlError
 from lbmux.tools import explain_mux
-from lbmux.tools.explain_mux import Explanation, explain_configuration
+from lbmux.tools.explain_mux import explain_configuration
+from lbmux.tools.explanation import Explanation
 from lbmux.tools.packet_text import ClientPacket, PacketError
 from lbmux.tools.table_copy import LiveCopy
 from tests.datapath.craft import ACK, SYN

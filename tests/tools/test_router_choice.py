@@ -16,7 +16,8 @@ from lbmux.errors import SetupError
 from lbmux.lab import namespaces
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6, ananta
-from lbmux.tools.explain_mux import Step, explain_configuration
+from lbmux.tools.explain_mux import explain_configuration
+from lbmux.tools.explanation import Step
 from lbmux.tools.packet_text import ClientPacket
 from lbmux.tools.router_choice import with_router, with_seed
 from tests.labs import built

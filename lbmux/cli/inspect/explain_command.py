@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lbmux.addresses import Address
     from lbmux.api.channel import Place
     from lbmux.config.models import Config
-    from lbmux.tools.explain_mux import Explanation
+    from lbmux.tools.explanation import Explanation
     from lbmux.tools.packet_text import ClientPacket
 
 
