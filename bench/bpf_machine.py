@@ -134,7 +134,7 @@ class Machine:
     def _arithmetic(self, code: int, target: int, source: int, immediate: int) -> int:
         bits, operation = 64 if code & 7 == ALU64 else 32, code & 0xF0
         mask, value = (1 << bits) - 1, self._registers[target]
-        if operation == BYTE_ORDER:  # to big-endian, or an unconditional swap
+        if operation == BYTE_ORDER:  # byte swap to big-endian, or unconditional
             return int.from_bytes((value & (1 << immediate) - 1).to_bytes(immediate // 8, "big"), "little")
         left = value & mask
         right = (self._registers[source] if code & SOURCE_REGISTER else immediate) & mask

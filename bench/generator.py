@@ -58,7 +58,7 @@ def scattered(index):
 @step
 def write_headers(start, row, flow, length):
     write_ethernet(start, row.source_mac, row.destination_mac)
-    ethernet(start, 0).type = u16(TYPE_IPV4)  # the frame is a recycled one with an outer header
+    ethernet(start, 0).type = u16(TYPE_IPV4)  # a recycled frame still has its outer header
     ip, segment = ipv4(start, ETHERNET_BYTES), tcp(start, ETHERNET_BYTES + IPV4_BYTES)
     source = u32(row.source + u32(flow >> u32(16)))
     ip.version_ihl, ip.tos, ip.length, ip.identification, ip.fragment = 0x45, 0, swap16(u16(length)), 0, 0

@@ -232,7 +232,7 @@ async def _made(directory: Path, where: str, count: int) -> str:
                     await asyncio.sleep(0.1)
         _, token = await make_pool(store, own, "m0", ["127.0.0.1"], time.time())
     authority = own.authority
-    assert authority is not None  # it has just been made
+    assert authority is not None  # it was just created
     for number in range(1, count):
         key, subject = new_key(), Subject(own.subject.pool, "manager", f"m{number}")
         certificate = issue(authority, new_request(key, f"m{number}", ["127.0.0.1"]), subject, datetime.now(UTC))

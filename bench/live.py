@@ -105,7 +105,7 @@ def run() -> list[Result]:
         for _ in range(REPETITIONS):
             for name, start in (("empty", bed.start_empty), ("mux", bed.start_mux), ("scapy", bed.start_scapy)):
                 start()
-                limit = 20_000 if name == "scapy" else 0  # more than it can do, without overwhelming it
+                limit = 20_000 if name == "scapy" else 0  # more than scapy can forward, but not by much
                 rates[name].append(bed.generate(limit_pps=limit)["pps"])
     middle = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
     ratios = sorted(mux / empty for mux, empty in zip(rates["mux"], rates["empty"], strict=True))

@@ -99,7 +99,7 @@ async def _until_primary(bench: Bench) -> None:
             try:
                 if (await asyncio.to_thread(bench.api.get, "/v1/status", StatusAnswer)).is_primary:
                     return
-            except ApiError:  # it is starting
+            except ApiError:  # still starting
                 await asyncio.sleep(0.05)
 
 

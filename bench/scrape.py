@@ -36,7 +36,7 @@ def _results(bed: Bed, flows: int) -> list[Result]:
     bed.start_mux("packet", "--metrics", METRICS)
     bed.generate(2 * flows / FILL_PPS + 0.5, flows, FILL_PPS)
     have = ControlClient(bed.lab.directory / "mux.sock").ask(CountFlows()).flows
-    _scrape(bed)  # the first imports; those after it are what a running mux has every few seconds
+    _scrape(bed)  # the first scrape imports modules; measure the later ones, as in a running mux
     cpu = cpu_s(bed.process.pid)
     times, texts = zip(*(_scrape(bed) for _ in range(SCRAPES)), strict=True)
     cpu = (cpu_s(bed.process.pid) - cpu) / SCRAPES

@@ -103,7 +103,7 @@ def in_kernel() -> list[Result]:
         kernel_bed = KernelBed(bed)
         for _ in range(KERNEL_ROUNDS):
             with kernel_bed.mux() as kernel:
-                kernel_bed.rate(FLOWS)  # its entries are made
+                kernel_bed.rate(FLOWS)  # it enters the flows
                 rates["before"].append(kernel_bed.rate(FLOWS))
                 with kernel_bed.watched(kernel, MATCHES_NOTHING):
                     rates["a filter matches nothing"].append(kernel_bed.rate(FLOWS))
@@ -136,7 +136,7 @@ def measured(count: int) -> dict[str, float]:
 async def _in_turn(loops: dict[str, PacketLoop], count: int, trace_hub: TraceHub) -> dict[str, float]:
     """Measure the loops, with a trace client whose filter never matches."""
     for loop in loops.values():
-        await nanoseconds(loop, count)  # compile, and enter each flow
+        await nanoseconds(loop, count)  # compiles, and enters each flow
     stream = trace_hub.watch(Trace(MATCHES_NOTHING))
     await anext(stream)
     found: dict[str, list[float]] = {name: [] for name in loops}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STARTS_DAEMONS = tuple(f"tests/{folder}/" for folder in ("bgp", "cli", "daemons", "docs", "lab", "tools"))
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
-# Hundreds of daemons are started, and each would compile all imports again.
+# Tests start hundreds of daemons, and each would compile all imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -24,7 +24,7 @@ def pytest_configure() -> None:
     """Some tests interrupt themselves, or what they started: also where we were started in the background of a shell,
     which has its children ignore that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # until `pytest_collection_finish`: imports make many objects and no garbage
+    gc.disable()  # until `pytest_collection_finish`: imports create many objects and no garbage
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,7 @@ SAID = [
         ConfigError(Path("a.yaml"), (Problem(3, "services[0].vip", "no"), Problem(None, "", "unreadable"))),
         "a.yaml:3: services[0].vip: no\na.yaml: unreadable",
     ),
-    (SetupError("table of flows", "no memory", ""), "table of flows: no memory"),  # nothing is known to lessen it
+    (SetupError("table of flows", "no memory", ""), "table of flows: no memory"),  # no hint
     (SetupError("packet socket", "not allowed", "run as root"), "packet socket: not allowed (run as root)"),
     (CaptureError(Path("a.pcap"), 40, "cut"), "a.pcap: at byte 40: cut"),
     (ControlError(Path("/run/m.sock"), "refused", ("one", "two")), "/run/m.sock: refused\none\ntwo"),

@@ -21,7 +21,7 @@ def beyond(source: str) -> Iterator[str]:
         lines = (function.end_lineno or 0) - function.lineno + 1
         given = len(parameters(function))
         if "command" in decorators(function):
-            given = 0  # click gives a command each of its options as a parameter
+            given = 0  # click passes each option of a command as a parameter
         if not is_compiled(function) and (lines > MOST_LINES or given > MOST_PARAMETERS):
             yield function.name
 

@@ -85,7 +85,7 @@ class ControlServer:
         except ValueError:  # from readline: no end of line within the limit
             writer.write(_line({"ok": False, "error": f"a request may have at most {MAX_REQUEST_BYTES} bytes"}))
         except ConnectionError:
-            pass  # the client has gone
+            pass  # the client disconnected
 
     async def answers(self, line: bytes) -> AsyncGenerator[bytes]:
         """Yield the lines of a request's answers."""

@@ -100,7 +100,7 @@ def set_admin_state_of_host(admin_state: OverriddenState | None, host: str, serv
 def set_weight(weight: int | None, backend: str, service: str | None, now: float) -> Change:
     """Override a backend's weight, or (None) return to the file's."""
     if weight is not None:
-        _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP will do: this validates the weight
+        _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP works: this validates the weight
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
         keys, of = _known(file, overrides.without_removals(), backend, service), dict(overrides.of)

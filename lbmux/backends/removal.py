@@ -25,7 +25,7 @@ def with_removals(
     removals: dict[BackendKey, Removal] = {}
     for service in before.services:
         new = after.get(_key(service))
-        if new is not None and new.backends is not service.backends:  # one of the same file: most of a large pool
+        if new is not None and new.backends is not service.backends:  # same file: true for most of a large pool
             earlier = _removals_of(service, overrides)
             enabled = [b for b in service.backends if admin_states.get((service.name, b.name)) != "disable"]
             for backend in _removed(enabled, new.backends):

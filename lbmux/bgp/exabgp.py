@@ -103,7 +103,7 @@ class Session:
     def _went_down(self, why: str) -> None:
         self.up_since, self.state = None, "idle"
         if (found := NOTIFICATION.fullmatch(why)) is not None:
-            if found[1] == "sent" or not self._is_notified:  # a received one is known already, with its text
+            if found[1] == "sent" or not self._is_notified:  # a received notification was logged with its text
                 self._notified(found[1], words(int(found[2]), int(found[3])))
         elif not self._is_notified:
             self.reason = "connection refused, closed or lost" if why == DROPPED else why
@@ -116,7 +116,7 @@ class Exabgp:
     name = "exabgp"
     environment: Mapping[str, str] = {
         "exabgp_daemon_drop": "false",
-        "exabgp_daemon_user": "root",  # where it runs as root: the same user, which needs no capability
+        "exabgp_daemon_user": "root",  # as root: changing the user would need a capability
         "exabgp_api_terminate": "true",
         "exabgp_api_cli": "false",
         "exabgp_api_ack": "false",
@@ -149,7 +149,7 @@ class Exabgp:
 
     async def change(self, before: frozenset[Route], after: frozenset[Route]) -> None:
         self._routes = after
-        if self._writer is None:  # it gets the routes when it connects
+        if self._writer is None:  # the speaker gets the routes when it connects
             return
         self._send(change_commands(before, after, self._bgp))
         await self._writer.drain()

@@ -25,7 +25,7 @@ class SessionLog:
                 self._down_since.pop(one.address, None)
             else:
                 since = self._down_since.setdefault(one.address, now)
-                if not one.reason and now - since < PATIENCE_S:  # it may just be starting
+                if not one.reason and now - since < PATIENCE_S:  # the speaker may still be starting
                     continue
             if self._logged.get(one.address) != state:
                 self._logged[one.address] = state

@@ -164,9 +164,9 @@ def group(verbose: bool, log_format: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with one of EXIT_CODES."""
-    gc.set_threshold(NEW_OBJECTS)  # spares a daemon's start 350 collections; it goes back when the daemon is ready
+    gc.set_threshold(NEW_OBJECTS)  # avoids 350 collections during a daemon's start; restored when the daemon is ready
     status = run(arguments)
-    gc.freeze()  # the interpreter's last collection would walk all that was imported
+    gc.freeze()  # the interpreter's last collection would walk all imported objects
     sys.exit(status)
 
 

@@ -62,7 +62,7 @@ def directory() -> Path | None:
     here = root / digest()
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        # In a sticky directory such as /tmp others may write, but they cannot rename or replace our own directory.
+        # In a sticky directory such as /tmp, other users can write but cannot rename or replace our directory.
         for path in (*root.absolute().parents, *root.resolve().parents):
             _check(path.stat(), path, stat.S_ISVTX)
         _make(root)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# O_NONBLOCK: opening a pipe in place of a file must not block.
+# O_NONBLOCK: do not block if the path is a FIFO.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 

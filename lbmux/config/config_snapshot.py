@@ -63,7 +63,7 @@ class ConfigSnapshot:
             return None
         try:
             config = ModelUnpickler(io.BytesIO(data)).load()
-        except Exception:  # damage in spite of its digest; pickle raises whatever it meets
+        except Exception:  # damaged despite a matching digest; pickle can raise anything
             return None
         return config if isinstance(config, Config) else None
 

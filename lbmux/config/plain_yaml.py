@@ -88,7 +88,7 @@ def _scalars(loader: Any) -> Scalar:
         if event.anchor is not None or event.tag is not None:
             raise UnusualYamlError()
         text = event.value
-        if not event.implicit[0]:  # in quotes
+        if not event.implicit[0]:  # quoted
             return text
         if text not in known:
             known[text] = resolved(text)

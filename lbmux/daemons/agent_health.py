@@ -88,7 +88,7 @@ class AgentHealth:
         self._checkers = known
         self._prober.configure(config)
         if self.changed is not None:
-            self.changed()  # backends that are gone
+            self.changed()  # removed backends
         if self._token is not None:
             await self._listen({service.health.agent_port for service in config.services if service.health})
 
@@ -137,7 +137,7 @@ class AgentHealth:
         except ChannelError as error:
             self._refuse(peer, str(error))
         except (OSError, TimeoutError):
-            pass  # the mux has gone, or did not authenticate in time
+            pass  # the mux disconnected, or did not authenticate in time
         finally:
             self._subscribers.discard(changed)
             self._connections.closed(connection)

@@ -51,7 +51,7 @@ def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control:
         bgp.local_to(peer)
     directory = control.with_suffix(".bgp")
     speaker = SPEAKERS[name](bgp, directory)
-    speaker.command()  # raises where it is not installed, before anything else is opened
+    speaker.command()  # raises if the speaker is not installed, before anything else is opened
     if missing := lacking(speaker.capabilities, effective()):
         log.warning("the BGP speaker %s lacks %s, which it needs", name, " and ".join(map(str, missing)))
     return SpeakerSetup(speaker, directory, bgp.stall_s)

@@ -124,7 +124,7 @@ class HostProbes:
                 hosts = hosts if turn % EARLY_ROUNDS == 0 else [host for host in hosts if host in new]
                 turn += 1
             for at in range(SLICES):
-                self._read_all()  # answers that came while the event loop was busy are not late
+                self._read_all()  # answers that arrived while the event loop was busy are not late
                 for host in hosts[at::SLICES]:
                     self._judge(host)
                     self._ask(host)

@@ -101,7 +101,7 @@ class ManagerLink:
         async def accept(state: NodeState) -> None:
             pools = as_overrides(state.stored.overrides).of
             for key, own in self._local(reloader).items():
-                if own != pools.get(key):  # else the pool has the same one by now
+                if own != pools.get(key):  # otherwise the pool already has the same one
                     log.warning(
                         "backend %s of service %s: the manager's state replaces a local override", key[1], key[0]
                     )

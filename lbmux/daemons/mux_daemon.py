@@ -217,7 +217,7 @@ class MuxDaemon(Daemon[Options]):
         self.stack.enter_context(refreshing(self.slow))
         await enter(self.sampler.running())
         await self.listen()
-        self.driver.load()  # takes seconds at the first start: finish before probes begin
+        self.driver.load()  # takes seconds on the first start: finish before probes begin
         await enter(self.health.running())
         if not self.has_flows:  # adopted tables forward already
             await self.health.settled()

@@ -177,9 +177,9 @@ class Health:
 
     def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:
         if self._tracker.record(key, healthy, reason):
-            if not (healthy and self._unsettled):  # at the start most come up
+            if not (healthy and self._unsettled):  # most backends come up during the start
                 log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
-            if not self._unsettled:  # during the start one commit follows for all
+            if not self._unsettled:  # during the start, one commit follows for all backends
                 self._changed.set()
         if key in self._unsettled and self._tracker.was_probed(key):
             self._unsettled.discard(key)

@@ -58,7 +58,7 @@ class Sender:
                 4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
                 6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
             }
-            # With open sockets of these protocols the kernel sends other muxes no "protocol unreachable".
+            # While sockets of these protocols are open, the kernel sends no "protocol unreachable" to other muxes.
             self._silence = [
                 socket.socket(family, socket.SOCK_RAW, protocol)
                 for family in (socket.AF_INET, socket.AF_INET6)

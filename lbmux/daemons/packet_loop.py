@@ -84,7 +84,7 @@ class PacketLoop:
             self.loop_histograms.batch(count)
             trace_hub = self._trace_hub
             events = self._forward(batch, ring, trace_hub)
-            if batch.verdict[:count].max() >= PASSES:  # most batches are forwarded as a whole
+            if batch.verdict[:count].max() >= PASSES:  # most batches are forwarded entirely
                 self._keep_unresolved(batch, time.monotonic())
                 self._slow_path(batch, events)
             if trace_hub is not None and events:

@@ -184,7 +184,7 @@ class Reloader:
         effective = self._effective(wanted, overrides)
         try:
             plan = await asyncio.to_thread(self._tables.plan, effective)
-            if await self._removals(effective):  # it took a while: next hops may have changed
+            if await self._removals(effective):  # planning takes a while: next hops may have changed
                 plan = await asyncio.to_thread(self._tables.plan, effective)
             self._tables.commit(plan)
         except BaseException:

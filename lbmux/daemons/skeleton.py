@@ -126,7 +126,7 @@ async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
             daemon.link = link
             link.adopt(daemon.overrides)
         await daemon.build()
-        warn_of_missing(role.role)  # without those that building needs, it has ended with an error
+        warn_of_missing(role.role)  # the rest: `build` fails without those it needs
         daemon.reloader.listeners = daemon.on_config()
         await daemon.start()
         if link is not None:

@@ -79,7 +79,7 @@ class TunnelProbes:
         mux = await self.tables.fill(config)
         if mux is not before:
             worker = Worker(mux.tables)
-            # Compile before the first packet, in a thread: the mux has packets to forward meanwhile.
+            # Compile before the first packet, in a thread: the mux forwards packets meanwhile.
             await asyncio.to_thread(self._encapsulate, worker, Batch(1))
             self._targets[:] = -1
             self.tables.mux, self._worker = mux, worker

@@ -90,7 +90,7 @@ def merge_tunnel_kinds(context, setting, tunnel):
 def inbound(context, worker, now):
     """Process one frame from the wire. Return (verdict, endpoint or -1)."""
     setting = settings_row(settings(context), 0)
-    start, end = frame(context), frame_end(context)  # read once: to the verifier each read is another packet
+    start, end = frame(context), frame_end(context)  # read once: the verifier treats each read as a new value
     tunnel = open_tunnel(context, setting, start, end)
     if tunnel.verdict != PARSED:
         return tunnel.verdict, int64(-1)
@@ -232,7 +232,7 @@ def outbound(context, worker, now):
         if is_refused:
             return reset_from_vip(context, setting, worker, packet, port, now)
         return NOT_TRANSLATED, int64(-1)
-    owner = barrier(context, owner, setting.key0)  # the verifier continues once, not once for each hash probe
+    owner = barrier(context, owner, setting.key0)  # the verifier continues once, not once per hash probe
     hashed, ports = outbound_key(setting, packet)
     high, low = packet.destination_high, packet.destination_low
     target = find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now)

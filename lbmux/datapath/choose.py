@@ -108,7 +108,7 @@ def flow_backend(context, setting, worker, hashed, packet, index, service, now, 
 def in_worker_table(context, table_worker, hashed, packet, index, service, now):
     """Return the backend of the packet's flow in another worker's table, or -1. That table is not changed."""
     bucket, way = lookup(context, table_worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
-    way = barrier(context, way, packet.source_low)  # else the verifier follows every way of every table to the end
+    way = barrier(context, way, packet.source_low)  # otherwise the verifier follows every way of every table to the end
     flow = flow_row(bucket, way & (WAYS - 1))
     target = int64(flow.target)
     if way < 0 or target >= backend_limit(context):

@@ -69,7 +69,7 @@ class Decompressed:
         """Return the decompressed next piece of the input."""
         piece = self._input[self._at : self._at + PIECE_BYTES]
         self._at += len(piece)
-        if self._decompressor.eof:  # padding, or one more member
+        if self._decompressor.eof:  # padding, or another member
             piece = piece.lstrip(b"\0")
             if not piece:
                 return b""
@@ -91,6 +91,6 @@ def _decompressor(kind: str) -> tuple[Decompressor, Any]:
     """Return a decompressor and the errors that it raises."""
     if kind == "gzip":
         return zlib.decompressobj(GZIP_WINDOW), zlib.error
-    import zstandard  # seldom needed
+    import zstandard  # rarely needed
 
     return zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError

@@ -151,7 +151,7 @@ def _units(options: dict[int, bytes], order: str) -> Any:
     row["offset_ns"] = (offset_s * SECOND_NS + (1 << 63)) % (1 << 64) - (1 << 63)
     if resolution & 0x80 and exponent:
         row["binary"] = exponent
-    elif exponent <= 28:  # above that, 64 bits of time are less than a nanosecond
+    elif exponent <= 28:  # beyond that, a 64-bit timestamp covers less than a nanosecond
         row["multiply" if exponent <= 9 else "divide"] = 10 ** abs(9 - exponent)
     else:
         row["multiply"] = 0

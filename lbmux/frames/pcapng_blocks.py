@@ -90,7 +90,7 @@ def _at_the_end(found, count):
     """Return why scanning stops at a block whose end is not in memory yet."""
     if found == IS_PACKET:
         return MORE
-    return FULL if found == IS_FOREIGN and count != 0 else SKIP  # after FULL it comes again, and is counted once
+    return FULL if found == IS_FOREIGN and count != 0 else SKIP  # the block is read again after FULL; count it once
 
 
 @step
@@ -105,7 +105,7 @@ def _packet(block, kind, size, swapped, own, last_ns):
     head, before = packet_at(at_address(block), 0), int64(SIMPLE_BYTES if kind == SIMPLE_BLOCK else PACKET_BYTES)
     if size < before + TRAILER_BYTES:
         return BLOCK_LENGTH, before, int64(0), int64(0), last_ns
-    if kind == SIMPLE_BLOCK:  # has no time: it gets that of the packet before
+    if kind == SIMPLE_BLOCK:  # a simple block has no time: use the previous packet's
         original = int64(host_order(simple_at(at_address(block), 0).original, swapped))
         captured = min(original, int64(own.snap)) if own.snap != 0 else original
     else:

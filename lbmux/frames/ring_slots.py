@@ -83,7 +83,7 @@ def receive_frames(
                 count = _take_pieces(record, arena, address, length, count, capacity)
                 for piece in range(before, count):
                     arrived[piece], wire[piece], flags[piece], interface[piece] = came, length[piece], 0, index
-                if record.size != 0:  # its place is still taken, so that the descriptor stays readable
+                if record.size != 0:  # keep its slot, so that the descriptor stays readable
                     break
                 place, record.taken = place + 1 if place + 1 < frames else 0, record.taken + 1
                 continue
@@ -138,7 +138,7 @@ def _whole_frame(record, descriptor, whole, arena, start, captured, head, kind):
         return start, captured
     vnet = vnet_row(at_address(begin), 0)
     mark, size, checksum_start, more = vnet.flags, int64(vnet.size), int64(vnet.checksum_start), int64(0)
-    if kind == 0:  # longer than a place, as its interface's MTU was raised
+    if kind == 0:  # longer than a slot: the interface's MTU was raised
         kept = keep(record, arena, frame, wanted)
         return (kept, wanted) if kept != u64(0) else (start, captured)
     if (head.status & STATUS_TAGGED) != 0:

@@ -93,7 +93,7 @@ class Prober:
             aside_s = random.uniform(-1, 1) * health.jitter * health.interval_s
             await asyncio.sleep(due + aside_s - loop.time())
             self._on_result(key, *await self._attempt(key, target))
-            due = max(due + health.interval_s, loop.time())  # late probes are not caught up
+            due = max(due + health.interval_s, loop.time())  # do not catch up on late probes
 
     async def _attempt(self, key: BackendKey, target: Target) -> tuple[bool, str]:
         try:

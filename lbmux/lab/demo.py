@@ -60,7 +60,7 @@ class Row:
 def run(lab: Lab, *, keep: bool, as_json: bool) -> int:
     """Run the demo on a new lab.  Returns 0 if every row holds, else 1."""
     progress, start, rows = Console(stderr=True), time.monotonic(), []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that timeout(1) removes the lab too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets timeout(1) remove the lab too
     try:
         with progress.status(f"building the lab{COMPILING if lab.compiles else ''}") as status:
             lab.existing(lab.name, lab.topology).down()

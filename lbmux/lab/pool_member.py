@@ -71,7 +71,7 @@ async def _answering(store: Store) -> None:
 
 def _certify(own: Identity, pool: Path, name: str, role: str, addresses: Sequence[str]) -> None:
     authority, key = own.authority, new_key()
-    assert authority is not None  # this process has made it
+    assert authority is not None  # this process created it
     subject = Subject(own.subject.pool, role, name)
     certificate = issue(authority, new_request(key, name, addresses), subject, datetime.now(UTC))
     Identity(pool / name).write(authority.certificate, KeyPair(certificate, key))

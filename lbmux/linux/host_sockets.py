@@ -83,7 +83,7 @@ class HostSockets:
         self._next_search = begun + max(SEARCH_S, (self._clock() - begun) / SEARCH_SHARE)
 
     def _look_into(self, inode: int, path: str) -> None:
-        with contextlib.suppress(OSError, NetlinkError):  # we may not enter it, or it is gone
+        with contextlib.suppress(OSError, NetlinkError):  # no permission to enter the namespace, or it is gone
             found = network_namespaces.inside(path, lambda: _namespace_of(self._wanted))
             if found is not None:
                 self._others[inode] = found

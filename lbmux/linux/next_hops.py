@@ -166,7 +166,7 @@ class Watcher:
         except NetlinkError as error:
             reason = str(error.args[1] if len(error.args) > 1 else error)
         if destination not in self.routes:
-            return  # no longer watched
+            return  # destination no longer watched
         if route is None and (is_new or self.routes[destination] is not None):
             log.warning("no route to host %s: %s", destination, reason)
         self.routes[destination] = route
@@ -287,7 +287,7 @@ def learn_neighbour(macs: dict[tuple[int, Address], int], message: Any) -> bool:
 
 def _route(message: Any, destination: Address) -> Route:
     gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
-    other_family = message.get_attr("RTA_VIA")  # an IPv4 route by an IPv6 router, RFC 5549
+    other_family = message.get_attr("RTA_VIA")  # an IPv4 route via an IPv6 router, RFC 5549
     if other_family:
         gateway = other_family["addr"]
     metrics = message.get_attr("RTA_METRICS")

@@ -96,7 +96,7 @@ def _rules(sources: Iterable[ReplySource]) -> Iterator[Rule]:
     for source in sources:
         family = FAMILIES[source.dip.version]
         yield {"family": family, "priority": MARK_PRIORITY, "fwmark": MARK, "table": MAIN_TABLE, "protocol": PROTOCOL}
-        # If the main table has no route, skip the agent's other rules: else its own packets would loop back to it.
+        # If the main table has no route, skip the agent's other rules, or its own packets would loop back to it.
         skip = {"action": "goto", "goto": END_PRIORITY}
         yield {"family": family, "priority": MARK_PRIORITY, "fwmark": MARK, "protocol": PROTOCOL} | skip
         yield {"family": family, "priority": END_PRIORITY, "action": "nop", "protocol": PROTOCOL}

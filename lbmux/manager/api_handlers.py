@@ -173,7 +173,7 @@ async def join(call: Call) -> Model:
     entry = await manager.store.get(f"{JOINS}{token_id(body.token)}")
     stored = None if entry is None else JoinToken.model_validate_json(entry.value)
     check_secret(body.token, stored, manager.clock())
-    assert entry is not None and stored is not None  # else refused
+    assert entry is not None and stored is not None  # otherwise the handshake fails
     subject = Subject(manager.pool_id, stored.role, stored.name)
     certificate = issue(authority, body.request.encode(), subject, _date(manager))
     caller = Caller(stored.name, call.caller.origin)

@@ -27,7 +27,7 @@ class ConnectionLimits:
         """Make the protocol of a new connection."""
         if len(self._unknown) >= MOST_UNKNOWN:
             oldest = next((one for one in self._unknown if one.transport is not None), None)
-            if oldest is not None:  # else all are in the handshake, which has its own time limit
+            if oldest is not None:  # otherwise all are in the handshake, which has its own time limit
                 self._close(oldest, "too_many")
         protocol = self._factory()
         loop = asyncio.get_running_loop()

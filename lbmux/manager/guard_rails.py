@@ -58,7 +58,7 @@ def _services(before: Wanted, after: Wanted) -> Iterator[str]:
     overridden = {service for service, _ in (*before.overrides.of, *after.overrides.of)}
     for name, service in new.items():
         was = old.get(name)
-        if was is service and name not in overridden:  # most of a large pool
+        if was is service and name not in overridden:  # true for most of a large pool
             continue
         if not after.usable(service) and (was is None or before.usable(was)):
             yield f"service {name}: no usable backend would be left"

@@ -166,7 +166,7 @@ class Manager:
             async for state in states:
                 before = self.state.wanted
                 if self.state.base is not None and state.canary is None and state.revision == self.state.revision:
-                    before = self.state.base.wanted  # it goes to all nodes
+                    before = self.state.base.wanted  # no canary: send it to all nodes
                 version = state.revision, state.stored.version
                 self.order.change(before, state.wanted, version, time.monotonic())
                 self.state = state

@@ -82,7 +82,7 @@ class NodeClient:
         self._arrived = asyncio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._last_error, self._is_running = "", False
-        # Nodes spread over the managers.
+        # Spread the nodes over the managers.
         self._next = zlib.crc32(identity.subject.name.encode()) % len(self._urls)
 
     async def first(self, patience_s: float, check: Check) -> NodeState:
@@ -97,7 +97,7 @@ class NodeClient:
         message, self._latest = self._latest, None
         self._arrived.clear()
         if message is None:
-            assert self.held is not None  # otherwise there was no time limit
+            assert self.held is not None  # without a stored state there is no time limit
             log.warning("no manager answers: starting with revision %d as stored", self.held.revision)
             return self.held
         try:
@@ -246,7 +246,7 @@ class NodeClient:
         if judgement in ("new", "same"):
             waiting = self._latest
             if state.file is None and waiting is not None and waiting.digest == state.digest:
-                state = state.model_copy(update={"file": waiting.file})  # it is not sent twice
+                state = state.model_copy(update={"file": waiting.file})  # do not send it twice
             self._latest = state
             self._arrived.set()
 

@@ -75,7 +75,7 @@ class NodeConnections:
             log.warning("node %s: %s", node.name, error)
             with suppress(ConnectionError):
                 await socket.send_str(Refused(reason=str(error)).model_dump_json())
-        except (TimeoutError, TypeError, ConnectionError):  # TypeError: it closed, or sent no text
+        except (TimeoutError, TypeError, ConnectionError):  # TypeError: closed, or the message is not text
             log.info("node %s: the connection ended or fell silent", node.name)
         await socket.close()
         return socket
@@ -106,7 +106,7 @@ class NodeConnections:
         finally:
             if session.relay is not None:
                 session.relay.close()
-            if self._sessions.get(name) is session:  # otherwise it has connected again
+            if self._sessions.get(name) is session:  # otherwise the node has reconnected
                 del self._sessions[name]
                 self._manager.gone[name] = reports.pop(name).model_copy(update={"connected": False})
                 self._manager.health.ended(name)
@@ -166,7 +166,7 @@ class NodeConnections:
     def _take(self, session: Session, message: Report) -> None:
         name, reports = session.node.name, self._manager.reports
         if message.refused:
-            session.file = ""  # it did not keep the file
+            session.file = ""  # the node did not keep the file
             session.refusals += 1
             if (known := reports.get(name)) is None or known.refused != message.refused:
                 log.warning("node %s refuses revision %d: %s", name, message.revision, message.refused)

@@ -171,7 +171,7 @@ class Pool:
         """Let a revision go on to all nodes after its soak, or, for a reason, roll it back."""
         async with self._changing():
             canary, base, caller = self.state.canary, self.state.base, Caller("manager")
-            if canary is None or base is None or canary.revision != revision:  # it has been rolled back by command
+            if canary is None or base is None or canary.revision != revision:  # rolled back by command meanwhile
                 return
             if reason:
                 message = f"canary {canary.mux} of revision {revision}: {reason}"

@@ -25,7 +25,7 @@ async def token_of(text: str, store: Store, clock: Callable[[], float]) -> Token
     entry = await store.get(f"{TOKENS}{token_id(text)}")
     stored = None if entry is None else Token.model_validate_json(entry.value)
     check_secret(text, stored, clock())
-    assert stored is not None  # else refused
+    assert stored is not None  # otherwise the handshake fails
     return stored
 
 

@@ -46,7 +46,7 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
     found = {one.name: one for one in parse(merged, Path(f"the current revision with {name} from {path}")).services}
     others = {one.name: one for one in before.services if one.name != name}
     mine = found.pop(name, None)
-    # Idle times that a file sets for all services are those of the current revision.
+    # Idle times for all services come from the current revision.
     if mine is None or found != others or mine != wanted[name].model_copy(update={"idle": mine.idle}):
         raise MergeError(name, "cannot be merged, because the files use flow style or aliases: apply the whole file")
     return merged

@@ -83,7 +83,7 @@ class _Server(ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.append(request)
         if len(self._open) > MOST_CONNECTIONS:
-            with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+            with contextlib.suppress(OSError, IndexError):  # it ended meanwhile
                 self._open.popleft().shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
 

@@ -42,7 +42,7 @@ def chosen_backend(  # type: ignore[no-untyped-def]
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.now = now
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    nothing = at_address(context_address)  # an empty frame, without a connection id
+    nothing = at_address(context_address)  # an empty frame has no connection id
     _, target = with_service(context, packet, allowed, _choose, (int64(record.worker), nothing, u32(now)))
     return target
 

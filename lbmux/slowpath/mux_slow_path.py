@@ -246,7 +246,7 @@ class MuxSlowPath:
         room = LINK_BYTES - IP_BYTES[mux.version]
         pieces = [packet.data]
         if packet.version == 4 and packet.length_bytes > room:
-            pieces = fragment_packet(packet.data, room, packet.identification)  # as a router may
+            pieces = fragment_packet(packet.data, room, packet.identification)  # routers may do so
         self.counts["to_mux"] += len(pieces)
         parts = (read_ip(piece) for piece in pieces)
         return [Sent(BY_ROUTE, to_mux(part, source, mux)) for part in parts if part is not None]

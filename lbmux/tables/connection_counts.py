@@ -41,7 +41,7 @@ def connections_by_backend(
 def _on_vips(agent: AgentTables, sockets: NDArray[Any]) -> Mapping[BackendKey, int]:
     """Count for a host that has the VIPs: a socket has the VIP's address and port."""
     sockets = sockets[(sockets["state"] != LISTEN) & (sockets["state"] != SYN_SENT)]
-    for mux in agent.mux_addresses:  # their probes
+    for mux in agent.mux_addresses:  # the muxes' probes
         sockets = sockets[(sockets["remote"] != np.array(to_pair(mux), np.uint64)).any(axis=1)]
     counts = Counter[BackendKey]()
     for service, backend in agent.served:

@@ -128,7 +128,7 @@ class Parser:
         chosen: Test = source if direction == "src" else destination
         return chosen
 
-    # Each of the four types gives two tests: of the source, of the destination.
+    # Each of the four types has two tests, of the source and of the destination.
 
     def _host(self) -> tuple[Test, Test]:
         return self._network(slash=False)
@@ -163,7 +163,7 @@ class Parser:
 
         return source, destination
 
-    # Of the rest each gives one.
+    # Each remaining primitive has one test.
 
     def _protocol(self, name: str) -> Test:
         if name in ("ip", "ip6"):

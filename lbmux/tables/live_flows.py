@@ -182,7 +182,7 @@ def select(snapshot: Snapshot, test: Test | None = None, sort: str = "", limit: 
         if limit is not None and have >= limit:
             if not sort:
                 break
-            if have > limit + 4 * CHUNK_PLACES:  # so a short list of a million costs little memory
+            if have > limit + 4 * CHUNK_PLACES:  # a short list from a million flows needs little memory
                 kept = [_sorted(_joined(snapshot, kept), sort, limit)]
     return _sorted(_joined(snapshot, kept), sort, limit)
 
@@ -195,7 +195,7 @@ def describe(flows: Flows) -> Iterator[dict[str, Any]]:
 
 def _described(flows: Flows) -> Iterator[dict[str, Any]]:
     owners, idle_s = flows.snapshot.owners, flows.idle_ticks() * TICK_S
-    # As lists: a field of a NumPy record costs more than all the rest here.
+    # Convert to lists: reading fields of NumPy records would cost more than everything else here.
     columns = [flows.entries[name].tolist() for name in ("high", "low", "ports", "target", "state")]
     for high, low, ports, target, state, port, worker, idle in zip(
         *columns, flows.ports().tolist(), flows.workers.tolist(), idle_s.tolist(), strict=True

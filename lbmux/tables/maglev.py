@@ -63,7 +63,7 @@ def fill(
     """Return the table of backends with these permutations. All weights are 1 or more."""
     turns, table = np.empty(size, np.uint16), np.empty(size, np.uint16)
     _turns(weights, weights.sum(), apportion(weights, size), np.zeros(size + 1, np.int32), turns)
-    taken = np.zeros((size >> 5) + 1, np.uint32)  # bits: they stay in the fastest cache, the table does not
+    taken = np.zeros((size >> 5) + 1, np.uint32)  # a bit map stays in the L1 cache; the table does not
     _take(turns, offsets.astype(np.uint32), skips.astype(np.uint32), taken, table)
     return table
 

@@ -168,7 +168,7 @@ def _as_ours(
 def _renumbered(previous: Rows, tables: Tables, targets: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Map old rows of owners and of targets to the new ones, or to NOWHERE."""
     identities, count = previous.rows("identities"), previous.description["sizes"]["services"]
-    values = identities.view(np.uint64)  # each of their rows is one number, whatever its name
+    values = identities.view(np.uint64)  # each row is one number, whatever its name
     return (
         _renumber(values[:count], _held(tables.service_identities)),
         _renumber(values[count:], _held(tables.backend_identities[: len(targets)], targets["state"] != GONE)),

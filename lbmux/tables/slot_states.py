@@ -59,7 +59,7 @@ class SlotStates:
             return pairs, slot_pairs.began(before, pairs)
         if len(before) or index in self.former:
             return slot_pairs.resized(table), everything
-        if index in self.places:  # it had no table, and there was no room for the former one
+        if index in self.places:  # the service had no table, or there was no room for the former one
             return slot_pairs.with_exceptions(table), everything[:0]
         return slot_pairs.steady(table), everything[:0]
 

@@ -90,7 +90,7 @@ class StoredTables:
         """Close the file. The memory stays mapped while ``tables`` is in use. ``remove`` deletes the file first."""
         if remove:
             self._path.unlink(missing_ok=True)
-        fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping has a descriptor of its own, which would hold the lock
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping duplicates the descriptor, which would hold the lock
         os.close(self._file)
 
 

@@ -122,7 +122,7 @@ class Expression:
             self._check_address(name, known[keyword.arg], fields[keyword.arg])
         try:
             return layer(**fields)
-        except Exception as error:  # a field's parser raises what it likes
+        except Exception as error:  # a field's parser can raise anything
             raise self._error(f"{name}: {_one_line(error)}") from error
 
     def _check_address(self, layer: str, field: Any, value: Any) -> None:
@@ -161,7 +161,7 @@ class Expression:
             packets += 1
             try:
                 yield bytes(packet)
-            except Exception as error:  # each kind of field raises what it likes, struct.error to OSError
+            except Exception as error:  # fields raise anything from struct.error to OSError
                 raise self._error(f"cannot be built: {_one_line(error)}") from error
         if not packets:
             raise self._error("stands for no packet: a field has an empty list")
@@ -173,7 +173,7 @@ def _one_line(error: Exception) -> str:
 
 def _layers() -> dict[str, Any]:
     """Scapy's layer classes by their names."""
-    logging.getLogger("scapy").setLevel(logging.ERROR)  # else it warns about routes, which are not used
+    logging.getLogger("scapy").setLevel(logging.ERROR)  # otherwise scapy warns about routes, which are not used
     from scapy.packet import Packet, Raw
 
     modules = [import_module(f"scapy.layers.{name}") for name in SCAPY_MODULES]

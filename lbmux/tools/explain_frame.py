@@ -32,7 +32,7 @@ def explain_frame(frame: bytes, mux: Place | Config) -> Explanation:
 
     Raise PacketError for a frame that is not IP.
     """
-    if len(frame) >= MOST_BYTES:  # the kernel's programs record no more: the missing bytes are payload
+    if len(frame) >= MOST_BYTES:  # the kernel programs record no more; the missing bytes are payload
         header_summary = HeaderSummary.read(frame)
         frame = frame.ljust(header_summary.start + header_summary.length, b"\0")
     explanation = _explain(ClientPacket.of_frame(frame), mux)

@@ -32,5 +32,5 @@ class EventOwner:
             return None, None
         nearest = services[bisect_right(services, summary.port, key=lambda service: service.port) - 1]
         if summary.port not in nearest.ports:
-            nearest = services[0]  # the one that takes any port, if there is one
+            nearest = services[0]  # the endpoint for any port, if there is one
         return nearest.name if summary.port in nearest.ports or nearest.port == 0 else None, None

@@ -173,7 +173,7 @@ class TraceHub:
             unseen = await self._record()
             yield TraceStart(VERSION, self._program, self._interface, unseen)
             while True:
-                with contextlib.suppress(TimeoutError):  # then send an empty message: it fails if the client has gone
+                with contextlib.suppress(TimeoutError):  # then send an empty message: it fails if the client left
                     await asyncio.wait_for(client.matched.wait(), HEARTBEAT_S)
                 found, lost = client.take()
                 more = self._budget.skipped - skipped

@@ -51,7 +51,7 @@ def recorded(lab: Lab, name: str) -> Iterator[None]:
     thread = threading.Thread(target=read)
     thread.start()
     yield
-    time.sleep(SETTLE_S)  # what is under way
+    time.sleep(SETTLE_S)  # frames in flight
     done.set()
     thread.join()
     sock.close()

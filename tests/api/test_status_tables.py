@@ -65,8 +65,8 @@ def test_a_digest_is_the_same_in_any_rows_and_another_with_other_backends() -> N
 def test_a_pass_that_kernel_and_user_space_both_counted_is_shown_once() -> None:
     inside = Inside()
     strangers = [client(destination=bytes([203, 0, 113, 1])), client()]
-    inside.send(*strangers, worker=0)  # the kernel's
-    inside.send(strangers[0], worker=1)  # what it passed up, in user space again
+    inside.send(*strangers, worker=0)  # counted by the kernel
+    inside.send(strangers[0], worker=1)  # counted again in user space, after a punt
     assert verdicts(inside, in_kernel=True) == {"not_vip": 1, "forwarded": 1}
     assert verdicts(inside, in_kernel=False) == {"not_vip": 2, "forwarded": 1}
 

@@ -13,7 +13,7 @@ LIVE = {("web", "a"): 10, ("web", "d"): 7, ("web", "gone by hand"): 1}
 @pytest.mark.parametrize(("new", "expected"), [
     (configured({"a": 1, "b": 1, "c": 1}), Flows(18, 0, 7)),
     (configured(FOUR | {"d": 0}), Flows(18)),  # drained: its flows stay
-    (configured({"a": 1, "b": 1, "c": 1, "other": 1}), Flows(18)),  # the name does not count
+    (configured({"a": 1, "b": 1, "c": 1, "other": 1}), Flows(18)),  # the name does not matter
     (configured(FOUR, port=81), Flows(18, 17)),
     (configured({"b": 1}, name="other", vip="192.0.2.9"), Flows(18, 17)),
 ], ids=["removed", "drained", "renamed", "another port", "no such service"])  # fmt: skip

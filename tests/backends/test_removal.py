@@ -32,7 +32,7 @@ def test_a_removed_backend_has_no_weight_a_reason_and_a_time() -> None:
 
 def test_no_backend_is_removed_while_all_stay() -> None:
     assert left(TWO) == {}
-    assert left(configured(backend(1, name="other"), backend(2, weight=9))) == {}  # a name and a weight are no address
+    assert left(configured(backend(1, name="other"), backend(2, weight=9))) == {}  # the address stays the same
 
 
 def test_a_backend_being_removed_keeps_its_identity_over_the_next_change() -> None:

@@ -81,7 +81,7 @@ def test_a_helper_or_an_instruction_that_it_lacks_is_named() -> None:
     with pytest.raises(NotImplementedError, match="0xc3"):
         run((0xC3, 0x0A, -8, 0))
     with pytest.raises(NotImplementedError, match="0xdb"):
-        run((0xDB, 0x0A, -8, 1))  # it would also return the number before
+        run((0xDB, 0x0A, -8, 1))  # it would also return the number's old value
 
 
 def test_an_atomic_addition() -> None:

@@ -91,7 +91,7 @@ def test_scrape(small: Small) -> None:
     results = scrape.run()
     assert "4 services, 40 backends" in results[0].name
     values = {result.name: result.value for result in results}
-    del values["its CPU time in the mux"]  # 0 for so small a scrape: its clock ticks a hundred times a second
+    del values["its CPU time in the mux"]  # 0 for such a small scrape: the clock ticks 100 times a second
     assert len(values) == 3 and min(values.values()) > 0
 
 

@@ -19,7 +19,7 @@ def test_an_ipv6_peer_has_brackets_only_before_an_as() -> None:
     router = IPv6Address("2001:db8::1")
     assert Peer.parse("2001:db8::1") == Peer(router, 64512)
     assert Peer.parse("[2001:db8::1]:65000") == Peer(router, 65000)
-    assert Peer.parse("2001:db8::1:6500").address == IPv6Address("2001:db8::1:6500")  # without them it is all address
+    assert Peer.parse("2001:db8::1:6500").address == IPv6Address("2001:db8::1:6500")  # without brackets: an address
 
 
 BAD_PEERS = (

@@ -97,7 +97,7 @@ def test_a_socket_of_this_machine_comes_first(pool: Pool, monkeypatch: pytest.Mo
     socket = str(tmp_path / "mux1.sock")
     assert "node" not in pool.json("show", "runtime", "--control", socket)[0]  # both on the command line
     monkeypatch.setenv("LBMUX_CONTROL", socket)
-    assert pool.json("show", "runtime")[0]["node"] == "mux1"  # the option comes before the variable
+    assert pool.json("show", "runtime")[0]["node"] == "mux1"  # the option takes precedence over the variable
 
 
 def test_top_adds_up_all_muxes(pool: Pool) -> None:

@@ -81,7 +81,7 @@ def test_no_cache_where_others_could_write(
     before = sorted(tmp_path.rglob("*"))
     assert cache.directory() is None
     assert why in caplog.text and "cannot cache compiled code" in caplog.text
-    assert sorted(tmp_path.rglob("*")) == before  # nothing left, nothing deleted
+    assert sorted(tmp_path.rglob("*")) == before  # no temporary file is left, nothing is deleted
 
 
 @pytest.mark.parametrize("name", ["loose", "foreign"])

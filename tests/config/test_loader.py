@@ -90,7 +90,7 @@ def test_junk(text: str | bytes, line: int) -> None:
 
 def test_brackets_without_end_are_a_problem_and_no_crash() -> None:
     ((line, _),) = problems("[" * 5000)
-    assert line in (1, 2)  # newer readers of YAML stop at a depth, in the first line; older ones at the end
+    assert line in (1, 2)  # newer YAML parsers report the depth in the first line, older ones at the end
 
 
 def test_recursive_alias_is_a_problem_and_no_endless_loop() -> None:
@@ -164,7 +164,7 @@ def test_the_collector_does_not_walk_a_growing_tree(services: int, backends: int
             parse(text, Path("lbmux.yaml"))
     finally:
         gc.callbacks.remove(count)
-    assert len(collections) <= 2  # one, begun and ended, when it is on again
+    assert len(collections) <= 2  # one collection starts and ends when collection is on again
     assert gc.isenabled()
 
 

@@ -65,7 +65,7 @@ def mount_file_systems(directory: str) -> None:
         mount(kept, sys.base_prefix, flags=MS_BIND)
     mount("none", "/dev/net", "tmpfs", data="mode=755")
     os.mknod("/dev/net/tun", stat.S_IFCHR | 0o666, os.makedev(10, 200))
-    Path("/dev/net/tun").chmod(0o666)  # as udev's rules say
+    Path("/dev/net/tun").chmod(0o666)  # as udev's rules set it
     mount(directory, directory, flags=MS_BIND)
     mount("none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
 

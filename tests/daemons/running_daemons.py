@@ -120,7 +120,7 @@ class Wire:
 
         def listen() -> socket.socket:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing before bind
-            sock.bind((interface, ETH_P_ALL))  # before tc, where a mux hides what is its own from the kernel
+            sock.bind((interface, ETH_P_ALL))  # before tc, where a mux hides its frames from the kernel
             return sock
 
         self.socket = lab.inside(node, listen)
@@ -142,7 +142,7 @@ class Wire:
             with contextlib.suppress(TimeoutError):
                 frame, origin = self.socket.recvfrom(65536)
                 source_port = int.from_bytes(frame[54:56], "big")
-                is_probe = PROBE_PORTS in (frame[34:38], frame[54:58])  # an answer, or a tunnelled one
+                is_probe = PROBE_PORTS in (frame[34:38], frame[54:58])  # a probe's answer, direct or tunnelled
                 is_for_us = origin[2] == socket.PACKET_HOST and frame[12:14] in self._kinds
                 if is_for_us and not is_probe and tunnelled_from in (None, source_port):
                     found.append(frame)

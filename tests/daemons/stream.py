@@ -78,7 +78,7 @@ class Stream(threading.Thread):
             if frame[23] != socket.IPPROTO_IPIP:
                 continue
             (port,) = struct.unpack_from("!H", frame, PORT_AT + OUTER)
-            if port in self._ports:  # the mux probes hosts by the same tunnels
+            if port in self._ports:  # the mux probes hosts through the same tunnels
                 self.back.add(struct.unpack_from("!I", frame, SEQUENCE_AT + OUTER)[0])
                 self.backends[port].add(str(IPv4Address(frame[OUTER_DESTINATION : OUTER_DESTINATION + 4])))
 

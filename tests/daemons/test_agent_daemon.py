@@ -75,7 +75,7 @@ def test_other_traffic_of_the_dip_passes_untouched(lab: Lab, node: str, mode: st
         with server, client, server.accept()[0] as accepted:
             accepted.sendall(b"from the DIP")
             assert client.recv(100) == b"from the DIP"
-        # and a connection that the host itself opens
+        # The host itself opens a connection, too.
         server = lab.inside("client", lambda: socket.create_server((CLIENT, 9001)))
         client = lab.inside(node, lambda: socket.create_connection((CLIENT, 9001), 2))
         with server, client, server.accept()[0] as accepted:
@@ -242,7 +242,7 @@ def test_without_a_backend_of_this_host_it_runs_and_waits_for_one(lab: Lab) -> N
     elsewhere = [
         {"dip": "10.1.2.2"},
         {"dip": "127.0.0.1"},
-    ]  # every host has the loopback address, so it is no host's own
+    ]  # every host has the loopback address, so it identifies none
     lab.write_config(configuration(service("web", 80, elsewhere)))
     with running(lab, "host1", "agent") as agent:
         assert ": 0 backends of this host" in agent.log

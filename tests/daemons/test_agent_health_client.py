@@ -72,7 +72,7 @@ def test_a_mux_knows_what_the_agents_find(lab: Lab, token: Path) -> None:
         assert "refused" in reasons(mux)["h1"]
         first.tell(signal.SIGKILL)
         until(lambda: "has been silent for" in reasons(mux)["h1"], 15)
-        assert states(mux) == {"h1": "down", "h2": "up"}  # a mux without reports keeps the known states
+        assert states(mux) == {"h1": "down", "h2": "up"}  # without reports a mux keeps the known states
         with server(lab, 1), running(lab, "host1", "agent", *option):
             until(lambda: states(mux) == {"h1": "up", "h2": "up"}, 20)
 
@@ -110,7 +110,7 @@ def test_a_starting_mux_does_not_take_a_backend_with_a_dead_agent_as_up(lab: Lab
     configured(lab)
     option = ("--health-token", str(token))
     with running(lab, "host2", "agent", *option), server(lab, 1), server(lab, 2):
-        for _ in range(2):  # the second time, too: tables in user space end with the mux
+        for _ in range(2):  # also the second time: tables in user space end with the mux
             with running(lab, "mux1", "mux", *option) as mux:
                 until(lambda mux=mux: reported(mux) == {"h2": "up"}, 15)
                 assert states(mux) == {"h1": "down", "h2": "up"}

@@ -31,7 +31,7 @@ def up(interface: str, addresses: dict[int, str], gateways: dict[int, str] | Non
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=interface)[0]
         for version, address in addresses.items():
-            ip.addr("add", index=index, address=address, prefixlen=PREFIXES[version], flags=0x02)  # no DAD
+            ip.addr("add", index=index, address=address, prefixlen=PREFIXES[version], flags=0x02)  # IFA_F_NODAD
         ip.link("set", index=index, state="up")
         for version, gateway in (gateways or {}).items():
             ip.route("add", gateway=gateway, oif=index, family=FAMILIES[version], dst="default")

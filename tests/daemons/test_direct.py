@@ -88,7 +88,7 @@ def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
         ("MTU", "ok", "1500 bytes reach host 10.9.0.3, tunnel included (no tunnel)"),
     ]
     kill(lab.process("host", "server"), signal.SIGTERM)
-    wait_for(lab, "down")  # and its MAC address has left the mux's tables
+    wait_for(lab, "down")  # and the mux has removed its MAC address
     ((check, state, said),) = seen()
     assert (check, state) == ("backend", "fault") and "port closed" in said
 

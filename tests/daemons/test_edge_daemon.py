@@ -78,7 +78,7 @@ def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
 def test_a_vip_is_served_when_all_of_its_services_here_are() -> None:
     config, web, plain = two_services(), ("web", "h1"), ("plain", "h1")
     assert served_vips(config, {web}, {}) == {ip_network(VIP)}
-    assert served_vips(config, set(), {}) == set()  # a service without probes does not make up for the other
+    assert served_vips(config, set(), {}) == set()  # a service without probes does not compensate for the other
     assert served_vips(config, {web}, {plain: "drain"}) == set()
     assert served_vips(config, {web}, {web: "disable"}) == set()
 
@@ -189,7 +189,7 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
 
     serve(lab, "host1")
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
-    # From the host itself: once the VIP is withdrawn, no route leads there.
+    # Connect from the host itself: no route leads there once the VIP is withdrawn.
     connection = lab.inside("host1", lambda: socket.create_connection((VIP, 80), 3))
     for override, state in (("drain", "draining"), ("remove", "removing")):
         ask(control, "override", backend="h1", override=override)

@@ -118,7 +118,7 @@ def forwarding(lab: Lab) -> Iterator[None]:
 @pytest.fixture
 def router(lab: Lab, forwarding: None) -> Iterator[Router]:
     with Router(lab) as router:
-        for family in (4, 6):  # until neighbours are resolved, and without a mux: the kernel forwards it all
+        for family in (4, 6):  # until neighbours are resolved, and without a mux, the kernel forwards everything
             packets = taken(family)
             assert len(router.back(family, packets[0])) == 1
         yield router

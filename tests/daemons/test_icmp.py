@@ -78,7 +78,7 @@ def test_an_error_about_an_unknown_flow_is_dropped(lab: Lab) -> None:
     quote = bytes(IP(src=VIPS[4], dst=CLIENT, proto=6) / Raw(bytes([0, 99, 1, 1, 0, 0, 0, 0])))
     with balanced(lab, hosts=(1,)) as mux:
         send(lab, "client", bytes(IP(src=CLIENT, dst=VIPS[4]) / ICMP(type=3, code=4, nexthopmtu=600) / Raw(quote)))
-        assert ping(lab, 4)[0] == 3  # behind it
+        assert ping(lab, 4)[0] == 3  # the ping after it: the mux still answers
         assert counters(mux)["icmp_no_flow"] == 1
 
 

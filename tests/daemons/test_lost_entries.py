@@ -141,7 +141,7 @@ def test_a_server_may_be_silent_for_longer_than_every_idle_time(lab: Lab, driver
             for client, server in connections if half_closed else ():
                 client.shutdown(socket.SHUT_WR)
                 assert server.recv(1) == b""
-            time.sleep(3 * SHORT_S)  # silence is what is tested
+            time.sleep(3 * SHORT_S)  # the client must stay silent
             for client, server in connections:
                 pushed(client, server)
 

@@ -60,7 +60,7 @@ def test_changes_reach_the_tables(tmp_path: Path) -> None:
             await until(lambda: weights(tables.config) == {"b1": 0, "b2": 1, "b3": 1})  # until its flows end
             await until(lambda: lab.managers[0].reports["mux1"].revision == 3)
         assert (lab.path / "mux1" / "mux.yaml").read_bytes() == file(2, 3)
-        assert (await reloader.reload()).changes == []  # the file is the one in force
+        assert (await reloader.reload()).changes == []  # the file in force
 
     run(tmp_path, scenario)
 
@@ -115,7 +115,7 @@ def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
                 with pytest.raises(ControlError, match="follows the manager https://"):
                     await order(backend="b1", weight=5)
             assert await order(backend="b1", weight=5) == "b1 5"
-            with pytest.raises(ControlError, match="valid integer"):  # arguments are checked as ever
+            with pytest.raises(ControlError, match="valid integer"):  # arguments are still checked
                 await order(backend="b1", weight="5")
 
     run(tmp_path, scenario)

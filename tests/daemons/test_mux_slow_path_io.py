@@ -138,5 +138,5 @@ def test_frames_with_other_verdicts_stay_unchanged(case: Case) -> None:
     batch = Batch(4)
     batch.count = 4
     batch.verdict[:] = [Verdict.FORWARDED, Verdict.NOT_IP, Verdict.NO_NEIGHBOUR, Verdict.DENIED]
-    case.slow.handle(batch)  # their addresses are 0: to read one would end the test
+    case.slow.handle(batch)  # their addresses are 0: reading one would crash the test
     assert case.sender.sent == []

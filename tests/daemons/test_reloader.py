@@ -203,7 +203,7 @@ def test_an_override_that_cannot_be_stored_is_reported(tmp_path: Path, monkeypat
         asyncio.run(made.change(NEW))
     assert names(tables.config) == {"10.0.2.1:80": 1, "new": 1} and tables.steps[-1] == "probe"
     (tmp_path / "orders").rmdir()
-    asyncio.run(made.update_states())  # the next that comes stores it
+    asyncio.run(made.update_states())  # the next change stores it
     assert OverrideStore(tmp_path / "orders", made.config).overrides == book.overrides
 
 

@@ -73,7 +73,7 @@ def test_a_removed_backend_can_be_enabled_during_and_after_its_removal(lab: Lab)
         assert hosts(lab) == {1, 2}
         echo(kept)
         tell(mux, "remove", "h1", *where)
-        assert tell(mux, "disable", "h1").stdout == "web/h1: removed: by command\n"  # not waited for
+        assert tell(mux, "disable", "h1").stdout == "web/h1: removed: by command\n"  # do not wait for it
         assert rows(mux.control) == {"h2"}
         assert tell(mux, "enable", "h1", *where).returncode == 0
         assert hosts(lab) == {1, 2}

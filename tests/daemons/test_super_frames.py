@@ -32,7 +32,7 @@ def super_frames(lab: Lab) -> Iterator[None]:
 def server(lab: Lab, vip: str, kind: socket.SocketKind) -> socket.socket:
     def opened() -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of earlier tests may wait there yet
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of earlier tests may still be queued
         sock.bind((HOSTS[vip], 8080))
         sock.settimeout(10)
         if kind == socket.SOCK_STREAM:

@@ -276,7 +276,7 @@ def test_a_start_in_user_space_detaches_leftover_programs(lab: Lab) -> None:
 
 def without_rights(lab: Lab, driver: str) -> Daemon:
     """A mux that may open packet sockets, and no more."""
-    lab.inside("mux1", lambda: set_features("eth0", {"gro": False}))  # it could not
+    lab.inside("mux1", lambda: set_features("eth0", {"gro": False}))  # the mux lacks the right to do it
     mac = lab.inside("sender", lambda: link_mac("eth0"))
     lab.inside("mux1", lambda: set_neighbour("eth0", SENDER, mac))
     return Daemon(lab, "mux1", "mux", "--driver", driver, prefix=ALL_BUT_RAW)

@@ -72,7 +72,7 @@ def test_keys_go_through_a_running_mux_s_services_backends_and_flows(lab: Lab) -
             terminal.shows("packets/s ▲")
             terminal.press("s")
             terminal.shows("bit/s ▲")
-            terminal.press("r\r")  # by bits now, and the one that is first is chosen
+            terminal.press("r\r")  # sorted by bits now, with the first row selected
             terminal.shows("services › web", "10.1.1.2", "h1")
             terminal.press("\r")
             terminal.shows("web › h1", "198.51.100.2", "4001", "4002", "4003", "trusted", "flows have no counters")

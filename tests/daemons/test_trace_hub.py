@@ -171,7 +171,7 @@ def kernel_mux(lab: Lab) -> Iterator[Daemon]:
 
 
 def test_traces_what_the_kernel_forwards_and_drops(lab: Lab, kernel_mux: Daemon) -> None:
-    send(lab, "client", syn(3999))  # the flow of a slot whose next hop is known
+    send(lab, "client", syn(3999))  # a flow whose backend's next hop is known
     (frame,) = trace(lab, kernel_mux, ["-n", "1", "tcp and src port 4001"], [syn(4000), syn(4001), syn(4002, 81)])
     assert frame["line"] == f"{CLIENT}:4001 > {VIP}:80 tcp [S], 40 bytes"
     assert (frame["verdict"], frame["service"], frame["backend"]) == ("forwarded", "web", "h1")
@@ -216,7 +216,7 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
 def test_the_programs_may_be_detached_meanwhile(lab: Lab, kernel_mux: Daemon) -> None:
     with trace_hub(kernel_mux, "trace", "drop"):
         assert lab.inside("mux1", lambda: detach("eth0"))
-    with trace_hub(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # in user space all are seen now
+    with trace_hub(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # user space sees all frames now
         send(lab, "client", syn(4001))
         out, _ = process.communicate(timeout=60)
     assert "forwarded (send), web/h1" in out
@@ -229,7 +229,7 @@ def test_traces_and_captures_both_directions_of_an_agent(lab: Lab, driver: str, 
     with started(lab, "mux1", "mux") as mux, started(lab, "host1", "agent", "--driver", driver) as agent:
         mux.wait_for(READY["mux"], START_S)
         agent.wait_for(READY["agent"], START_S)
-        # The backend's host has no listener and answers with a reset.
+        # The backend's host does not listen and answers with a reset.
         came, reply = trace(lab, agent, ["-n", "2", f"host {CLIENT} and port 4700"], [syn(4699), syn(4700)])
         for options in ([], ["--inner"]):
             capture(lab, agent, tmp_path / f"x{len(options)}", ["-n", "2", *options, "port 4800"], [syn(4800)])

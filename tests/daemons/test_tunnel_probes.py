@@ -36,7 +36,7 @@ def page(sock: socket.socket, _: int) -> None:
 
 
 def answer(sock: socket.socket, _: int) -> None:
-    while (peer := sock.recvfrom(4096)[1]) is not None:  # it is after shutdown
+    while (peer := sock.recvfrom(4096)[1]) is not None:  # as after shutdown
         sock.sendto(b"all is well", peer)
 
 
@@ -102,7 +102,7 @@ def test_a_host_without_an_agent_is_down_though_its_server_answers(lab: Lab) -> 
     ):
         wait_for(mux, "up", "up")
         agent.tell(signal.SIGKILL)
-        # The host's kernel says that it does not know the tunnel, as often as it may; the mux makes an error of that.
+        # The host's kernel reports the unknown tunnel, within its rate limit; the mux turns that into an error.
         reason = wait_for(mux, "down", "up")["h1"]["reason"]
         assert "No route to host" in reason or "no answer within" in reason
         with running(lab, "host1", "agent"):

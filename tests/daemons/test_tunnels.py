@@ -88,7 +88,7 @@ def test_every_kind_of_tunnel_carries_a_connection(lab: Lab, driver: tuple[str, 
     lab.write_config(services(tunnel={"sources": list(sources)}))
     body = (PATTERN * (LENGTH_BYTES // len(PATTERN) + 1))[:LENGTH_BYTES]
     options = [("--driver", name, *(["--detach-on-exit"] if name == "xdp" else [])) for name in driver]
-    # The agent first: a mux gives no traffic to a host that has not answered its probes for a while.
+    # Start the agent first: a mux sends nothing to a host that has stopped answering its probes.
     with running(lab, "host1", "agent", *options[1]) as agent, running(lab, "mux1", "mux", *options[0]) as mux:
         counted = verdicts(agent)
         for port, way in WAYS.items():

@@ -60,6 +60,6 @@ def send_and_receive(lab: Lab) -> None:
         while len(ports) < FRAMES:
             outer = IP(host.recv(4096))
             assert (outer.src, outer.dst, outer.proto) == ("10.8.0.2", "10.9.0.3", socket.IPPROTO_IPIP)
-            if outer[TCP].dport == 80:  # else the mux probes the host's agent
+            if outer[TCP].dport == 80:  # otherwise the mux probes the host's agent
                 ports.add(outer[TCP].sport)
     assert ports == set(range(1024, 1024 + FRAMES))

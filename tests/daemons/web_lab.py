@@ -66,7 +66,7 @@ def server(lab: Lab, n: int) -> Iterator[None]:
         listener.shutdown(socket.SHUT_RDWR)  # close alone would leave it listening while accept waits
         listener.close()
         for connection in accepted:
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(OSError):  # already closed
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.shutdown(socket.SHUT_RDWR)
 

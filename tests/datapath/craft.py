@@ -144,7 +144,7 @@ class Stream:
         while True:
             if pick.random() < 0.1:
                 self.flows[pick.randrange(len(self.flows))] = self._new()
-            # a few flows have most of the packets
+            # A few flows carry most of the packets.
             flow = self.flows[int(len(self.flows) * pick.random() ** 2)] if pick.random() < 0.8 else self._new()
             if pick.random() < 0.05:  # one client, one port, another service
                 same_family = [one for one in self.destinations if len(one[0]) == len(flow.destination)]

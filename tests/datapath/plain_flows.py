@@ -52,7 +52,7 @@ class Idle:
         limit = {UNTRUSTED: self.untrusted, TRUSTED: self.trusted, CLOSING: self.closing}[flow.state]
         limit = limit if longest is None else longest
         since = (now - flow.seen) & WORD
-        since -= 1 << 32 if since >> 31 else 0  # another's clock may be ahead of ours
+        since -= 1 << 32 if since >> 31 else 0  # another worker's clock may be ahead of ours
         return since > limit
 
 

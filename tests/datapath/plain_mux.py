@@ -36,7 +36,7 @@ class Service:
     prices: tuple[int, int, int] = (0, 0, 0)
     """Prices of a packet, a new flow, and a packet that is punted to be rejected, as in RATE rows."""
     rejects: bool = False
-    quic: tuple[int, int, dict[bytes, int]] | None = None  # rotation, bytes, backend by server id
+    quic: tuple[int, int, dict[bytes, int]] | None = None  # rotation, length in bytes, backend by server id
     tracking: str = "all"
     bases: tuple[int, ...] = ()
     """Each slot's base; empty where all are steady."""

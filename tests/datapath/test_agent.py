@@ -122,7 +122,7 @@ def test_agrees_with_the_plain_agent(buckets: int, checks_sockets: bool) -> None
         delivered = pair.inbound(arriving, now)
         now = (now + pick.choice([0, 1, 3, 25])) & 0xFFFFFFFF
         came = [frame for verdict, _, frame in delivered if verdict == Verdict.DELIVERED and frame[14] == 0x45]
-        leaving = [reply_to(frame, b"") for frame in came[-1:]]  # before others push its entry out
+        leaving = [reply_to(frame, b"") for frame in came[-1:]]  # before other flows evict its entry
         leaving += [reply_to(frame, pick.randbytes(pick.randrange(20))) for frame in came]
         leaving += islice(inner.frames(), 5)
         pair.outbound(leaving, now)

@@ -53,7 +53,7 @@ def swapped(value: int) -> int:
 @given(st.binary(max_size=3000) | st.integers(0, 9000).map(lambda length: b"\xff" * length))
 @settings(deadline=None)
 def test_sum_of(data: bytes) -> None:
-    memory = np.frombuffer(data + b"\xa5", np.uint8)  # a byte behind the end that must not count
+    memory = np.frombuffer(data + b"\xa5", np.uint8)  # a byte after the end, which must not count
     assert swapped(int(compiled_sum_of(np.uint64(memory.ctypes.data), len(data)))) == sum16(data)
 
 
@@ -69,7 +69,7 @@ def test_fold_wide(total: int) -> None:
 def test_replace_equals_a_sum_from_scratch(data: bytes, word: int, new: bytes) -> None:
     """RFC 1624's point: the result is that of a new sum, even where the sum passes zero."""
     after = data[: 4 * word] + new + data[4 * word + 4 :]
-    assume(any(after) and any(data))  # all zero: the one case where one's complement has two answers
+    assume(any(after) and any(data))  # all zero: the only case where one's complement has two representations
     old = int.from_bytes(data[4 * word : 4 * word + 4], "little")
     replaced = compiled_replace(
         np.uint16(swapped(checksum(data))), np.uint32(old), np.uint32(int.from_bytes(new, "little"))

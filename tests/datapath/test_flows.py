@@ -61,7 +61,7 @@ def test_a_syn_flood_does_not_push_out_a_trusted_flow(load: float, share: float)
     """Ananta, section 3.3.3: a hundred times the table in new flows, and every established one is still known."""
     machine = mux(buckets=256)
     flows = clients(int(load * 256 * WAYS))
-    for _ in range(8):  # in the first rounds the untrusted push out each other
+    for _ in range(8):  # in the first rounds untrusted flows evict each other
         send(machine, flows)
     assert machine.flows(TRUSTED) >= share * len(flows)
     kept = trusted_keys(machine)
@@ -250,7 +250,7 @@ def test_a_syn_after_a_fin_begins_afresh() -> None:
         assert send(machine, [Craft(flags=flags).frame()]) == [0]
     assert machine.flows(CLOSING) == 1
     re_slot(machine, 5)
-    assert send(machine, [Craft(flags=ACK).frame()]) == [0]  # the last of the old one
+    assert send(machine, [Craft(flags=ACK).frame()]) == [0]  # the last tick of the old flow
     assert send(machine, [Craft(flags=SYN).frame()]) == [5]
     assert machine.lookups()["expired"] == 1
     assert machine.flows(UNTRUSTED) == 1

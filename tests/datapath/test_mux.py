@@ -168,7 +168,7 @@ def test_agrees_with_the_plain_mux(buckets: int, trusted_ways: int, untrusted_wa
     pair = Pair(buckets, trusted_ways, untrusted_ways)
     seed = 1000 * buckets + 10 * trusted_ways + untrusted_ways
     stream, pick = Stream(seed, destinations()), random.Random(seed)
-    frames, now = stream.frames(), 0xFFFFFF00  # the clock turns over on the way
+    frames, now = stream.frames(), 0xFFFFFF00  # the clock wraps during the run
     for _ in range(60):
         some = list(islice(frames, pick.randint(1, 60)))
         flags = pick.choices([0, UNFINISHED_CHECKSUM], [9, 1], k=len(some))

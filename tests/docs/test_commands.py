@@ -111,7 +111,7 @@ def test_it_parses(command: str) -> None:
     words = words_of(command)
     if words[0] == "lbmux":
         found, name, arguments = resolved(words)
-        found.make_context(name, arguments)  # UsageError where click refuses them
+        found.make_context(name, arguments)  # click raises UsageError if it refuses them
     elif words[0] == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True, timeout=TIMEOUT_S)
     elif words[1:3] == ["-m", "bench"]:
@@ -192,7 +192,7 @@ def test_commands_run(lab: tuple[str, Path]) -> None:
     wanted = [text for text in texts if not any(begins(text, start) for start in PARSED_ONLY)]
     for text in sorted(dict.fromkeys(wanted), key=lateness):
         ran = shell(in_lab(text, name), directory)
-        fine = (0, 1) if begins(text, "lbmux doctor") else (0,)  # 1: it found a fault
+        fine = (0, 1) if begins(text, "lbmux doctor") else (0,)  # 1: it reports a fault
         assert ran.returncode in fine, f"{text}: exit code {ran.returncode}\n{ran.stdout}"
 
 

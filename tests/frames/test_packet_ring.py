@@ -139,7 +139,7 @@ def test_each_frame_of_a_batch_has_its_own_time(wire: socket.socket, ring: Packe
         if ours(whole(batch, index)) and length == 60
     ]
     assert len(times) == 6 and times == sorted(times)
-    # A frame is in the ring before send() returns; of two that are 5 ms apart none has the other's time.
+    # A frame is in the ring before send() returns; two frames 5 ms apart must differ in time.
     assert all(0 <= sent - came < 4_000_000 for sent, came in zip(sent_ns, times, strict=True))
     ring.release(batch)
 

@@ -187,7 +187,7 @@ class TestDamage:
         assert found == [Read(FRAME, 1000)]
         offset, said = reason_of(error)
         assert said == reason
-        # some need two blocks to be wrong: then the second is the damaged one
+        # Some faults need two blocks; the second is the damaged one.
         assert offset in (len(good), len(good) + len(bad) - len(enhanced(FRAME)))
 
     @given(st.data())

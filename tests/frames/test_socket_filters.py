@@ -11,7 +11,7 @@ from scapy.packet import Packet, Raw
 from lbmux.frames.socket_filters import NOTHING, WITH_SOURCE, answers, attach, tunnels
 
 PORTS = (6080, 6081)
-LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the machine's own network for them
+LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # otherwise scapy resolves them on the machine's network
 IN = {
     "IP in IP": IP() / IP() / UDP(),
     "IPv6 in IP": IP() / IPv6() / UDP(),

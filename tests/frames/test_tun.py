@@ -105,7 +105,7 @@ def test_packets_with_a_lower_verdict_reach_the_stack_and_no_others(tun: Tun, ud
 
 
 def test_frames_that_the_stack_refuses_are_not_counted_as_taken(tun: Tun) -> None:
-    batch, junk = Batch(CAPACITY), np.full(64, 0xEE, np.uint8)  # its first half-byte is no IP version
+    batch, junk = Batch(CAPACITY), np.full(64, 0xEE, np.uint8)  # its first half-byte is not an IP version
     batch.address[0], batch.length[0], batch.count = junk.ctypes.data, 64, 1
     assert tun.send(batch, PASSES) == 0
 

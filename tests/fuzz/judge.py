@@ -126,7 +126,7 @@ class Judge:
     def _check_kernel(self, way: str, frame: bytes) -> None:
         runner, worker = self._kernel[way]
         verdict, _, after = self._native(worker, way, frame, 0)
-        with suppress(BpfError):  # frames that the kernel does not take for a test run
+        with suppress(BpfError):  # the kernel refuses these frames in a test run
             run = runner.run(frame)
             actions = {"send": XDP_TX if way == "mux" else XDP_PASS, "pass": XDP_PASS, "drop": XDP_DROP}
             if way == "outbound":

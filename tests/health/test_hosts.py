@@ -89,7 +89,7 @@ def test_a_host_that_may_only_be_starting_is_cut_off_but_not_reported() -> None:
     assert made.record(ONE, True, 7.0) and made.reported(later) == set()
     for _ in range(FALL):
         made.record(ONE, False, 8.0)
-    assert made.reported(8.0) == {ONE}  # it has answered before
+    assert made.reported(8.0) == {ONE}  # the host has answered before
 
 
 def test_what_the_probes_of_a_host_have_found() -> None:

@@ -37,7 +37,7 @@ def test_probes_again_and_again_until_the_backend_goes() -> None:
                 assert await asyncio.wait_for(results.get(), 5) == (("web", "b"), True, "connected")
             prober.configure(Config(services=()))
             await asyncio.sleep(0.2)
-            assert results.qsize() <= 1  # one may have been under way
+            assert results.qsize() <= 1  # one probe may have been in flight
 
     asyncio.run(run())
 

@@ -37,7 +37,7 @@ def test_tcp_connects() -> None:
 
 def test_tcp_refused() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
         healthy, why = asyncio.run(probe(taken.getsockname()[1], kind="tcp"))
     assert not healthy and "refused" in why.lower()
 

@@ -22,7 +22,7 @@ def flows(vip: str, port: int, count: int, packets: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
         for turn in range(packets):
             for flow in range(count):
-                # The hash looks at no flag and no sequence number, whatever a sender's retransmission has in them.
+                # The hash ignores flags and sequence numbers, so retransmissions match.
                 sock.sendto(struct.pack("!HHIIBBHHH", FIRST_PORT + flow, port, turn, 0, 0x50, 2, 1024, 0, 0), (vip, 0))
             time.sleep(0.01)
 

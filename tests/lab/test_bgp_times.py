@@ -56,7 +56,7 @@ def test_two_muxes_are_two_next_hops_until_one_stops_or_is_killed(lab: Lab, spea
         assert "BGP.med: 7" in received and "(64512,9)" in received
         took_s = []
         for _ in range(SEVERAL):
-            with announcing(lab, "mux2", speaker, *attributes) as two:  # alike, or the router takes the better alone
+            with announcing(lab, "mux2", speaker, *attributes) as two:  # equal, or the router uses only the better
                 until(lambda: ways(router) == {VIP: set(WAY.values())})
                 two.tell(signal.SIGKILL)
                 took_s.append(until(lambda: ways(router) == {VIP: {WAY["mux1"]}}, 2))
@@ -97,14 +97,14 @@ def test_without_bfd_a_silent_speaker_is_withdrawn_by_the_hold_time(lab: Lab, sp
         took_s = until(lambda: not ways(router), HOLD_S + 2)
         print(f"{speaker}: withdrawn {took_s:.2f} s after SIGSTOP of the speaker, hold time {HOLD_S} s")
         os.kill(stopped, signal.SIGCONT)
-        # From its last word on, which was up to a keepalive's time before. BIRD takes what waits in its buffer when it
-        # next wakes, which may be for its own keepalive: 2.3 to 3.5 s after that word were seen on the wire.
+        # Measure from the last message, up to a keepalive interval ago. BIRD processes the pending data at its next
+        # wake-up, possibly for its own keepalive: captures showed 2.3 to 3.5 s after that message.
         assert HOLD_S / 3 < took_s < HOLD_S + KEEPALIVE_S
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
 def test_a_thousand_vips_and_a_reload_that_takes_them_away(lab: Lab, speaker: str) -> None:
-    lab.write_config(services(MANY))  # tables are made for as many as there are at the start
+    lab.write_config(services(MANY))  # tables are sized for the services at the start
     with routing(lab) as router, announcing(lab, "mux1", speaker) as mux:
         until(lambda: len(ways(router)) == MANY, pause_s=0.05)
         lab.write_config(services(2))
@@ -124,11 +124,11 @@ def test_a_mux_that_is_drained_loses_no_connection() -> None:
             mux = lab.process("mux1", "mux")
             processes.kill(mux, signal.SIGTERM)
             until(lambda: ways(router) == {VIP: {WAY["mux2"]}}, 2)
-            assert mux.alive  # withdrawn before it leaves
+            assert mux.alive  # withdrawn before the mux stops
             until(lambda: not mux.alive, 5)
             time.sleep(0.5)
             said = client.report()["connections"]
             stall_ms = max(connection["longest_stall_ms"] for connection in said)
             print(f"drained: longest stall {stall_ms} ms")
             assert [connection for connection in said if connection["broken"]] == []
-            assert len(said) == 50 and stall_ms < 200  # a lost packet is sent again after 200 ms
+            assert len(said) == 50 and stall_ms < 200  # TCP retransmits a lost packet after 200 ms

@@ -98,7 +98,7 @@ async def silent(silence: Silence, until_lines: int) -> tuple[dict[str, Any], di
     traffic = Traffic("127.0.0.1", echo.sockets[0].getsockname()[1], 0.01)
     task = asyncio.create_task(traffic.hold(Connection(0)))
     async with asyncio.timeout(5):
-        await asyncio.sleep(0)  # it has begun
+        await asyncio.sleep(0)  # the transfer has begun
         await traffic.started()
         await traffic.fall_silent(silence)
         during = json.loads(traffic.report())["connections"][0]
@@ -167,7 +167,7 @@ async def report_of_stuck(answers_s: float, most_s: float) -> dict[str, Any]:
     traffic = Traffic("127.0.0.1", echo.sockets[0].getsockname()[1], 0.01)
     task = asyncio.create_task(traffic.hold(Connection(0)))
     async with asyncio.timeout(10):
-        await asyncio.sleep(0)  # it has begun
+        await asyncio.sleep(0)  # the transfer has begun
         await traffic.started()
         while not traffic.stuck():
             await asyncio.sleep(0.01)

@@ -29,4 +29,4 @@ def test_a_daemon_that_is_not_installed_is_named_with_its_package(
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "directory"), *arguments])
     with pytest.raises(SystemExit, match=f"not installed: install the package {package}$"):
         module.main()
-    assert not any(tmp_path.iterdir())  # nothing was made for it
+    assert not any(tmp_path.iterdir())  # nothing was created for it

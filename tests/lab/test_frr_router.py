@@ -124,7 +124,7 @@ def test_no_daemon_outlives_the_lab(lab: Lab) -> None:
 @pytest.mark.root
 @installed
 def test_a_thousand_vips_are_in_the_kernel_within_two_seconds_of_a_reload(lab: Lab) -> None:
-    lab.write_config(services(MANY))  # tables are made for as many as there are at the start
+    lab.write_config(services(MANY))  # tables are sized for the services at the start
     with announcing(lab, "mux1", "bird") as mux:
         until(lambda: len(ways(lab)) == MANY, pause_s=0.05)
         lab.write_config(services(2))

@@ -18,7 +18,7 @@ from tests.manager.test_pool import file
 def test_the_pool_has_certificates_and_a_revision(tmp_path: Path) -> None:
     config, pool, store = tmp_path / "services.yaml", tmp_path / "pool", str(tmp_path / "pool" / "store")
     config.write_bytes(file(1, 2))
-    for _ in range(2):  # a manager that starts again
+    for _ in range(2):  # as after a manager's restart
         first(pool, config, store, ["10.2.1.2", "10.2.2.2"], ["mux1", "host1"])
     own = Identity(pool / "manager1").subject
     for name, role in (("manager2", "manager"), ("mux1", "node"), ("host1", "node")):

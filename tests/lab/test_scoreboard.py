@@ -97,7 +97,7 @@ def test_an_endless_experiment_ends_at_the_deadline() -> None:
     assert time.monotonic() - begun < 1
     with deadline(0.05):
         pass
-    time.sleep(0.1)  # nothing comes after it
+    time.sleep(0.1)  # no event follows
 
 
 class Idle:

@@ -96,7 +96,7 @@ def proxies(lab: Lab) -> set[str]:
             return set()
         said = [lab.run(node, command, capture_output=True, text=True).stdout for node in ("app1", "app2")]
     peers = Counter(line.split()[-1].rpartition(":")[0] for text in said for line in text.splitlines())
-    return {address for address, connections in peers.items() if connections > 1}  # one may be a check of the server
+    return {address for address, connections in peers.items() if connections > 1}  # one may be a health check
 
 
 @needs("haproxy")

@@ -93,7 +93,7 @@ def test_tcp_connects_after_one_round_trip(lab: Lab, address: str) -> None:
             return 1000 * (time.monotonic() - start)
 
     with lab.inside("b", listening):
-        lab.inside("a", connecting)  # finds the neighbour
+        lab.inside("a", connecting)  # resolves the neighbour
         assert lab.inside("a", connecting) >= THERE_MS + BACK_MS
 
 

@@ -285,7 +285,7 @@ def test_after_lost_events_everything_is_read_again(run: Run, caplog: pytest.Log
         for host in (PEER, BEHIND):
             await watch.until(host, lambda hop: hop is not None and hop.destination_mac == mac_to_int(SECOND_MAC))
         assert any("events lost" in message for message in caplog.messages)
-        watch.neighbour(str(PEER), "02:00:00:00:00:67")  # and it goes on hearing
+        watch.neighbour(str(PEER), "02:00:00:00:00:67")  # and events still arrive
         await watch.until(PEER, lambda hop: hop is not None and hop.destination_mac == mac_to_int("02:00:00:00:00:67"))
 
     with caplog.at_level(logging.WARNING, "lbmux.linux.next_hops"):
@@ -297,7 +297,7 @@ def test_a_host_dropped_during_its_lookup_is_not_taken_up_again() -> None:
 
     class Slow:
         async def route(self, command: str, dst: str) -> list[Any]:
-            watcher.routes.clear()  # watch() of others came in between
+            watcher.routes.clear()  # others called watch() in between
             return [Message("RTM_NEWROUTE", RTA_OIF=2)]
 
     watcher.routes[PEER] = None

@@ -31,7 +31,7 @@ def test_a_connection_is_there_from_its_opening_to_its_end(
         assert connections.has(local, client_port, local, port)
         assert not connections.has(local, port, local, client_port ^ 1)
         assert not connections.has(local, port ^ 1, local, client_port)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, so that nothing stays
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
         server, _ = listener.accept()
         client.close()
         with server:
@@ -50,7 +50,7 @@ def test_a_connection_that_only_waits_for_its_time_to_pass_is_over(connections: 
             assert client.recv(1) == b""
             assert connections.has(local, port, local, client_port)
         assert not connections.has(local, port, local, client_port)
-    with socket.socket() as again, pytest.raises(OSError, match="in use"):  # it does wait
+    with socket.socket() as again, pytest.raises(OSError, match="in use"):  # in TIME-WAIT
         again.bind(("127.0.0.1", port))
 
 
@@ -75,7 +75,7 @@ def test_a_service_has_some_from_the_opening_of_one_to_its_end(connections: Conn
     family = socket.AF_INET6 if both else socket.AF_INET
     with socket.create_server(("" if both else str(local), 0), family=family, dualstack_ipv6=both) as listener:
         port = listener.getsockname()[1]
-        assert not connections.any(local, range(port, port + 1))  # who listens has none yet
+        assert not connections.any(local, range(port, port + 1))  # a listener has none yet
         with socket.create_connection((str(local), port), source_address=(str(other), 0)) as client:
             server, _ = listener.accept()
             for ports in (range(port, port + 1), range(port - 1, port + 2), range(1)):
@@ -94,7 +94,7 @@ def test_a_socket_in_time_wait_is_not_a_connection(connections: Connections) -> 
     with socket.create_server((str(local), 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection((str(local), port)) as client, listener.accept()[0] as server:
-            server.close()  # and so waits, at the end, in case a packet is late
+            server.close()  # the side that closes first ends in TIME-WAIT
             assert client.recv(1) == b""
             assert connections.any(local, range(port, port + 1))
         assert not connections.any(local, range(port, port + 1))

@@ -79,7 +79,7 @@ def test_a_node_of_another_pool_or_with_an_old_certificate_is_refused(manager: R
     with pytest.raises(SetupError, match="has expired"):
         old.client_context()
     client.__dict__["_context"].load_cert_chain(old.directory / "node.pem")
-    with pytest.raises(ApiError, match="no answer"):  # where a client does not check its own
+    with pytest.raises(ApiError, match="no answer"):  # if a client does not check the name itself
         client.post("/v1/renew", api.RenewRequest(request=""), api.CertificateAnswer)
 
 

@@ -14,9 +14,9 @@ SOME = LEAST_PACKETS
     ("canary", "others"),
     [
         (GOOD, [GOOD]),
-        (Sample(), [GOOD]),  # without traffic nothing can be said
-        (Sample(10_000, drops=SOME - 1, resets=SOME - 1), [Sample(10_000)]),  # too few to say anything
-        (Sample(10_000, drops=SOME), [Sample(10_000, drops=SOME // 2)]),  # twice as many, and not more
+        (Sample(), [GOOD]),  # without traffic there is no verdict
+        (Sample(10_000, drops=SOME - 1, resets=SOME - 1), [Sample(10_000)]),  # too few for a verdict
+        (Sample(10_000, drops=SOME), [Sample(10_000, drops=SOME // 2)]),  # exactly twice as many
         (Sample(1_000, drops=SOME), [Sample(100_000, drops=1000)]),
         (Sample(10_000, drops=500), [Sample(10_000, drops=900), Sample(10_000)]),  # the others together
         (Sample(unhealthy=2), [Sample(unhealthy=1)]),

@@ -36,7 +36,7 @@ LEFT = "service web: no usable backend would be left"
         (Wanted(None, Overrides()), pool(web=FOUR), []),
         (Wanted(None, Overrides()), pool(web={}), [LEFT]),
         (pool(web=FOUR), pool(web={}), [LEFT]),
-        (pool(web={}), pool(web={}, mail=FOUR), []),  # it was like that before
+        (pool(web={}), pool(web={}, mail=FOUR), []),  # it was so before the change
         (pool(web=FOUR), pool(web={1: 1, 2: 1}), []),
         (pool(web=FOUR), pool(web={1: 1}), ["service web: 3 of 4 backends would be removed"]),
         (pool(web=FOUR), pool(web={5: 1, 6: 1, 7: 1}), ["service web: 4 of 4 backends would be removed"]),

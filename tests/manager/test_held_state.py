@@ -60,5 +60,5 @@ def test_the_state_is_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert read_state(path) == HELD and path.stat().st_mode & 0o777 == 0o600
     path.write_text("{")
     assert read_state(path) is None and "without the last state" in caplog.text
-    write_state(tmp_path / "new" / "mux.pool" / "x", HELD)  # not a directory: logged, and nothing else
+    write_state(tmp_path / "new" / "mux.pool" / "x", HELD)  # not a directory: only logged
     assert "would use an older state" in caplog.text

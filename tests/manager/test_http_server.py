@@ -143,7 +143,7 @@ def test_bad_requests_change_nothing(manager: Running, monkeypatch: pytest.Monke
     assert raw(manager, "GET", "/v1/events?limit=x") == (400, {"error": "limit should be a number", "problems": []})
     status, answer = raw(manager, "POST", "/v1/rollback", b"x" * 70_000)
     assert status == 413 and "over 65536 bytes" in answer["error"]
-    status, answer = raw(manager, "POST", "/v1/config", **{"Content-Length": str(100 << 20)})  # refused unread
+    status, answer = raw(manager, "POST", "/v1/config", **{"Content-Length": str(100 << 20)})  # body not read
     assert status == 413
     monkeypatch.setattr(http_server, "BODY_S", 0.05)
     status, answer = raw(manager, "POST", "/v1/rollback", **{"Content-Length": "10"})
@@ -179,7 +179,7 @@ def test_a_connection_without_a_request_is_closed(manager: Running, monkeypatch:
     tls = trusting(manager.ca.read_text())
     with tls.wrap_socket(socket.create_connection((host, int(port)), 10), server_hostname=host) as started:
         started.sendall(b"GET /v1/status HTTP/1.1\r\nX-Slow: ")
-        with contextlib.suppress(ConnectionError, ssl.SSLError):  # or else it just ends
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # or the connection just closes
             assert started.recv(1) == b""
     assert manager.client().get("/v1/status", api.StatusAnswer)
 

@@ -55,8 +55,8 @@ def test_a_frozen_primary_is_replaced_and_refused(
             async with node.client.following(node.accept):
                 await until(lambda: node.seen == [(1, 0)])
                 old = m1.pool
-                monkeypatch.setattr(m1.store, "keep", forever)  # nothing keeps its lease
-                monkeypatch.setattr(m1, "_lead", forever)  # and it does not stand again
+                monkeypatch.setattr(m1.store, "keep", forever)  # nothing renews its lease
+                monkeypatch.setattr(m1, "_lead", forever)  # and it is not a candidate again
                 await until(lambda: m2.is_primary)
                 assert m2.state.epoch > old.state.epoch
                 with pytest.raises(NotPrimaryError):
@@ -82,7 +82,7 @@ def test_a_primary_that_stops_hands_over_at_once(etcd: Etcd, tmp_path: Path) -> 
                     await until(lambda: m1.primary.url == "https://m2")
                     with pytest.raises(NotPrimaryError, match="the primary is https://m2"):
                         assert m1.pool
-                assert m2.is_primary  # the other one's end changes nothing
+                assert m2.is_primary  # the other manager's end changes nothing
             started = time.monotonic()
             async with m1.running():
                 await until(lambda: m1.is_primary)

@@ -131,7 +131,7 @@ def test_a_node_gets_a_snapshot_and_then_changes(tmp_path: Path) -> None:
         again = lab.node("mux1")
         async with again.client.following(again.accept):
             await until(lambda: "mux1" in reports and reports["mux1"].revision == 2)
-        assert again.states == []  # it had all of it
+        assert again.states == []  # the node already had it
 
     run(tmp_path, scenario)
 
@@ -147,7 +147,7 @@ def test_a_node_refuses_with_a_reason(tmp_path: Path) -> None:
             await until(lambda: reports["mux1"].refused == "table full")
             assert reports["mux1"].revision == 2
             held = read_state(lab.path / "mux1" / "pool")
-            assert held is not None and held.revision == 1  # what is in force
+            assert held is not None and held.revision == 1  # the state in force
             await lab.pool.apply(Proposal(file(1, 2, 3)), ALICE)
             await until(lambda: node.seen == [(1, 0), (3, 0)])
             await until(lambda: not reports["mux1"].refused)
@@ -299,11 +299,11 @@ def test_a_node_refuses_a_primary_that_was_replaced(tmp_path: Path) -> None:
             await until(lambda: node.seen == [(1, 0)])
             held = node.client.held
             assert held is not None and held.epoch == manager.state.epoch == 1
-            node.client.held = held.model_copy(update={"epoch": 8})  # it has seen another primary
+            node.client.held = held.model_copy(update={"epoch": 8})  # the node has seen another primary
             first = manager.pool
             await first.override(set_weight(5, "b1", None, 1.0), ALICE)
             await until(lambda: manager.stale_refusals)
-            await until(lambda: not manager.is_primary or manager.pool is not first)  # it has stepped down
+            await until(lambda: not manager.is_primary or manager.pool is not first)  # the manager has stepped down
         assert node.seen == [(1, 0)]
 
     run(tmp_path, scenario)

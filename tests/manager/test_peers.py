@@ -152,7 +152,7 @@ def test_a_view_of_a_primary_that_was_replaced_is_refused(tmp_path: Path) -> Non
     async def scenario(two: Two) -> None:
         async with two.mux("mux1", two.m1) as mux, two.agent(two.m1) as agent:
             await two.seen(UP, "mux1")
-            await until(lambda: two.m1.reports["mux1"].in_force)  # or a state that is under way sets the epoch
+            await until(lambda: two.m1.reports["mux1"].in_force)  # or a state in flight sets the epoch
             assert mux.client.held is not None
             mux.client.held = mux.client.held.model_copy(update={"epoch": 99})
             two.states = [DOWN]

@@ -187,7 +187,7 @@ def test_events_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ]
         assert events[1].origin == "192.0.2.9" and events[1].revision == 2
         assert [one.number for one in await list_events(store, 1)] == [4]
-        assert [one.number for one in await list_revisions(store)] == [2]  # no more are kept here
+        assert [one.number for one in await list_revisions(store)] == [2]  # the limit keeps only this one
 
     run(tmp_path, scenario)
 

@@ -52,7 +52,7 @@ def test_the_host_of_an_agent_that_restarts_is_not_down() -> None:
     assert collector.changes(1.0 + RESTART_S) == (down("b1", SILENT),)
     collector.report("h1", [up("b1")], True)
     assert collector.changes(200.0) == (up("b1"),)
-    collector.ended("h1", 201.0)  # it did not say that it stops
+    collector.ended("h1", 201.0)  # it did not announce its stop
     assert collector.changes(201.0 + AGENT_SILENCE_S) == (down("b1", SILENT),)
 
 
@@ -103,7 +103,7 @@ def test_a_view_gives_what_came_after_a_number() -> None:
     view.take(3, 3, (down("b1"),))
     assert view.since(3, 3) == view.since(3, 7) == ()
     assert view.since(3, 1) == view.since(3, 2) == (down("b1"),)
-    assert set(view.since(2, 9)) == {down("b1"), up("b2")}  # of another primary: all
+    assert set(view.since(2, 9)) == {down("b1"), up("b2")}  # from another primary: all of them
     for number in range(4, 4 + LOGGED):
         view.take(3, number, (up("b3", str(number)),))
     assert set(view.since(3, 2)) == {down("b1"), up("b2"), up("b3", str(3 + LOGGED))}

@@ -28,8 +28,8 @@ def test_what_hosts_have_to_keep_for_muxes() -> None:
         removed(pool([1, 2]), pool([1])) == removed(pool([1, 2]), pool([1, 2], put("remove", "b2"))) == [("web", "b2")]
     )
     assert removed(pool([1, 2]), pool([1, 2], put("drain"))) == removed(NONE, pool([1])) == []
-    assert removed(pool([1, 2]), pool([1], vip="192.0.2.9")) == []  # the muxes' entries for it have gone
-    assert removed(pool([1]), pool([], backends=[backend(1, port=8080)])) == []  # its host has another one
+    assert removed(pool([1, 2]), pool([1], vip="192.0.2.9")) == []  # the muxes have no entries for it left
+    assert removed(pool([1]), pool([], backends=[backend(1, port=8080)])) == []  # its host has another backend
 
 
 def test_muxes_wait_for_agents() -> None:

@@ -50,7 +50,7 @@ class Mux(Follower):
         return Counters(1, "mux", lines, {}, None, None, {})
 
     async def health(self, request: GetHealth) -> AsyncIterator[Health]:
-        for state in self.states_of_backends:  # in parts
+        for state in self.states_of_backends:  # one answer for each state
             yield Health(1, "mux", [health_line(state=state)])
 
 

@@ -96,7 +96,7 @@ def test_what_moves_many_connections_needs_force(tmp_path: Path) -> None:
         asked.clear()
         await lab.pool.override(set_admin_state(None, "b1", None, 1.0), ALICE)
         await lab.pool.apply(Proposal(file(1, 2, 3)), ALICE)
-        assert asked == []  # these move nothing, whatever is there
+        assert asked == []  # these changes move nothing
 
     surveying(tmp_path, scenario)
 

@@ -39,7 +39,7 @@ class Case:
         ((self.verdict, target, after),) = self.mux.forward(frame)
         if self.verdict not in PUNTED:
             return []
-        assert after == frame  # nothing has touched it on its way up
+        assert after == frame  # nothing has changed it on the way
         return self.slow.handle(self.verdict, frame, target, self.now)
 
     def answer(self, packet: Any) -> Any:

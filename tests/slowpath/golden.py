@@ -48,7 +48,7 @@ def dissect(data: bytes) -> Any:
     rebuilt = kind(data)
     for layer in (rebuilt, *rebuilt.iterpayloads()):
         if layer.name.endswith("in ICMP") or layer.name.startswith("ICMPv6 Extension"):
-            break  # what is quoted has the checksums that it had
+            break  # the quoted packet keeps its checksums
         for name in ("chksum", "cksum"):
             if name in layer.fields:
                 del layer.fields[name]

@@ -216,7 +216,7 @@ def test_a_fragment_from_another_mux_never_goes_to_a_third() -> None:
     passed = [one for one in sent if one.interface == BY_ROUTE]
     assert passed
     theirs.slow.own = frozenset({ip_address(OTHER_MUX)})
-    theirs.slow.sharing_muxes = [ip_address(MUX)]  # a mux that believes all is ours
+    theirs.slow.sharing_muxes = [ip_address(MUX)]  # a mux that takes every address for its own
     for one in passed:
         assert [onward.interface for onward in theirs.arrive(IP(one.data))] == [INTERFACE]
 

@@ -145,7 +145,7 @@ def test_packets_of_one_connection_do_not_set_its_search_back() -> None:
     first = case.host_of(packet)
     ((second, outer),) = case.tunnelled(returned(4, first))
     ((third, outer),) = case.tunnelled(returned(4, second, outer=outer))
-    assert case.tunnelled(returned(4, first))[0][0] == second  # a copy that was on its way makes its own search
+    assert case.tunnelled(returned(4, first))[0][0] == second  # a copy in flight starts its own search
     assert case.host_of(packet) == third
 
 

@@ -27,7 +27,7 @@ def test_an_earlier_time_gives_nothing() -> None:
 def test_a_budget_of_cpu_time_has_a_share_of_a_core_and_something_at_once() -> None:
     budget = CpuBudget(0.5, burst_s=0.1)
     assert budget.is_left(0.0)
-    budget.spend(0.15)  # what begins while some is left may take more
+    budget.spend(0.15)  # work that starts with tokens left may use more
     assert not budget.is_left(0.05)
     assert budget.is_left(0.2)
     budget.spend(1.0)

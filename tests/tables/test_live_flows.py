@@ -18,7 +18,7 @@ def sources(inside: Inside, sort: str, limit: int | None = None) -> list[int]:
 
 def test_an_idle_flow_does_not_count() -> None:
     inside = Inside()
-    inside.send(client(1), before_ticks=4_000_000)  # over an hour, and an hour is the limit
+    inside.send(client(1), before_ticks=4_000_000)  # idle for over an hour, the limit
     inside.send(client(2))
     assert sources(inside, "") == [2]
 
@@ -116,7 +116,7 @@ def test_a_short_list_of_many_is_that_of_all_sorted() -> None:
     found = live_flows.select(inside.snapshot, parse("idle > 0.5", inside.snapshot), "-idle", 100)
     expected = np.sort(idle)[::-1][:100]
     assert live_flows.count(inside.snapshot) == len(places) > 4 * live_flows.CHUNK_PLACES
-    assert np.all(np.abs(found.idle_ticks() - expected) < 1000)  # the clock has gone on a little
+    assert np.all(np.abs(found.idle_ticks() - expected) < 1000)  # the clock has advanced a little
     assert np.all(np.diff(found.idle_ticks()) <= 0)
 
 

@@ -55,7 +55,7 @@ class Mux:
         self.tables = Tables.allocate(sizes_for(config, workers))
         if after is not None:
             copy_keys(after, self.tables)
-        else:  # the same keys in every run, so that no flow is evicted in some
+        else:  # the same keys in every run: with others a flow may be evicted
             for number, key in enumerate(KEYS):
                 self.tables.settings[0][key] = 2 * number + 0x9E3779B97F4A7C15
         self.control = control = MuxTables(self.tables, LOCAL)

@@ -55,7 +55,7 @@ class Mux:
 
     def __init__(self, first: Config, sizes: Sizes | None = None) -> None:
         self.tables = Tables.allocate(sizes or sizes_for(first))
-        for number in range(7):  # the same secret keys in every run, so that no flow is evicted in some
+        for number in range(7):  # the same secret keys in every run: with others a flow may be evicted
             self.tables.settings[0][f"key{number}"] = identity("key", number)
         self.worker = Worker(self.tables)
         self.restart()
@@ -250,7 +250,7 @@ def test_a_row_that_gets_a_new_owner_gets_a_new_generation() -> None:
     before = mux.send()
     rows = {mux.row(2), mux.row(3)}
     mux.load(config(web(1, 4)))  # takes the row never used
-    mux.load(config(web(1, 4, 5)))  # takes one of those that are gone
+    mux.load(config(web(1, 4, 5)))  # reuses a row of a removed backend
     assert mux.row(5) in rows
     assert mux.tables.backends[mux.row(5)]["generation"] == 1
     after = mux.send(flags=SYN)

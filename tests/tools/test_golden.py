@@ -32,9 +32,9 @@ VERDICTS = {
     "vlan.pcap": {"forwarded": 2},
     "ipv6.pcap": {"forwarded": 5},
     "other.pcap": {"not_ip": 2, "protocol": 1, "not_vip": 3},
-    # no whole Ethernet or IP header: truncated; a whole one that claims more than there is: malformed
+    # An incomplete Ethernet or IP header is truncated; a complete one that claims more bytes is malformed.
     "truncated.pcap": {"truncated": 6, "malformed": 6},
-    # 49 bytes of 50, and UDP lengths, which are the host's to judge, go through
+    # 49 of 50 bytes pass, and so do UDP lengths: the host checks those.
     "lengths.pcap": {"forwarded": 4, "malformed": 9, "truncated": 1},
     "checksums.pcap": {"forwarded": 4},
     "large.pcap": {"forwarded": 1, "too_big": 2},
@@ -100,12 +100,12 @@ def network_layer(packet: Packet) -> bytes:
     """What came, with one hop less."""
     data = packet.original
     if not isinstance(packet, Ether):
-        if isinstance(packet, Loopback):  # scapy knows no family of IPv6 but Linux's
+        if isinstance(packet, Loopback):  # scapy knows only Linux's number for IPv6
             data = data[4:]
         elif layers(packet):
             data = layers(packet)[0].original
         data = bytes(12) + (b"\x86\xdd" if data[:1].hex().startswith("6") else b"\x08\0") + data
-    whole = data + bytes(2000)  # where it was cut
+    whole = data + bytes(2000)  # zeros in place of the bytes that were cut
     parsed = plain_packet.parse(whole)
     return plain_packet.a_hop_on(whole)[: len(data) - parsed.network] if isinstance(parsed, Parsed) else data[14:]
 
@@ -174,7 +174,7 @@ class TestGolden:
             outer, _ = layers(packet)
             head = 40 if isinstance(outer, IPv6) else 20
             start = packet.original.index(bytes(outer)[:head]) + head
-            assert (packet.original[start:], packet.time) in left  # behind the one before
+            assert (packet.original[start:], packet.time) in left  # in order: the iterator skips what came before
 
     def test_vlan_tags_are_those_of_arrival(self, name: str) -> None:
         came, sent = packets(PCAPS / name), packets(PCAPS / make.golden(name))

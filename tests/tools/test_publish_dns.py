@@ -168,7 +168,7 @@ def test_a_swap_loses_no_query_and_a_bad_map_changes_nothing(namespace: str, tmp
             put(namespace, bad, tmp_path)
         assert look_up(namespace, subnet="198.51.100.0/24") == ADDRESS["ams"]
         assert (tmp_path / "current").resolve().name == "map-4"
-    with gdnsd(namespace, tmp_path):  # started again, without lbmux
+    with gdnsd(namespace, tmp_path):  # restarted without lbmux
         assert look_up(namespace, subnet="198.51.100.0/24") == ADDRESS["ams"]
 
 

@@ -141,7 +141,7 @@ def test_a_twin_leaves_nothing_behind() -> None:
 
 
 def test_a_router_that_has_no_route_says_so(lab: Lab) -> None:
-    client = lab.namespace("client")  # which does not forward
+    client = lab.namespace("client")  # a host that does not forward
     assert asked(client, f"{CLIENT}:40000 > {VIP}:80/tcp").found.startswith(f"{client} has no route")
 
 

@@ -45,17 +45,17 @@ def test_finds(inside: Inside, text: str, found: set[str]) -> None:
 @pytest.mark.parametrize(
     ("did", "sent", "dropped"),
     [
-        ([], False, False),  # a fragment that waits, or one for the kernel's stack
+        ([], False, False),  # a queued fragment, or one for the kernel's stack
         (["from_mux"], False, False),
-        (["fragment_timeout"], False, False),  # another's
+        (["fragment_timeout"], False, False),  # of another frame
         (["fragment_timeout", "fragment_overlap"], False, True),
         (["path_mtu_learned"], False, False),
         (["path_mtu_learned", "over_icmp_per_s"], False, True),
         (["icmp_no_flow"], False, True),
         (["over_packets_per_s"], False, True),
         (["echo_answered"], True, False),
-        (["echo_answered"], False, True),  # which the kernel did not take
-        (["fragment_forwarded", "not_tunnelled"], True, False),  # in part
+        (["echo_answered"], False, True),  # refused by the kernel
+        (["fragment_forwarded", "not_tunnelled"], True, False),  # partly
     ],
 )
 def test_finds_what_the_slow_path_dropped(inside: Inside, did: list[str], sent: bool, dropped: bool) -> None:

@@ -11,5 +11,5 @@ def test_notes_what_the_slow_path_counted_for_one_frame() -> None:
     with note_slow_path(ping, counts) as note:
         counts["echo_answered"] += 1
         note.sent.append(pictured(PING))
-    counts["time_exceeded"] += 1  # for another frame
+    counts["time_exceeded"] += 1  # of another frame
     assert ping.slow is note and (note.did, note.sent) == (["echo_answered"], [pictured(PING)])

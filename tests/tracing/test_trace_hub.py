@@ -68,9 +68,9 @@ def test_a_loop_is_not_traced_after_the_budget_until_a_pause(loop: Loop) -> None
 
         async def busy() -> None:
             assert [loop.batch(FRAMES_A_SECOND - 100), loop.switched] == [FRAMES_A_SECOND - 100, [loop.trace_hub]]
-            looked_at.append(loop.batch(256))  # 100, and what the time since has brought
+            looked_at.append(loop.batch(256))  # 100, plus what has accrued since
             assert 100 <= looked_at[0] < 256 and loop.switched == [loop.trace_hub, None]
-            loop.counted[Verdict.FORWARDED] += 3000  # meanwhile, unasked
+            loop.counted[Verdict.FORWARDED] += 3000  # meanwhile, while not traced
             await asyncio.sleep(1.5 * PAUSE_S)
             assert loop.switched == [loop.trace_hub, None, loop.trace_hub]
 

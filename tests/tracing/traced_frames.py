@@ -12,7 +12,7 @@ from lbmux.frames.frame_copy import FrameCopy
 from lbmux.tracing.trace_event import TraceEvent
 
 CLIENT, VIP = "198.51.100.7", "192.0.2.1"
-LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the machine's own network for them
+LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # otherwise scapy resolves them on the machine's network
 ENDS: dict[str, Any] = {"src": CLIENT, "dst": VIP}
 SYN = LINK / IP(**ENDS) / TCP(sport=4000, dport=80, flags="S")
 TAGGED = LINK / Dot1Q(vlan=5) / IP(**ENDS) / TCP(sport=4001, dport=80, flags="PA")

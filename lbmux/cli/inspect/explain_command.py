@@ -113,7 +113,7 @@ def _explain(
 
     if number is not None:
         frame = frame_of(Path(words[0]), number)
-        assert not isinstance(source, Where)  # one mux is meant
+        assert not isinstance(source, Where)  # the user named one mux
         return explain_frame(frame, source), dissect(frame)
     packet = ClientPacket.parse(" ".join(words), syn, length)
     if isinstance(source, Where):

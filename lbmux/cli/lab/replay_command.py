@@ -220,7 +220,7 @@ def command(**given: Any) -> None:
             result, error = _through_pool(looped, wanted)
         else:
             result = _through_mux(looped, wanted)
-    with_json[options.JSON] = False  # the result has the damage
+    with_json[options.JSON] = False  # the result describes the damage
     if wanted.as_json:
         click.echo(json.dumps(as_json(wanted.capture, result), indent=1), err=to_stderr)
     else:

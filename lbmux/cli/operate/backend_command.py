@@ -59,7 +59,7 @@ DEADLINE = click.option(
 
 
 def _override(name: Action, override: "OverriddenState | None", text: str) -> click.Command:
-    one_only = name == "remove"  # a forgotten name must not take a whole service out
+    one_only = name == "remove"  # a forgotten name must not disable a whole service
 
     @click.command(name=name, help=text if one_only else f"{text}\n\n{WHOLE}")
     @BACKEND_OR_ALL

@@ -37,7 +37,7 @@ def _lines(ctx: click.Context) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     with contextlib.suppress(ControlError):
         found += [line.key for line in client.whole(GetBackends()).backends]
-    with contextlib.suppress(ControlError):  # only health has backends that are out
+    with contextlib.suppress(ControlError):  # only the health list has backends that are out of the tables
         found += [line.key for line in client.whole(GetHealth()).health]
     return found or _configured()
 

@@ -36,7 +36,7 @@ def check(file: Path) -> int:
     try:
         config = _load(file)
     except ConfigError as error:
-        # On standard output: the problems are the result, and may go through a pipe.
+        # Write to standard output: the problems are the result, and users may pipe it.
         for line in error.lines():
             click.echo(line)
         return NOT_USABLE

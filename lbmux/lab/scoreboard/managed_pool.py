@@ -92,7 +92,7 @@ class ManagedPool:
         """Start what does not run, wait until all nodes follow, and drop the overrides of events."""
         for name in self.managers:
             node = self._lab.topology.node(name)
-            for program in reversed(node.programs):  # the member before its manager
+            for program in reversed(node.programs):  # stop the member before its manager
                 if program.name not in self._programs(name):
                     self._lab.start(node, program)
         self.primary()

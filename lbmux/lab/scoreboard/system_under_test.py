@@ -209,7 +209,7 @@ class SystemUnderTest:
         except ControlError:
             return False
         idle = {name for name, host in self.scenario.backends.items() if host == self.scenario.spare}
-        # A balancing edge in user space takes its backend along when it stops, which the others notice by probes.
+        # When a balancing edge in user space stops, its backend stops too; the others notice by probes.
         is_gone = self.scenario.balances and self.lab.driver == "packet"
         return all(
             line.state in ("up", "removing") if line.backend not in idle else line.state == "down" or not is_gone

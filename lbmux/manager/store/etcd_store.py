@@ -137,7 +137,7 @@ class EtcdStore(Store):
                 while True:
                     try:
                         return await self._ask_member(path, body)
-                    except aiohttp.ClientConnectorError as error:  # it was not sent
+                    except aiohttp.ClientConnectorError as error:  # the request was not sent
                         reason = str(error)
                     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                         reason = str(error) or reason

@@ -159,7 +159,7 @@ class SqliteStore(Store):
                         "modified = excluded.modified, leased = excluded.leased",
                         (write.key, write.value, revision, revision, write.lease is not None),
                     )
-        # In this thread, so that watches see it even if the caller was cancelled, and before the caller goes on.
+        # Notify in this thread: watches see the commit before the caller continues, even if the caller is cancelled.
         self._loop.call_soon_threadsafe(self._publish, Batch(revision, {write.key: write.value for write in writes}))
         return revision
 

@@ -61,7 +61,7 @@ def request_for(own: bytes, asker: Address, address: Address) -> tuple[bytes, Re
     # The solicited-node multicast address (RFC 4291, section 2.7.1) and its MAC address (RFC 2464, section 7).
     group = IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
     message = NEIGHBOUR.pack(type=V6_SOLICITATION, target=address.packed)
-    if asker != IPv6Address(0):  # else it is a probe whether the address is free, and names unspecified
+    if asker != IPv6Address(0):  # otherwise it is duplicate address detection, and the source is unspecified
         message += LINK_OPTION.pack(type=SOURCE_MAC, length=1, mac=own)
     frame = _ethernet(b"\x33\x33" + group.packed[12:], own, 6) + icmp_packet(asker, group, message, hops=HOPS)
     return frame, lambda reply: parse_advertisement(reply, address)

@@ -123,7 +123,7 @@ class Wire:
             return stack.enter_context(socket.socket(FAMILIES[version], socket.SOCK_RAW, protocol))
 
         self._out = {version: opened(version, socket.IPPROTO_RAW) for version in versions}
-        self._link = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))  # 0: nothing comes in
+        self._link = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))  # 0: receive nothing
         self._in = [stack.enter_context(listening_socket(version)) for version in versions]
 
     def send(self, frame: bytes, interface: int, target: Target) -> None:

@@ -94,6 +94,6 @@ def _value(tokens: _Tokens, key: Token, has_colon: bool) -> Entry:
     if token.kind == "word":
         return Entry(key.line, key.text, (token.text,))
     text = str(ast.literal_eval(token.text))
-    while tokens.next.kind == "text":  # adjacent strings are one
+    while tokens.next.kind == "text":  # concatenate adjacent strings
         text += str(ast.literal_eval(tokens.take().text))
     return Entry(key.line, key.text, (text,))

@@ -78,7 +78,7 @@ class Mux:
         self._tables = Tables.allocate(sizes_for(self.config))
         self._control = MuxTables(self._tables, *self.config.muxes, *map(ip_address, OWN_ADDRESSES))
         self._worker = Worker(self._tables)
-        self._worker.forward(Batch(1), 0)  # nothing, to compile the code before a frame has its time
+        self._worker.forward(Batch(1), 0)  # an empty batch compiles the code before the first frame's time
         self._put_in_force(self.config)
 
     def forward(self, frame: SupportsBytes) -> Forwarded:

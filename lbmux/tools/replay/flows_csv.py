@@ -33,7 +33,7 @@ def write(file: TextIO, pool: ReplayPool, start_ns: int) -> None:
 def _rows(pool: ReplayPool, start_ns: int) -> Iterator[tuple[Any, ...]]:
     address = lru_cache(1 << 16)(lambda high, low: str(from_pair(high, low)))
     names = [backend for _, backend in pool.outcomes.names]
-    # As lists: a field of a NumPy record costs more than all the rest here.
+    # Convert to lists: reading fields of NumPy records would cost more than everything else here.
     columns = (pool.flows.records[name].tolist() for name in FIELDS)
     for backends, protocol, high, low, to_high, to_low, ports, service, first_ns, last_ns, packets, size, seen in zip(
         pool.outcomes.backends(), *columns, strict=True

@@ -21,7 +21,7 @@ class LoopedCapture:
         self._reader = CaptureReader(path)
         self.raw, self.nanoseconds = self._reader.raw, self._reader.nanoseconds
         self._round = self._latest_ns = 0
-        self._skipped: Counter[int] = Counter()  # in the rounds before
+        self._skipped: Counter[int] = Counter()  # in earlier rounds
 
     def __enter__(self) -> Self:
         return self

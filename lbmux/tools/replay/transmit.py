@@ -55,7 +55,7 @@ class Pace:
     def __init__(self, pps: int | None) -> None:
         self._pps = pps
         self._frames = 0
-        self._due_ns = 0  # of the frame before
+        self._due_ns = 0  # of the previous frame
         self._time_ns: int | None = None  # its recorded time
 
     def due(self, time_ns: NDArray[np.int64]) -> NDArray[np.int64]:

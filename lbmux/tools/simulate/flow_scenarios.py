@@ -145,7 +145,7 @@ def _fill(state, bursts, flows, packets):  # type: ignore[no-untyped-def]
         now += exponential(state, 1 / FLOWS_PER_S)
         flows[used].slot = below(state, SLOTS)
         flows[used].kind = TCP if uniform(state) < 0.7 else UDP
-        again = flows[used].kind == TCP and uniform(state) < 0.05  # a port that is used again
+        again = flows[used].kind == TCP and uniform(state) < 0.05  # a reused port
         began = now
         for _ in range(2 if again else 1):
             began, count = _connection(state, flows[used].kind, used, began, 0.03, packets, count)

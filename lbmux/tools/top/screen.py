@@ -116,7 +116,7 @@ def keys(descriptor: int, seconds: float) -> Iterator[str]:
     typed = os.read(descriptor, 64)
     if not typed:  # the terminal is gone
         yield "q"
-    while typed[-2:] in PARTS or typed[-1:] in PARTS:  # the rest of an arrow comes later over a slow line
+    while typed[-2:] in PARTS or typed[-1:] in PARTS:  # on a slow line, the rest of an arrow key arrives later
         if not select.select([descriptor], [], [], ESCAPE_S)[0]:
             break
         typed += os.read(descriptor, 64)

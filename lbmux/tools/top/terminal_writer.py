@@ -25,7 +25,7 @@ class TerminalWriter:
         shown = self._shown + [""] * (len(lines) - len(self._shown))
         for number, (before, line) in enumerate(zip(shown, lines, strict=True)):
             if before != line:
-                # Clear first: after a line of full width the cursor is still on its last character.
+                # Clear first: after a full-width line, the cursor is still on its last character.
                 self._console.file.write(f"\x1b[{number + 1};1H\x1b[K{line}")
         self._console.file.flush()
         self._shown = lines

@@ -77,7 +77,7 @@ def watch(source: Source, interval_s: float, descriptor: int) -> None:
             for key in keys(descriptor, max(0.0, due - time.monotonic())):
                 view.press(key)
                 if key == "enter":
-                    due = 0.0  # another level may need another reading
+                    due = 0.0  # another view may need another reading
 
 
 def _next(source: Source, view: View) -> Reading | None:

@@ -54,7 +54,7 @@ def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
         "uptime_s": now.runtime.uptime_s,
         "flows": flows.used,
         "flow_rows": flows.rows,
-        # The sum of the backends, not the verdict's counter, which is read at another time: the figures then agree.
+        # Sum the backends, so that the figures agree: the verdict's counter is read at another time.
         "packets_per_s": before and round(sum(rates["packets_per_s"] for _, rates in traffic(now, before)), 1),
         "drops_per_s": {verdict: round(rate, 1) for verdict, rate in drops.items()},
     }

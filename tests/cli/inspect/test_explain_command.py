@@ -19,7 +19,7 @@ MUXES = ["10.0.1.2", "10.0.2.2", "2001:db8:0:1::2"]
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = tmp_path / "services.yaml"
-    path.write_text(json.dumps(CONFIG | {"muxes": MUXES}))  # which is YAML, too
+    path.write_text(json.dumps(CONFIG | {"muxes": MUXES}))  # JSON is YAML, too
     return str(path)
 
 

@@ -54,12 +54,12 @@ def test_live_mux_and_agent(lab: Lab, capsys: pytest.CaptureFixture[str]) -> Non
     def digests(mux: str) -> dict[str, str]:
         return {line["service"]: line["digest"] for line in shown(mux, "services")["services"]}
 
-    deadline = time.monotonic() + 10  # a mux that started before an agent was ready leaves out its host at first
+    deadline = time.monotonic() + 10  # a mux that started before an agent was ready leaves its host out at first
     while digests("mux1") != digests("mux2") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert digests("mux1") == digests("mux2") and digests("mux1")["web"]
     new = [sum(line["new_flows"] for line in shown(mux, "backends")["backends"]) for mux in muxes]
-    assert sum(new) >= REQUESTS  # a flow whose packets come by another CPU is new there as well
+    assert sum(new) >= REQUESTS  # a flow whose packets arrive on another CPU is new there as well
     runtime = shown("mux1", "runtime")
     assert (runtime["version"], runtime["program"], runtime["driver"]) == (1, "mux", lab.driver)
     assert bool(runtime["instructions"].get("mux_xdp")) == bool(runtime["modes"]) == (lab.driver == "xdp")

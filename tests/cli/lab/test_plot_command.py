@@ -106,7 +106,7 @@ def test_several_runs_are_in_one_plot_by_their_names(tmp_path: Path, said: Any) 
         source.write_text(json.dumps(said))
     picture = tmp_path / "both.svg"
     assert run(["plot", *map(str, sources), "-o", str(picture)]) == 0
-    # The text in an SVG of matplotlib is outlines, each after a comment that says it.
+    # matplotlib draws text in an SVG as outlines; a comment with the text precedes each.
     assert all(name in picture.read_text() for name in ("before", "after"))
 
 

@@ -67,5 +67,5 @@ def test_systems_and_events_of_the_lab() -> None:
 
 
 def test_nodes_of_the_lab() -> None:
-    name = f"names-{os.getpid()}"  # none is up: those that it would have
+    name = f"names-{os.getpid()}"  # no lab is up: complete the nodes that it would have
     assert offered("lab", "exec", "--name", name, "mux") == ["mux1", "mux2"]

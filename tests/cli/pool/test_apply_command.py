@@ -207,4 +207,4 @@ def test_no_manager_answers(manager: Running, capsys: Out) -> None:
     access[1] = "https://127.0.0.1:1"
     assert run(["rollback", *access]) == 1
     assert capsys.readouterr().err == "lbmux: https://127.0.0.1:1: Connection refused\n"
-    assert run(["show", "events", "-j", "--manager", access[1], *manager.options()]) == 0  # the next one is asked
+    assert run(["show", "events", "-j", "--manager", access[1], *manager.options()]) == 0  # tries the next manager

@@ -22,8 +22,8 @@ def pools() -> Iterator[Pools]:
 
         def pool(driver: str) -> Broken:
             if driver not in made:
-                # A flow table so small that a test can fill it. Without probes of hosts, which would take a host that
-                # one test has cut off out of the tables for the first seconds of the next.
+                # Use a flow table that a test can fill, and no host probes: they would remove a host that
+                # one test has cut off for the first seconds of the next test.
                 config = plain.config | {"flows": {"limit": 1024}, "tunnel": {"probes": False}}
                 topology = replace(plain, config=config)
                 lab = Lab(topology, f"{driver[0]}broken{os.getpid()}", driver)

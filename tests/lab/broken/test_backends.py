@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 
 def test_backend_down(either: Broken) -> None:
-    up = "ip link set to-host2 up; ip address replace 2001:db8:1:2::1/64 dev to-host2"  # IPv6 forgets it
+    up = "ip link set to-host2 up; ip address replace 2001:db8:1:2::1/64 dev to-host2"  # IPv6 addresses are lost
     with either.changed("router", "ip link set to-host2 down", up):
         assert either.doctor("mux1").says("backend", "web/h2 at 10.1.2.2: backend down: ")
 
@@ -24,7 +24,7 @@ def test_backend_down(either: Broken) -> None:
 def test_agent_not_running(either: Broken) -> None:
     with either.without("host1", "agent"):
         assert either.doctor("host1").says("daemon", "nothing listens there; is the daemon running?")
-        assert either.command("host1", "detach", "-i", "eth0").returncode == 0  # else it goes on, or holds replies
+        assert either.command("host1", "detach", "-i", "eth0").returncode == 0  # or it keeps running, or holds replies
         found = either.doctor("mux1")
         assert found.says("backend", "web/h1 at 10.1.1.2: agent not running")
         assert found.says("backend", "web6/h1 at 2001:db8:1:1::2: agent not running")

@@ -36,5 +36,5 @@ def test_weight_0_everywhere(pool: Broken, tmp_path: Path) -> None:
     backends = [{"dip": f"10.1.{n}.2", "weight": 0} for n in (1, 2)]
     service = {"name": "web", "vip": VIP, "protocol": "tcp", "port": 80, "backends": backends}
     path = tmp_path / "services.yaml"
-    path.write_text(json.dumps({"services": [service]}))  # which is YAML, too
+    path.write_text(json.dumps({"services": [service]}))  # JSON is YAML, too
     assert pool.doctor("mux1", file=path).says("configuration", "at least one backend should have a weight above 0")

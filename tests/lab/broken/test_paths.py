@@ -77,7 +77,7 @@ def test_a_small_path_mtu_and_a_missing_agent_with_other_tunnels(
         pool.changed("router", "ip link set to-host2 mtu 1400", "ip link set to-host2 mtu 1500"),
         pool.without("host1", "agent"),
     ):
-        assert pool.command("host1", "detach", "-i", "eth0").returncode == 0  # else replies of the host are held
+        assert pool.command("host1", "detach", "-i", "eth0").returncode == 0  # otherwise the host's replies are held
         found = pool.doctor("mux1", file=path)
     seen = f"web/h1 at 10.1.1.2: agent not running: the host answers {refused} to {name}"
     assert found.says("backend", seen) and found.says("MTU", "MTU to host 10.1.2.2 is 1400 (from 10.0.1.1)")

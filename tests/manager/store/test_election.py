@@ -69,7 +69,7 @@ def test_a_primary_that_was_frozen_finds_its_lease_lost(tmp_path: Path, monkeypa
         async with asyncio.timeout(WAIT_S), sqlite(tmp_path) as store:
             first = await campaign(store, b"m1")
             waiting = asyncio.create_task(campaign(store, b"m2"))
-            second = await waiting  # nothing kept the first lease
+            second = await waiting  # nothing renewed the first lease
             await hold(store, first)
             assert second.guard.modified > first.guard.modified
 

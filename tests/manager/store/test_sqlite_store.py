@@ -47,7 +47,7 @@ def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="not a database"):
         asyncio.run(SqliteStore(tmp_path).__aenter__())
     (tmp_path / "manager.db").unlink()
-    asyncio.run(opened(tmp_path))  # the lock was given up
+    asyncio.run(opened(tmp_path))  # the lock was released
 
 
 async def opened(directory: Path) -> None:

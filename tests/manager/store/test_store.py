@@ -113,7 +113,7 @@ def test_entries_go_with_their_lease(run: Callable[[Scenario], None]) -> None:
     async def scenario(store: Store) -> None:
         lease = await store.grant(2)
         revision = await store.commit([], [Write("a", b"1", lease), Write("b", b"1", lease), Write("c", b"1")])
-        await store.commit([], [Write("b", b"2")])  # no longer under the lease
+        await store.commit([], [Write("b", b"2")])  # no longer tied to the lease
         await store.keep(lease)
         await store.revoke(lease)
         (gone,) = [one for one in await following(store, "a", revision, 1)]

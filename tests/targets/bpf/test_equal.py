@@ -67,7 +67,7 @@ def test_a_stream_through_the_mux(buckets: int, trusted_ways: int, untrusted_way
     """Known flows, new ones, evictions, idle ones, FIN and RST, and every fifth frame broken in some way."""
     seed = 100 * buckets + 10 * trusted_ways + untrusted_ways
     frames, pick = Stream(seed, destinations()).frames(), random.Random(seed)
-    now = 0xFFFFFF00  # the clock turns over on the way
+    now = 0xFFFFFF00  # the clock wraps during the run
     with mux(buckets, trusted_ways, untrusted_ways) as twins:
         for _ in range(TURNS):
             twins.set_time(now)

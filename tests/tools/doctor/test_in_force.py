@@ -23,7 +23,7 @@ class Mux:
 
     def __init__(self, directory: Path) -> None:
         self.file, self._socket = directory / "lbmux.yaml", directory / "mux.sock"
-        self.file.write_text(json.dumps(CONFIG))  # which is YAML, too
+        self.file.write_text(json.dumps(CONFIG))  # JSON is YAML, too
         self._inside = Inside()
         self._reloader = Reloader(self.file, self._inside.mux, load(self.file))
 

@@ -26,7 +26,7 @@ def plain_score(seed: int, slot: int) -> int:
 
 
 def test_karger_takes_free_slots_view_by_view_then_gives_the_rest_to_the_next() -> None:
-    rng = Fixed([1, 1, 4], [2, 4, 6])  # backend 1 comes too late at slot 1, then at slot 4
+    rng = Fixed([1, 1, 4], [2, 4, 6])  # backend 1 finds slot 1 taken, then slot 4
     assert karger_by_views(rng, 3, 8, 2).tolist() == [0, 0, 0, 2, 2, 2, 2, 0]  # type: ignore[arg-type]
 
 

@@ -45,7 +45,7 @@ def test_the_help_line_has_the_keys_that_do_something_and_no_others() -> None:
     named = {typed.decode(): name for typed, name in SEQUENCES.items() if typed.isalpha()}
     typed = {letter for letter in string.printable if changed_by(named.get(letter, letter))}
     others = {LABELS.get(name, name) for name in SEQUENCES.values() if changed_by(name)}
-    # Down goes no further where the last is chosen, as it is here; j is the same key.
+    # The last row is selected, so Down does nothing; j is the same key.
     assert typed | others | {"↓", "j"} == SHOWN
 
 

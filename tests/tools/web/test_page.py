@@ -228,7 +228,7 @@ async def looks_right(page: Page, path: Path, width: int, scheme: str) -> None:
     for edge in points:
         around = [picture[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2] for x, y in edge]
         seen = [np.abs(pixels - accent).max(2).min() < 0.1 for pixels in around]
-        assert np.mean(seen) > 0.3  # it is dashed, and figures and others lie over it
+        assert np.mean(seen) > 0.3  # the line is dashed, and other elements cover it
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -237,7 +237,7 @@ def test_the_page_shows_the_pool_fits_and_is_legible(
     site: Site, muxes: list[Served], tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     assert site.scoreboard is not None
-    scoreboard, site.poller.interval_s = site.scoreboard, 0.4  # so long that rates are even where the machine is busy
+    scoreboard, site.poller.interval_s = site.scoreboard, 0.4  # long enough for even rates on a busy machine
     muxes[0].events.append(HistoryEvent(time.time(), "warning", "backend h3 is down: connection refused"))
 
     async def poll() -> None:

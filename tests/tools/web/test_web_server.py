@@ -108,7 +108,7 @@ def test_requests_of_another_origin_s_page_are_refused(site: Site, headers: dict
         assert (await client.post("/api/proposal", data="services: []", headers=sent)).status == 403
         for path in ("/api/table?service=web", "/api/explain?packet=x", "/api/scoreboard", "/events", "/app.js"):
             assert (await client.get(path, headers=sent)).status == 403
-        assert (await client.get("/", headers=sent)).status == 200  # a link is followed
+        assert (await client.get("/", headers=sent)).status == 200  # following a link is allowed
 
     visit(site, poll, token)
 
