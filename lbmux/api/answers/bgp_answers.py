@@ -1,0 +1,28 @@
+"""BGP sessions and announced prefixes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BgpNeighbour:
+    """A BGP session; ``number`` is the neighbour's AS.  ``uptime_s`` is None and ``reason`` set while it is down."""
+
+    address: str
+    number: int
+    state: str
+    uptime_s: float | None
+    prefixes: int
+    bfd: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Bgp:
+    """The announced prefixes, those with a longer AS path, and the sessions; ``held``: withdrawn by command."""
+
+    version: int
+    speaker: str
+    prefixes: list[str]
+    last_resort: list[str]
+    neighbours: list[BgpNeighbour]
+    held: bool

@@ -1,0 +1,76 @@
+"""A daemon's process, its tables, and their layout for clients that read them."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lbmux.api.answers.program_answer import ProgramAnswer
+
+
+@dataclass(frozen=True)
+class TableSize:
+    """``rows`` of which ``used`` are in use; ``bytes`` of memory."""
+
+    used: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class HostForwarding:
+    """Whether the host's own forwarding cannot see the VIPs, how many frames were dropped, and why not."""
+
+    vips_filtered: bool
+    dropped: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(ProgramAnswer):
+    """A daemon's process.  ``mode``, ``egress`` and ``sockets_elsewhere`` are an agent's, ``host_forwarding`` a mux's.
+
+    ``sockets_elsewhere``: the DIPs in other network namespaces whose sockets the agent sees.
+    """
+
+    OMITTED_IF_NONE: ClassVar[frozenset[str]] = frozenset(
+        ("mode", "interface_state", "egress", "egress_missing", "sockets_elsewhere", "host_forwarding")
+    )
+
+    driver: str
+    modes: dict[str, str]
+    adopted: bool
+    pins_end_with: str
+    native_refused: str
+    instructions: dict[str, int]
+    interface: str
+    mode: str | None = None
+    addresses: list[str]
+    interface_state: str | None = None
+    egress: list[str] | None = None
+    egress_missing: dict[str, str] | None = None
+    sockets_elsewhere: list[str] | None = None
+    host_forwarding: HostForwarding | None = None
+    pid: int
+    uptime_s: float
+    cpus: int | None
+    workers: int
+    config: str
+    config_loaded: str
+    versions: dict[str, str]
+    tables: dict[str, TableSize]
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Layout(ProgramAnswer):
+    """The layout of the tables, for clients that read them by ReadMemory, and the services of one VIP.
+
+    ``tables`` is the tables' version, ``sizes`` has the fields of lbmux.datapath.tables.Sizes.  ``rows``: service,
+    backend and row; ``interfaces``: names by index.
+    """
+
+    tables: int
+    sizes: dict[str, int]
+    in_kernel: bool
+    services: list[dict[str, Any]]
+    rows: list[tuple[str, str, int]]
+    interfaces: dict[int, str]
