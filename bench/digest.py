@@ -10,7 +10,8 @@ from pathlib import Path
 from lbmux.datapath.tables import Sizes
 from lbmux.targets.bpf import objects
 
-PROGRAM = re.compile(r"^def ((?:mux|agent|clock)_(?:xdp|tc))\(", re.M)
+PROGRAM = re.compile(r"^def (\w+)\(ctx\):", re.M)
+"""The kernel calls a program with its context alone."""
 SIZES = {
     "smallest": Sizes(addresses=16, services=4, slots=64, backends=4, buckets=1),
     "default": Sizes(workers=2),
@@ -22,8 +23,8 @@ SIZES = {
 def programs() -> list[str]:
     """Return all programs as "module:function". Those that record frames for trace clients are in a second module."""
     files = sorted(Path(objects.__file__).parent.glob("*.py"))
-    found = [(path.stem, name) for path in files for name in PROGRAM.findall(path.read_text())]
-    return [f"{objects.__name__.rpartition('.')[0]}.{module}:{name}" for module, name in found]
+    names = [(path.stem, name) for path in files for name in PROGRAM.findall(path.read_text())]
+    return [f"{objects.__name__.rpartition('.')[0]}.{module}:{name}" for module, name in names]
 
 
 def digest(program: str, sizes: Sizes) -> str:
