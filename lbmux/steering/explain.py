@@ -7,7 +7,7 @@ import numpy as np
 from lbmux.config.steering_models import Steering
 from lbmux.errors import LbmuxError
 from lbmux.steering.measurements import Groups, Latency, Network
-from lbmux.steering.plan import Plan
+from lbmux.steering.steering_plan import Plan
 
 
 class UnknownGroupError(LbmuxError):

@@ -3,7 +3,7 @@ from ipaddress import ip_network
 import pytest
 
 from lbmux.steering.explain import UnknownGroupError, explain
-from lbmux.steering.plan import plan
+from lbmux.steering.steering_plan import plan
 from tests.steering.pool import NOW, groups, latency, steering
 
 LATENCY = latency({"198.51.1.0/24": {"fra": 10, "ams": 20}})

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lbmux.addresses import Address
     from lbmux.steering.explain import Explanation
     from lbmux.steering.inputs import Inputs
-    from lbmux.steering.plan import Plan
+    from lbmux.steering.steering_plan import Plan
 
 CONFIG = click.option(
     "-c", "--config", type=options.PATH, envvar="LBMUX_STEERING", show_envvar=True, help="Configuration, steering.yaml."
@@ -103,8 +103,8 @@ def _plan(config: Path | None, present: Path | None) -> "tuple[Inputs, Plan]":
     import time
 
     from lbmux.steering.inputs import read
-    from lbmux.steering.plan import plan
     from lbmux.steering.steering_map import read as read_map
+    from lbmux.steering.steering_plan import plan
 
     if config is None:
         raise click.UsageError("give the configuration with -c")

@@ -9,8 +9,8 @@ import pytest
 from bench.steering import random_region
 from lbmux.config.steering_models import Steering
 from lbmux.steering.measurements import Groups, Latency
-from lbmux.steering.plan import NoPopError, Plan, plan
 from lbmux.steering.steering_map import SteeringMap
+from lbmux.steering.steering_plan import NoPopError, Plan, plan
 from tests.steering.pool import NOW, POPS, groups, latency, steering
 
 G1, G2 = ip_network("198.51.1.0/24"), ip_network("198.51.2.0/24")
