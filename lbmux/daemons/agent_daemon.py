@@ -33,7 +33,7 @@ from lbmux.daemons.socket_sync_task import SocketSyncTask
 from lbmux.daemons.status_handlers import StatusHandlers
 from lbmux.daemons.tunnel_sockets import tunnel_sockets
 from lbmux.linux.host_sockets import HostSockets
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 from lbmux.linux.offloads import without_super_frames
 from lbmux.tables.agent_tables import AgentTables, sizes_for
 from lbmux.tables.migration import copy_keys

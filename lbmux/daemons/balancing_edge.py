@@ -40,7 +40,7 @@ from lbmux.daemons.skeleton import run_daemon
 from lbmux.errors import SetupError
 from lbmux.frames.batch import Batch
 from lbmux.frames.socket_filters import WITH_SOURCE
-from lbmux.linux.next_hops import addresses, first_addresses
+from lbmux.linux.interface_addresses import addresses, first_addresses
 from lbmux.slowpath.reassembly import LARGEST_BYTES
 from lbmux.wire.header_layouts import ETHERNET_BYTES
 from lbmux.wire.packet import destination_of

@@ -26,7 +26,7 @@ from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.errors import SetupError
-from lbmux.linux.next_hops import addresses, first_addresses
+from lbmux.linux.interface_addresses import addresses, first_addresses
 from lbmux.linux.sock_diag import Connections
 from lbmux.plurals import counted
 

@@ -11,7 +11,7 @@ from lbmux.api import answers
 from lbmux.config.models import Config
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.vip_filter import VipFilter
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 from lbmux.targets.bpf import pins
 
 log = logging.getLogger(__name__)

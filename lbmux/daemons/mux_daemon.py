@@ -43,7 +43,7 @@ from lbmux.daemons.wait_quiet import wait_quiet
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import LbmuxError
 from lbmux.frames.packet_ring import PacketRing
-from lbmux.linux.next_hops import first_addresses
+from lbmux.linux.interface_addresses import first_addresses
 from lbmux.linux.offloads import device_driver, without_super_frames
 from lbmux.plurals import counted
 from lbmux.tables.migration import copy_keys

@@ -29,7 +29,7 @@ from lbmux.daemons.override_timer import end_overrides
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.rights import warn_of_missing
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 
 if TYPE_CHECKING:
     from lbmux.daemons.manager_link import ManagerLink

@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, to_pair
 from lbmux.linux import network_namespaces
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 from lbmux.linux.sock_diag import LISTEN, Connections
 
 SEARCH_S, SEARCH_SHARE = 5.0, 0.01

@@ -8,19 +8,18 @@ import asyncio
 import contextlib
 import logging
 import select
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple, Self
+from ipaddress import ip_address
+from typing import Any, Self
 
 from pyroute2 import AsyncIPRoute, IPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import Address, mac_from_int, mac_to_int
-from lbmux.errors import SetupError
+from lbmux.linux.network_messages import ANY_ADDRESS, Link, Route, learn_link, learn_neighbour, route_of
 from lbmux.linux.prefixes import EVERYTHING, Prefix, prefix, within
 from lbmux.wire.numbers import LOOPBACK
 
@@ -28,10 +27,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_MTU = 0xFFFF
 """The MTU of what never leaves the host, in bytes."""
-USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
 NTF_USE = 1
-UP = 0x1 | 0x40 | 0x10000  # IFF_UP, IFF_RUNNING, IFF_LOWER_UP
-ANY_ADDRESS: dict[int, Address] = {socket.AF_INET: IPv4Address(0), socket.AF_INET6: IPv6Address(0)}
 GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 SETTLE_S = 0.02
 """Route changes come in bursts. This is the delay before the routes are read again."""
@@ -52,24 +48,6 @@ class NextHop:
 
     def __str__(self) -> str:
         return f"{mac_from_int(self.destination_mac)} on interface {self.interface_index}, MTU {self.mtu}"
-
-
-@dataclass(frozen=True)
-class Route:
-    """The route to a destination: through the neighbour ``via`` on an interface."""
-
-    interface_index: int
-    via: Address
-    mtu: int | None
-    preferred_source: Address | None
-
-
-class Link(NamedTuple):
-    """The attributes of a link that next hops depend on. ``mac`` is None if it has no Ethernet address."""
-
-    mac: int | None
-    mtu: int
-    flags: int
 
 
 class NextHops:
@@ -162,7 +140,7 @@ class Watcher:
     async def look_up(self, destination: Address, is_new: bool = False) -> None:
         route, reason = None, ""
         try:
-            route = _route((await self.netlink.route("get", dst=str(destination)))[0], destination)
+            route = route_of((await self.netlink.route("get", dst=str(destination)))[0], destination)
         except NetlinkError as error:
             reason = str(error.args[1] if len(error.args) > 1 else error)
         if destination not in self.routes:
@@ -258,71 +236,9 @@ class Watcher:
                 await self.netlink.neigh("replace", dst=str(via), ifindex=index, state=0, flags=NTF_USE)
 
 
-def learn_link(links: dict[int, Link], message: Any) -> bool:
-    """Update ``links`` from a link's event. Return whether anything changed."""
-    if message["family"] == socket.AF_BRIDGE:
-        return False  # about a bridge port, not the link
-    index, known = message["index"], links.get(message["index"])
-    if message["event"] == "RTM_DELLINK":
-        links.pop(index, None)
-        return known is not None
-    mac = message.get_attr("IFLA_ADDRESS")
-    is_ethernet = bool(mac) and len(mac) == 17
-    links[index] = Link(mac_to_int(mac) if is_ethernet else None, message.get_attr("IFLA_MTU"), message["flags"] & UP)
-    return links[index] != known
-
-
-def learn_neighbour(macs: dict[tuple[int, Address], int], message: Any) -> bool:
-    """Update ``macs`` from a neighbour's event. Return whether its MAC address changed. An unusable one is removed."""
-    destination, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
-    if not destination or message["family"] not in ANY_ADDRESS:
-        return False  # a bridge's forwarding entries are not IP neighbours
-    key = (message["ifindex"], ip_address(destination))
-    usable = message["event"] == "RTM_NEWNEIGH" and message["state"] & USABLE and mac and len(mac) == 17
-    known = macs.pop(key, None)
-    if usable:
-        macs[key] = mac_to_int(mac)
-    return macs.get(key) != known
-
-
-def _route(message: Any, destination: Address) -> Route:
-    gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
-    other_family = message.get_attr("RTA_VIA")  # an IPv4 route via an IPv6 router, RFC 5549
-    if other_family:
-        gateway = other_family["addr"]
-    metrics = message.get_attr("RTA_METRICS")
-    return Route(
-        message.get_attr("RTA_OIF"),
-        ip_address(gateway) if gateway else destination,
-        metrics.get_attr("RTAX_MTU") if metrics else None,
-        ip_address(source) if source else None,
-    )
-
-
 def to_own_host(interface: str) -> NextHop:
     """Return the next hop from a mux to the agent on the same interface: frames as if they had arrived there."""
     with IPRoute() as ip:
         (link,) = ip.get_links(ip.link_lookup(ifname=interface)[0])
     mac = mac_to_int(link.get_attr("IFLA_ADDRESS"))
     return NextHop(LOOPBACK, mac, mac, LARGEST_MTU)
-
-
-def addresses(interface: str | None = None) -> list[Address]:
-    """Return the routable addresses of the machine or of one interface, in the kernel's order."""
-    with IPRoute() as ip:
-        index = ip.link_lookup(ifname=interface) if interface else [None]
-        if not index:
-            raise SetupError(f"interface {interface}", "not found", "`ip link` lists them")
-        selected = {"index": index[0]} if interface else {}
-        found = [*ip.get_addr(family=socket.AF_INET, **selected), *ip.get_addr(family=socket.AF_INET6, **selected)]
-    texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in found)
-    return [address for address in map(ip_address, texts) if not (address.version == 6 and address.is_link_local)]
-
-
-def first_addresses(interface: str) -> tuple[Address, ...]:
-    """Return the default source addresses of outer headers: the interface's first of each family."""
-    found = addresses(interface)
-    if not found:
-        raise SetupError(f"interface {interface}", "has no IP address", "name one by --address")
-    first = {address.version: address for address in reversed(found)}
-    return tuple(first[version] for version in sorted(first))

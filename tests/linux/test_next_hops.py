@@ -13,17 +13,8 @@ from typing import Any
 import pytest
 
 from lbmux.addresses import Address, mac_to_int
-from lbmux.errors import SetupError
-from lbmux.linux.next_hops import (
-    Link,
-    NextHop,
-    NextHops,
-    Watcher,
-    addresses,
-    first_addresses,
-    learn_link,
-    learn_neighbour,
-)
+from lbmux.linux.network_messages import Link, learn_link, learn_neighbour
+from lbmux.linux.next_hops import NextHop, NextHops, Watcher
 from tests.frames.pair import Pair
 
 PEER, OURS = ip_address("10.9.0.1"), ip_address("10.9.0.2")
@@ -363,20 +354,3 @@ def test_a_bridges_forwarding_entry_is_not_a_neighbour() -> None:
     fields = {"family": socket.AF_BRIDGE, "ifindex": 2, "state": 0x80}
     assert not learn_neighbour(macs, Message("RTM_NEWNEIGH", fields, NDA_DST=str(PEER), NDA_LLADDR=SECOND_MAC))
     assert macs == {}
-
-
-@pytest.mark.root
-def test_addresses_of_an_interface_and_of_the_machine(pair: Pair) -> None:
-    pair.netlink("b", lambda ip, index: ip.addr("add", index=index, address="10.9.0.22", prefixlen=24))
-    assert pair.inside("b", lambda: first_addresses("b0")) == (OURS,)
-    assert pair.inside("b", lambda: addresses("b0")) == [OURS, ip_address("10.9.0.22")]
-    assert set(pair.inside("b", addresses)) == {ip_address("127.0.0.1"), OURS, ip_address("10.9.0.22")}
-
-
-@pytest.mark.root
-def test_an_interface_without_an_address_or_a_name_is_an_error(pair: Pair) -> None:
-    pair.netlink("b", lambda ip, index: ip.flush_addr(index=index))
-    with pytest.raises(SetupError, match=r"^interface b0: has no IP address "):
-        pair.inside("b", lambda: first_addresses("b0"))
-    with pytest.raises(SetupError, match=r"^interface nowhere0: not found [(]`ip link` lists them[)]$"):
-        pair.inside("b", lambda: first_addresses("nowhere0"))

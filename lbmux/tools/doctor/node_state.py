@@ -19,7 +19,7 @@ from lbmux.api.requests import GetCounters, GetHealth, GetNeighbours, GetRuntime
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.errors import LbmuxError
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 from lbmux.tools.doctor.role_guess import guess_role
 
 Role = Literal["mux", "agent", "router", "host"]

@@ -8,7 +8,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import NodeState

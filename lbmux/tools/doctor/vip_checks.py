@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pyroute2 import IPRoute
 
 from lbmux.addresses import FAMILIES, Address
-from lbmux.linux.next_hops import addresses
+from lbmux.linux.interface_addresses import addresses
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked
 from lbmux.tools.doctor.kernel_checks import number
 from lbmux.tools.doctor.node_state import NodeState

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lbmux.tools.simulate.flow_policies import BASE
-from lbmux.tools.simulate.jet_run import SWEEP_S, TICK_S, WHEEL, JetRule
+from lbmux.tools.simulate.jet_run import SWEEP_S, JetRule
+from lbmux.tools.simulate.jet_steps import TICK_S, WHEEL
 from lbmux.tools.simulate.jet_trace import ADD, LONG_S, SHORT, SHORT_S, SHORTEST_S, USUAL, USUAL_S, JetTrace
 from lbmux.tools.simulate.random_numbers import GOLDEN
 from lbmux.tools.simulate.slot_rule import FIN, MID, SYN
