@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ class Node:
     async def accept(self, state: NodeState) -> None:
         self.overrides, self.revision, self.at = state.stored.version, state.revision, time.perf_counter()
 
-    def view(self, lines: tuple[HealthLine, ...]) -> None:
+    def view(self, lines: Iterable[HealthLine], kept: tuple[str, ...] | None) -> None:
         for service, backend, is_up, _ in lines:
             (self.down.discard if is_up else self.down.add)((service, backend))
         self.at = time.perf_counter()

@@ -43,16 +43,20 @@ def below_watermarks(
     admin_states: Mapping[BackendKey, AdminState],
     cut_off: Collection[Address] = (),
     before: Collection[str] = (),
+    by_pool: Collection[str] | None = None,
 ) -> frozenset[str]:
     """Return the services that ignore probe results because too few backends are healthy.
 
-    ``before``: the result in force so far.  A service in it stays in it until its high watermark.
+    ``before``: the result in force so far.  A service in it stays in it until its high watermark.  ``by_pool``: those
+    that the pool's primary found below it, among the services whose agents report their health; None: decide all here.
     """
-    return frozenset(
-        one.name
-        for one in config.services
-        if below_watermark(one, down | on_hosts(one, cut_off), admin_states, one.name in before)
-    )
+
+    def is_below(one: Service) -> bool:
+        if by_pool is not None and one.health is not None and one.health.by == "agent":
+            return one.name in by_pool
+        return below_watermark(one, down | on_hosts(one, cut_off), admin_states, one.name in before)
+
+    return frozenset(one.name for one in config.services if is_below(one))
 
 
 def below_watermark(

@@ -39,6 +39,8 @@ class BackendTracker:
         """All backends of the previous configuration; None: those of adopted tables, which are not known."""
         self._kept = frozenset[str]()
         """Services that keep all backends: too few are healthy (`below_watermarks`)."""
+        self.kept_by_pool: frozenset[str] | None = None
+        """Those of them that the pool's primary decides; None: it does not."""
 
     def configure(self, config: Config) -> None:
         """Track exactly the backends of ``config``; those that were tracked before keep their state.
@@ -97,7 +99,7 @@ class BackendTracker:
         probed = {service.name for service in config.services if service.health}
         down = {key for key in self.down if key[0] in probed}  # without probes, old results mean nothing
         down |= self._new(config)
-        kept = below_watermarks(config, down, overrides.admin_states, self.cut_off, self._kept)
+        kept = below_watermarks(config, down, overrides.admin_states, self.cut_off, self._kept, self.kept_by_pool)
         if not dry_run:
             self._kept = kept
         return effective(config, down, overrides.admin_states, self.cut_off, kept)
@@ -111,7 +113,7 @@ class BackendTracker:
 
     def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
         """Return the answer of the control socket; safe to call in a thread while probes run."""
-        found = self._checkers.copy(), self.cut_off, self._kept, self.describe_host
+        found = self._checkers.copy(), self.cut_off, self._kept, self.describe_host, self.kept_by_pool
         return states(file, wanted, overrides, *found)
 
 
@@ -122,15 +124,15 @@ def _unprobed(host: Address) -> str:
 def states(
     file: Config, wanted: Config, overrides: Overrides, checkers: Mapping[BackendKey, Checker],
     cut_off: Mapping[Address, float] = MappingProxyType({}), kept: Collection[str] = (),
-    describe_host: Callable[[Address], str] = _unprobed,
+    describe_host: Callable[[Address], str] = _unprobed, kept_by_pool: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return each backend's state, reason and time, also of backends without a row in the tables.
 
     ``wanted``: the ``file`` with overrides; ``kept``: the services that were below their watermark; ``describe_host``:
-    what probes of a host have found.
+    what probes of a host have found; ``kept_by_pool``: as in `below_watermarks`.
     """
     found = list[dict[str, Any]]()
-    kept = below_watermarks(wanted, _down(checkers), overrides.admin_states, cut_off, kept)
+    kept = below_watermarks(wanted, _down(checkers), overrides.admin_states, cut_off, kept, kept_by_pool)
     for service in wanted.services:
         states = _of_service(service, overrides, checkers, service.name in kept, cut_off, describe_host)
         found += [_line(wanted, service, *state) for state in states]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
-from lbmux.manager.node_client import NodeClient
+from lbmux.manager.node_client import NodeClient, TakeView
 from lbmux.manager.node_messages import HealthLine, unpack_file
 from lbmux.manager.stored_overrides import as_overrides
 
@@ -67,10 +67,10 @@ class ManagerLink:
         self._client.health_changed.send()
         return self._client.health_changed.send
 
-    def follow_health(self, take: Callable[[Iterable[HealthLine]], None]) -> None:
+    def follow_health(self, take: TakeView) -> None:
         """Hand over the pool's health: what has arrived already, and each change."""
         self._client.on_view = take
-        take(self._client.early_view.values())
+        take(self._client.early_view.values(), self._client.early_kept)
 
     @property
     def manager(self) -> str:

@@ -145,11 +145,19 @@ class Health:
             said = f"its agent has been silent for {silent_s:.0f} s"
         return replace(state, reason=f"{state.reason}; {said}")
 
-    def _take_view(self, lines: "Iterable[HealthLine]") -> None:
+    def _take_view(self, lines: "Iterable[HealthLine]", kept: tuple[str, ...] | None) -> None:
         """Take what changed in the pool's health; states of backends that are not configured yet are kept."""
+        self._decide_watermarks(kept)
         changed = {line[:2]: line for line in lines}
         self._view.update(changed)
         self._record(changed.values())
+
+    def _decide_watermarks(self, kept: tuple[str, ...] | None) -> None:
+        """Take the primary's decision about services whose backends agents probe; None: decide here."""
+        decided = None if kept is None else frozenset(kept)
+        if decided != self._tracker.kept_by_pool:
+            self._tracker.kept_by_pool = decided
+            self._changed.set()
 
     def _record(self, lines: "Iterable[HealthLine]") -> None:
         for service, backend, is_up, reason in lines:
@@ -163,6 +171,8 @@ class Health:
                 self._asks_agents = not self._asks_agents
                 log.info("health of backends: %s", "from agents" if self._asks_agents else "from the manager")
                 self._ask_agents(self._reloader.wanted)
+                if self._asks_agents:
+                    self._decide_watermarks(None)
             await asyncio.sleep(SOURCE_CHECK_S)
 
     def _cut_off(self) -> None:

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterable
 
 from lbmux.config.models import BackendKey
+from lbmux.manager.guard_rails import Wanted
 from lbmux.manager.node_messages import HealthLine
 from lbmux.manager.pool_health import BATCH_S, HealthCollector, HealthView, key_of
+from lbmux.manager.pool_watermarks import PoolWatermarks
 from lbmux.manager.signal import Signal
 
 BEAT_S = 1.0
@@ -18,6 +20,7 @@ class HealthRelay:
     """``local``: the reports of the agents that are connected here."""
 
     def __init__(self) -> None:
+        self._watermarks = PoolWatermarks()
         self.local: dict[str, Lines] = {}
         self.stopping: dict[str, float] = {}
         """Agents that were connected here and have stopped, and in which time they are expected back, in seconds."""
@@ -69,9 +72,16 @@ class HealthRelay:
             self._collector.ended(agent, time.monotonic(), via)
             self._due.set()
 
-    def follow(self, epoch: int, number: int, lines: tuple[HealthLine, ...]) -> None:
+    def configure(self, wanted: Wanted) -> None:
+        """Decide the watermarks by another configuration, or with other overrides."""
+        self._watermarks.configure(wanted)
+        self._due.set()
+
+    def follow(
+        self, epoch: int, number: int, lines: tuple[HealthLine, ...], kept: tuple[str, ...] | None
+    ) -> None:  # fmt: skip
         """Take a batch from the primary."""
-        self.view.take(epoch, number, lines)
+        self.view.take(epoch, number, lines, kept)
         self.viewed.send()
 
     async def lead(self, epoch: int) -> None:
@@ -85,9 +95,10 @@ class HealthRelay:
                 self._due.clear()
                 looked_at = time.monotonic()
                 changed = self._collector.changes(looked_at)
-                if changed or time.monotonic() >= beat:
+                kept = self._watermarks.below(self._collector.is_up, self.view.kept or ())
+                if changed or kept != self.view.kept or time.monotonic() >= beat:
                     number, beat = number + 1, time.monotonic() + BEAT_S
-                    self.follow(epoch, number, changed)
+                    self.follow(epoch, number, changed, kept)
                 try:
                     async with asyncio.timeout(BEAT_S):
                         await self._due.wait()

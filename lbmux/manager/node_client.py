@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 RECONNECT_S, GOODBYE_S = 1.0, 1.0
 Accept = Callable[[NodeState], Awaitable[None]]
 """Puts a state in force, or raises LbmuxError with the reason why it cannot be."""
+TakeView = Callable[[Iterable[HealthLine], tuple[str, ...] | None], None]
+"""Takes what changed in the pool's health, and the services below their watermark, if the primary decides that."""
 Check = Callable[[NodeState], Awaitable[None]]
 """Raises LbmuxError if a state cannot be put in force."""
 
@@ -72,11 +74,11 @@ class NodeClient:
         self.health_changed = Signal()
         self.has_diverged: Callable[[], bool] = lambda: False
         """Whether the node has changed what is in force by itself: then the same state is put in force again."""
-        self.on_view: Callable[[tuple[HealthLine, ...]], None] = self._keep_view
-        """Takes what changed in the pool's health."""
+        self.on_view: TakeView = self._keep_view
         self.viewed_at = time.monotonic()
         """Time of the last view from a primary, or of this client's start, on the monotonic clock."""
         self.early_view: dict[tuple[str, str], HealthLine] = {}
+        self.early_kept: tuple[str, ...] | None = None
         """What arrived before ``on_view`` was set."""
         self._latest: State | None = None
         self._arrived = asyncio.Event()
@@ -199,10 +201,11 @@ class NodeClient:
         if self.held is not None and view.epoch < self.held.epoch:
             return False
         self.viewed_at = time.monotonic()
-        self.on_view(view.lines)
+        self.on_view(view.lines, view.kept)
         return True
 
-    def _keep_view(self, lines: tuple[HealthLine, ...]) -> None:
+    def _keep_view(self, lines: Iterable[HealthLine], kept: tuple[str, ...] | None) -> None:
+        self.early_kept = kept
         self.early_view.update((line[:2], line) for line in lines)
 
     async def _listen(self, url: str, socket: aiohttp.ClientWebSocketResponse, relayed: RelayedAnswers) -> None:

@@ -138,6 +138,9 @@ class View(Message):
     number: int
     """Counts the primary's batches of changes, in its epoch."""
     lines: tuple[HealthLine, ...]
+    kept: tuple[str, ...] | None = None
+    """All services that keep their backends because too few are healthy (lbmux.manager.pool_watermarks); null: the
+    manager's version leaves that to muxes."""
     agents: tuple[int, int] | None = None
     """The lowest revision and version of overrides that all agents have taken; null: it is not sent to nodes."""
     muxes: tuple[int, int] | None = None

@@ -134,7 +134,7 @@ class NodeConnections:
             if view.number and (view.epoch, view.number) != sent:
                 lines = view.since(*sent)
                 sent = view.epoch, view.number
-                message = View(epoch=view.epoch, number=view.number, lines=lines)
+                message = View(epoch=view.epoch, number=view.number, lines=lines, kept=view.kept)
                 await session.socket.send_str(message.model_dump_json())
             await changed.wait()
 

@@ -125,7 +125,7 @@ class PeerLink:
             if isinstance(message, View):
                 health, told = self._manager.health, Progress(message.agents, message.muxes)
                 if message.lines or (message.epoch, message.number) != (health.view.epoch, health.view.number):
-                    health.follow(message.epoch, message.number, message.lines)
+                    health.follow(message.epoch, message.number, message.lines, message.kept)
                 if told != self._manager.told:
                     self._manager.told = told
                     self._manager.reported.send()
@@ -164,7 +164,8 @@ class PeerConnections:
                 lines = view.since(*sent) if now != sent else ()
                 sent, said = now, progress
                 message = View(
-                    epoch=now[0], number=now[1], lines=lines, agents=progress.agents, muxes=progress.muxes
+                    epoch=now[0], number=now[1], lines=lines, kept=view.kept, agents=progress.agents,
+                    muxes=progress.muxes,
                 )  # fmt: skip
                 await socket.send_str(message.model_dump_json())
             await _either(viewed, reported, ALIVE_S)

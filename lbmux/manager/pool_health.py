@@ -34,14 +34,18 @@ class HealthView:
 
     def __init__(self) -> None:
         self.epoch = self.number = 0
+        self.kept: tuple[str, ...] | None = None
+        """The services below their watermark; None: the primary does not say."""
         self._lines: dict[BackendKey, HealthLine] = {}
         self._log = deque[tuple[int, tuple[HealthLine, ...]]](maxlen=LOGGED)
 
-    def take(self, epoch: int, number: int, lines: tuple[HealthLine, ...]) -> None:
+    def take(
+        self, epoch: int, number: int, lines: tuple[HealthLine, ...], kept: tuple[str, ...] | None = None
+    ) -> None:  # fmt: skip
         """Add the batch of this number."""
         if epoch != self.epoch:
             self._log.clear()
-        self.epoch, self.number = epoch, number
+        self.epoch, self.number, self.kept = epoch, number, kept
         self._lines.update((key_of(line), line) for line in lines)
         self._log.append((number, lines))
 
@@ -96,6 +100,11 @@ class HealthCollector:
         self._agents: dict[str, Agent] = {}
         self._flaps: dict[BackendKey, Flaps] = {}
         self._said: dict[BackendKey, HealthLine] = {}
+
+    def is_up(self, key: BackendKey) -> bool | None:
+        """Return a backend's state as ``changes`` returned it last; None: none was reported."""
+        said = self._said.get(key)
+        return None if said is None else said[2]
 
     def report(self, agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
         """Take an agent's states; ``whole``: they are all that it has; ``via``: its manager."""

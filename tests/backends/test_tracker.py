@@ -113,6 +113,27 @@ def test_backends_kept_below_the_low_watermark_stay_until_the_high_one(tmp_path:
     assert now("b1 b2 b3") == ["b1", "b2", "b3"]
 
 
+def test_the_pool_s_primary_decides_where_agents_probe() -> None:
+    config = configured({"by": "agent", "watermark": 0.5})
+    made = BackendTracker(clock=lambda: 0.0)
+    made.configure(config)
+    for name in ("b1", "b2", "b3", "b4"):
+        made.record(("web", name), name != "b4", "connected")
+
+    def rows() -> int:
+        return len(made.effective(config, Overrides()).services[0].backends)
+
+    assert rows() == 3
+    made.kept_by_pool = frozenset({"web"})
+    assert rows() == 4 and "kept" in made.lines(config, config, Overrides())[3]["reason"]
+    for name in ("b1", "b2", "b3"):
+        made.record(("web", name), False, "refused")
+    made.kept_by_pool = frozenset()
+    assert rows() == 0
+    made.kept_by_pool = None
+    assert rows() == 4
+
+
 def test_known_states_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
     made = tracker(path=tmp_path / "found")
     for _ in range(2):

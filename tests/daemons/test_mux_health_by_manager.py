@@ -45,37 +45,39 @@ def followed(config: Config) -> tuple[Health, Link, BackendTracker, list[Config]
 def test_states_of_backends_that_agents_probe_are_taken() -> None:
     _, link, tracker, asked = followed(configured("b1", "b2"))
     assert tracker.down == {("web", "b1"), ("web", "b2")}  # new ones
-    link.take([("web", "b1", True, "connected"), ("web", "b9", False, "refused")])
+    link.take([("web", "b1", True, "connected"), ("web", "b9", False, "refused")], None)
     assert tracker.down == {("web", "b2")} and asked == [mux_health.NO_SERVICES]
-    link.take([("web", "b1", False, "refused"), ("web", "b2", True, "connected")])
+    link.take([("web", "b1", False, "refused"), ("web", "b2", True, "connected")], None)
     assert tracker.down == {("web", "b1")}
 
 
 def test_a_state_that_comes_before_its_configuration_is_kept() -> None:
     health, link, tracker, _ = followed(configured("b1"))
-    link.take([("web", "b1", True, "connected"), ("web", "b2", True, "connected")])
+    link.take([("web", "b1", True, "connected"), ("web", "b2", True, "connected")], None)
     health.configure(configured("b1", "b2"))
     assert tracker.down == set()
 
 
 def test_a_backend_that_the_mux_probes_itself_is_not_the_managers() -> None:
     _, link, tracker, _ = followed(configured("b1", by="mux"))
-    link.take([("web", "b1", True, "connected")])
+    link.take([("web", "b1", True, "connected")], None)
     assert not tracker.was_probed(("web", "b1"))
 
 
 def test_agents_are_asked_while_there_is_no_primary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mux_health, "SOURCE_CHECK_S", 0.001)
     config = configured("b1")
-    health, link, _, asked = followed(config)
+    health, link, tracker, asked = followed(config)
 
     async def losing_the_primary() -> None:
         choosing = asyncio.create_task(health.choose_source())
         async with asyncio.timeout(5):
+            link.take([], ("web",))
             for has_primary, wanted in ((False, config), (True, mux_health.NO_SERVICES)):
                 link.has_primary = has_primary
                 while asked[-1] is not wanted:
                     await asyncio.sleep(0.001)
+                assert tracker.kept_by_pool is None  # it was that primary's decision
         choosing.cancel()
 
     asyncio.run(losing_the_primary())

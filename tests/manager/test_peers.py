@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 
 from lbmux.api.control_client import ControlClient
 from lbmux.api.control_server import ControlServer
@@ -42,6 +43,7 @@ class Two:
     m2: Manager
     first: AsyncExitStack
     views: dict[str, dict[tuple[str, str], HealthLine]] = field(default_factory=dict)
+    kept: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     states: list[HealthLine] = field(default_factory=lambda: [UP])
 
     @asynccontextmanager
@@ -56,7 +58,12 @@ class Two:
     async def mux(self, name: str, *managers: Manager) -> AsyncIterator[Node]:
         node = self.lab.node(name, *managers)
         view = self.views[name] = {}
-        node.client.on_view = lambda lines: view.update((line[:2], line) for line in lines)
+
+        def take(lines: Iterable[HealthLine], kept: tuple[str, ...] | None) -> None:
+            view.update((line[:2], line) for line in lines)
+            self.kept[name] = kept
+
+        node.client.on_view = take
         async with node.client.following(node.accept):
             await until(lambda: node.client.manager)
             yield node
@@ -90,6 +97,22 @@ def test_health_reaches_every_mux_whichever_manager_they_have(tmp_path: Path) ->
             agent.health_changed.send()
             await two.seen(DOWN, "mux1", "mux2")
             assert two.m1.health.view.number == two.m2.health.view.number
+
+    run(tmp_path, scenario)
+
+
+def test_every_mux_gets_the_primary_s_decision_about_watermarks(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        health = {"kind": "tcp", "by": "agent", "watermark": 0.5}
+        config = yaml.safe_load(file(1))
+        config["services"][0]["health"] = health
+        await two.lab.pool.apply(Proposal(yaml.safe_dump(config).encode()), ALICE)
+        async with two.agent(two.m2) as agent, two.mux("mux1", two.m1), two.mux("mux2", two.m2):
+            await two.seen(UP, "mux1", "mux2")
+            assert two.kept == {"mux1": (), "mux2": ()}
+            two.states = [DOWN]
+            agent.health_changed.send()
+            await until(lambda: two.kept == {"mux1": ("web",), "mux2": ("web",)})
 
     run(tmp_path, scenario)
 
