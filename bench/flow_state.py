@@ -88,7 +88,7 @@ def mark(tables: Tables, one_in: int) -> None:
 
 
 def run() -> list[Result]:
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    results: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with Bed() as bed:
         kernel_bed = Timed(bed)
         for _ in range(REPETITIONS):
@@ -97,9 +97,9 @@ def run() -> list[Result]:
                     limit = kernel_bed.frame_ns(flows)
                 for case in CASES:
                     with kernel_bed.tracking(case):
-                        found.setdefault((case, name), []).append((kernel_bed.frame_ns(flows), limit))
+                        results.setdefault((case, name), []).append((kernel_bed.frame_ns(flows), limit))
     return [
         Result("flow_state", f"{case}: {name}", statistics.median(ns for ns, _ in pairs), "ns of CPU", "XDP_TX",
                statistics.median(limit / ns for ns, limit in pairs), GOALS.get((case, name), ""))
-        for (case, name), pairs in found.items()
+        for (case, name), pairs in results.items()
     ]  # fmt: skip

@@ -30,11 +30,11 @@ def config(
     return Config.model_validate({"flows": {"limit": limit}, "services": [service]})
 
 
-def tables(given: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
+def tables(config: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
     """Return tables with that configuration in force and every next hop known."""
-    made = memory or Tables.allocate(sizes_for(given, workers))
+    made = memory or Tables.allocate(sizes_for(config, workers))
     mux = MuxTables(made, *LOCAL)
-    mux.commit(mux.plan(given))
+    mux.commit(mux.plan(config))
     hop = NextHop(0, mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02"), 1500)
     for destination in mux.destinations():
         mux.set_next_hop(destination, hop)

@@ -51,7 +51,7 @@ SPREAD = (1, 8, 16, 23)
 def run() -> list[Result]:
     agent, mux, wide_mux = _agent_us(), _mux_us(24), _mux_us(1000)
     copy_us = _copy_us()
-    found = 24 / 2 * (agent + mux)
+    search_us = 24 / 2 * (agent + mux)
     cores = COPIED_PER_S * copy_us / 1e6
     results = [
         Result("help", "agent: an unknown connection", agent, "µs of CPU",
@@ -59,11 +59,11 @@ def run() -> list[Result]:
         Result("help", "mux: a returned packet, 24 backends", mux, "µs of CPU", note=f"{1e6 / mux:,.0f} a second"),
         Result("help", "mux: a returned packet, 1000 backends", wide_mux, "µs of CPU", "24 backends",
                wide_mux / mux, note=f"{1e6 / wide_mux:,.0f} a second"),
-        Result("help", "a connection found at the 12th of 24 hosts, after a take-over", found, "µs of CPU"),
+        Result("help", "a connection found at the 12th of 24 hosts, after a take-over", search_us, "µs of CPU"),
         Result("help", "a flow copied: sent, received, entered", copy_us, "µs of CPU",
                note=f"{1e6 / copy_us:,.0f} a second, {FLOWS_A_DATAGRAM} in a datagram"),
         Result("help", f"copies at {COPIED_PER_S:,} new flows a second", cores, "cores",
-               note=f"all the time; as much as {COPIED_PER_S * copy_us / found:,.0f} flows found a second"),
+               note=f"all the time; as much as {COPIED_PER_S * copy_us / search_us:,.0f} flows found a second"),
     ]  # fmt: skip
     return results + _take_over()
 
@@ -162,9 +162,9 @@ def _copy_us() -> float:
             for first in range(0, FLOWS, FLOWS_A_DATAGRAM):
                 ports = range(1024 + first, 1024 + first + FLOWS_A_DATAGRAM)
                 sender.send(b"".join(_packed(_flow(port), rows[port % 100]) for port in ports))
-                said = receiver.recv(65535)
-                for at in range(0, len(said), FLOW_BYTES):
-                    forwarder.assign(*_unpacked(said[at : at + FLOW_BYTES]))
+                message = receiver.recv(65535)
+                for at in range(0, len(message), FLOW_BYTES):
+                    forwarder.assign(*_unpacked(message[at : at + FLOW_BYTES]))
 
         work()
         return _cpu_us(work, FLOWS)
@@ -175,10 +175,10 @@ def _packed(flow: Flow, backend: int) -> bytes:
     return flow.client.packed + flow.vip.packed + ports + backend.to_bytes(2, "big") + bytes([flow.protocol, 0])
 
 
-def _unpacked(said: bytes) -> tuple[Flow, int]:
-    client, vip = ip_address(said[:4]), ip_address(said[4:8])
-    client_port, vip_port, backend = (int.from_bytes(said[at : at + 2], "big") for at in (8, 10, 12))
-    return Flow(said[14], client, client_port, vip, vip_port), backend
+def _unpacked(data: bytes) -> tuple[Flow, int]:
+    client, vip = ip_address(data[:4]), ip_address(data[4:8])
+    client_port, vip_port, backend = (int.from_bytes(data[at : at + 2], "big") for at in (8, 10, 12))
+    return Flow(data[14], client, client_port, vip, vip_port), backend
 
 
 def _take_over() -> list[Result]:
@@ -214,14 +214,14 @@ def _connected(lab: Lab) -> socket.socket:
     deadline = time.monotonic() + 20
     while True:
         try:
-            made = lab.inside("client", partial(socket.create_connection, (vip, ECHO_PORT), 5))
+            connection = lab.inside("client", partial(socket.create_connection, (vip, ECHO_PORT), 5))
             break
         except OSError:  # the router does not have the route yet
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-    _line_ms(made)
-    return made
+    _line_ms(connection)
+    return connection
 
 
 def _line_ms(connection: socket.socket) -> float:

@@ -48,23 +48,23 @@ class DisagreementError(AssertionError):
 def run() -> list[Result]:
     results = []
     for name in KINDS:
-        found, goal = counted(name), f"<= {GOAL}" if name == USUAL else ""
-        note = f"{found.spills} of them spills"
-        results.append(Result("instructions", name, found.instructions, "BPF instructions", goal=goal, note=note))
+        count, goal = counted(name), f"<= {GOAL}" if name == USUAL else ""
+        note = f"{count.spills} of them spills"
+        results.append(Result("instructions", name, count.instructions, "BPF instructions", goal=goal, note=note))
     return results
 
 
 def counted(kind: str) -> Count:
     """Return the count of a kind's last packet."""
     version, packets, more = KINDS[kind]
-    given = config(FLOW_LIMIT, version=version, **more)  # type: ignore[arg-type]
-    return count_last(given, [tcp_frame(version=version, flags=flags) for flags in packets])
+    configuration = config(FLOW_LIMIT, version=version, **more)  # type: ignore[arg-type]
+    return count_last(configuration, [tcp_frame(version=version, flags=flags) for flags in packets])
 
 
-def count_last(given: Config, frames: Sequence[bytes]) -> Count:
+def count_last(configuration: Config, frames: Sequence[bytes]) -> Count:
     """Return the count of the last frame. Raise DisagreementError if the kernel does something else with any."""
-    with KernelTables.create(sizes_for(given, 2)) as kernel, on_first_cpu():
-        tables(given, memory=kernel.tables)
+    with KernelTables.create(sizes_for(configuration, 2)) as kernel, on_first_cpu():
+        tables(configuration, memory=kernel.tables)
         copies = {name: kernel.tables.memory[name].copy() for name in TABLES}
         loaded = kernel.load(PROGRAM, Attach.XDP, CLOCK)
         try:

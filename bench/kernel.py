@@ -147,12 +147,13 @@ class KernelBed:
 
 
 def fill(tables: Tables, macs: tuple[int, int], flows: str = "all") -> None:
-    given = config().model_copy()
+    configuration = config().model_copy()
     services = tuple(
-        s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE), "flows": flows}) for s in given.services
+        s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE), "flows": flows})
+        for s in configuration.services
     )
     mux = MuxTables(tables, IPv4Address("10.9.0.2"))
-    mux.commit(mux.plan(given.model_copy(update={"services": services})))
+    mux.commit(mux.plan(configuration.model_copy(update={"services": services})))
     for destination in mux.destinations():
         mux.set_next_hop(destination, NextHop(0, macs[1], macs[0], 1500))
 

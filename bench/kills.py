@@ -63,7 +63,7 @@ class Program:
 
 
 @dataclass
-class Found:
+class Outcome:
     """What a run found; ``lost``: acknowledged revisions that are not there, with their messages."""
 
     acknowledged: dict[int, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Found:
         )
 
 
-def run(store: str, seconds: float, seed: int = 1, report: Callable[[str], None] = print) -> Found:
+def run(store: str, seconds: float, seed: int = 1, report: Callable[[str], None] = print) -> Outcome:
     """Kill and apply for a time; raise AssertionError if the pool does not come back."""
     with tempfile.TemporaryDirectory(prefix="lbmux-kills-", dir="/dev/shm") as name, ExitStack() as stack:
         directory, count = Path(name), 1 if store == "sqlite" else REPLICAS
@@ -96,28 +96,28 @@ def run(store: str, seconds: float, seed: int = 1, report: Callable[[str], None]
         stack.enter_context(_running(managers))
         ca = trusting((directory / "m0" / "ca.crt").read_text())
         client, *each = (ApiClient(some, token, ca, REQUEST_S) for some in (urls, *([url] for url in urls)))
-        found = _under_kills(client, each, [*managers, *members], random.Random(seed), seconds, report)
+        outcome = _under_kills(client, each, [*managers, *members], random.Random(seed), seconds, report)
         kept = _kept(_until_primary(each))
-        found.lost = {number: text for number, text in found.acknowledged.items() if kept.get(number) != text}
-        return found
+        outcome.lost = {number: text for number, text in outcome.acknowledged.items() if kept.get(number) != text}
+        return outcome
 
 
 def _under_kills(
     client: ApiClient, each: Sequence[ApiClient], programs: Sequence[Program], chance: random.Random, seconds: float,
     report: Callable[[str], None],
-) -> Found:  # fmt: skip
+) -> Outcome:  # fmt: skip
     """Apply with ``client`` while programs are killed; ``each``: clients of one manager."""
     _until_primary(each)
-    found, stop = Found(), threading.Event()
-    applying = threading.Thread(target=_apply, args=(client, found, seconds, stop))
+    outcome, stop = Outcome(), threading.Event()
+    applying = threading.Thread(target=_apply, args=(client, outcome, seconds, stop))
     applying.start()
     try:
-        _kill_at_random(programs, seconds, chance, found.acknowledged, report)
+        _kill_at_random(programs, seconds, chance, outcome.acknowledged, report)
     finally:
         stop.set()
         applying.join()
-    found.kills = {one.name: one.kills for one in programs}
-    return found
+    outcome.kills = {one.name: one.kills for one in programs}
+    return outcome
 
 
 def _kill_at_random(
@@ -141,7 +141,7 @@ def _kill_at_random(
             report(f"{end - told:.0f} s left: {kills} kills, {len(acknowledged)} acknowledged")
 
 
-def _apply(client: ApiClient, found: Found, seconds: float, stop: threading.Event) -> None:
+def _apply(client: ApiClient, outcome: Outcome, seconds: float, stop: threading.Event) -> None:
     """Apply revisions, not more than are kept, and note what was acknowledged."""
     pause, last, number = seconds / (0.9 * KEPT_REVISIONS), time.monotonic(), 0
     while not stop.is_set():
@@ -150,12 +150,12 @@ def _apply(client: ApiClient, found: Found, seconds: float, stop: threading.Even
         try:
             answer = client.post("/v1/config", request, ApplyAnswer)
         except ApiError:
-            found.unanswered += 1
+            outcome.unanswered += 1
             stop.wait(0.02)
             continue
         if answer.revision is not None:
-            found.acknowledged[answer.revision.number] = f"change {number}"
-            found.longest_s, last = max(found.longest_s, time.monotonic() - last), time.monotonic()
+            outcome.acknowledged[answer.revision.number] = f"change {number}"
+            outcome.longest_s, last = max(outcome.longest_s, time.monotonic() - last), time.monotonic()
         stop.wait(pause)
 
 
@@ -166,8 +166,8 @@ def _config(number: int) -> str:
 
 def _kept(client: ApiClient) -> dict[int, str]:
     """Return the messages of all revisions by number."""
-    found = client.get("/v1/revisions", RevisionsAnswer).revisions
-    return {one.revision.number: one.revision.message for one in found}
+    revisions = client.get("/v1/revisions", RevisionsAnswer).revisions
+    return {one.revision.number: one.revision.message for one in revisions}
 
 
 def _until_primary(managers: Sequence[ApiClient]) -> ApiClient:
@@ -202,21 +202,21 @@ def _manager(directory: Path, where: str, number: int, url: str) -> Program:
 def _members(directory: Path, clients: Sequence[str], peers: Sequence[str]) -> list[Program]:
     """Return the members of a cluster; ``clients`` and ``peers``: their addresses for managers and each other."""
     cluster = ",".join(f"etcd{number}=http://{peer}" for number, peer in enumerate(peers))
-    found = []
+    programs = []
     for number, (client, peer) in enumerate(zip(clients, peers, strict=True)):
         name, log = f"etcd{number}", directory / f"etcd{number}.log"
         command = etcd_command(name, "127.0.0.1", str(directory / name), cluster)
         own = {"http://127.0.0.1:2379": f"http://{client}", "http://127.0.0.1:2380": f"http://{peer}"}
-        found.append(Program(name, [own.get(word, word) for word in command], log))
-    return found
+        programs.append(Program(name, [own.get(word, word) for word in command], log))
+    return programs
 
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+        return [one.getsockname()[1] for one in sockets]
 
 
 async def _made(directory: Path, where: str, count: int) -> str:
@@ -245,12 +245,14 @@ def main() -> None:
     parser.add_argument("--store", choices=("sqlite", "etcd"), default="sqlite")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=1, help="of the random times and victims")
-    given = parser.parse_args()
-    if given.store == "etcd" and shutil.which("etcd") is None:
+    arguments = parser.parse_args()
+    if arguments.store == "etcd" and shutil.which("etcd") is None:
         parser.error("etcd is not installed: apt install etcd-server")
-    found = run(given.store, given.seconds, given.seed, lambda line: print(line, file=sys.stderr, flush=True))
-    print(f"{given.store}: {found}")
-    sys.exit(bool(found.lost))
+    outcome = run(
+        arguments.store, arguments.seconds, arguments.seed, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    print(f"{arguments.store}: {outcome}")
+    sys.exit(bool(outcome.lost))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def run() -> list[Result]:
     return results
 
 
-def measured(given: Config, flows: int, version: int = 4) -> tuple[float, float]:
+def measured(configuration: Config, flows: int, version: int = 4) -> tuple[float, float]:
     """Return (nanoseconds per packet, share of look-ups that hit)."""
-    made = tables(given)
-    frames, worker = Frames(flows, version=version), Worker(made)
+    memory = tables(configuration)
+    frames, worker = Frames(flows, version=version), Worker(memory)
 
     def once() -> float:
         frames.reset()
@@ -61,7 +61,7 @@ def measured(given: Config, flows: int, version: int = 4) -> tuple[float, float]
 
     for _ in range(WARM_ROUNDS):
         once()
-    made.lookups[:] = 0
+    memory.lookups[:] = 0
     value = median(several)
     assert (frames.batch.verdict == 0).all(), "not every frame was forwarded"
-    return value, int(made.lookups[0][0]) / int(made.lookups[0].sum())
+    return value, int(memory.lookups[0][0]) / int(memory.lookups[0].sum())

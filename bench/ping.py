@@ -18,17 +18,17 @@ def main() -> None:
     parser.add_argument("interface")
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--pps", type=int, default=1000)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {0})
-    frame = tcp_frame(destination=peer_mac(given.interface))
+    frame = tcp_frame(destination=peer_mac(arguments.interface))
     times, lost = [], 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
         sock.setsockopt(263, 23, 1)  # SOL_PACKET, PACKET_IGNORE_OUTGOING
-        sock.bind((given.interface, ETH_P_IP))
+        sock.bind((arguments.interface, ETH_P_IP))
         sock.settimeout(TIMEOUT_S)
         begin = time.perf_counter()
-        for sample in range(given.samples):
-            while time.perf_counter() < begin + sample / given.pps:
+        for sample in range(arguments.samples):
+            while time.perf_counter() < begin + sample / arguments.pps:
                 pass
             start = time.perf_counter_ns()
             sock.send(frame)

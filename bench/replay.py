@@ -26,13 +26,13 @@ def run() -> list[Result]:
     # Use a tmpfs if there is one, to measure the program and not the disk.
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as directory:
-        given, made = Path(directory, "in.pcap"), Path(directory, "out.pcap")
-        _write(given)
+        source, target = Path(directory, "in.pcap"), Path(directory, "out.pcap")
+        _write(source)
 
         def through() -> float:
-            looped, mux = LoopedCapture(given), ReplayMux(config(), [IPv4Address("10.0.0.1")], HOP)
+            looped, mux = LoopedCapture(source), ReplayMux(config(), [IPv4Address("10.0.0.1")], HOP)
             start = time.perf_counter()
-            with PcapWriter(made) as writer:
+            with PcapWriter(target) as writer:
                 result = replay(looped, mux, writer)
             seconds = time.perf_counter() - start
             assert result.written == PACKETS, result
@@ -40,8 +40,8 @@ def run() -> list[Result]:
 
         def copied() -> float:
             frames, start = CapturedFrames(), time.perf_counter()
-            with PcapWriter(made) as writer:
-                for batch in CaptureReader(given).batches(frames):
+            with PcapWriter(target) as writer:
+                for batch in CaptureReader(source).batches(frames):
                     writer.write(batch, 255)
             return PACKETS / (time.perf_counter() - start) / 1e6
 

@@ -46,8 +46,8 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: Path, results: Sequence[Result]) -> None:
-    said = {"machine": machine(), "results": [asdict(result) for result in results]}
-    path.write_text(json.dumps(said, indent=1) + "\n")
+    document = {"machine": machine(), "results": [asdict(result) for result in results]}
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def print_table(results: Sequence[Result]) -> None:

@@ -19,15 +19,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--flows", type=int, default=1000)
     parser.add_argument("--pps", type=int, default=0)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {0})
-    frames = Frames(given.flows, destination=peer_mac(given.interface))
+    frames = Frames(arguments.flows, destination=peer_mac(arguments.interface))
     sent = 0
-    with PacketRing(given.interface, frames=64) as ring:
-        batches = [_part(frames, at) for at in range(0, given.flows, BATCH)]
+    with PacketRing(arguments.interface, frames=64) as ring:
+        batches = [_part(frames, at) for at in range(0, arguments.flows, BATCH)]
         start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < given.seconds:
-            if given.pps and sent >= elapsed * given.pps:
+        while (elapsed := time.perf_counter() - start) < arguments.seconds:
+            if arguments.pps and sent >= elapsed * arguments.pps:
                 time.sleep(0.001)
                 continue
             batch = batches[sent // BATCH % len(batches)]

@@ -36,20 +36,20 @@ def random_region(groups: int, pops: int, seed: int, room: float) -> Region:
     return Region(rtt_ms * users, users, capacity * users.sum() * room / capacity.sum())
 
 
-def lp_bound(made: Region) -> float:
+def lp_bound(region: Region) -> float:
     """Return the least cost if groups were divisible."""
     import highspy
 
-    pops, groups = made.cost.shape
+    pops, groups = region.cost.shape
     program = highspy.HighsLp()
     program.num_col_, program.num_row_ = pops * groups, groups + pops
-    program.col_cost_ = made.cost.T.ravel()
+    program.col_cost_ = region.cost.T.ravel()
     program.col_lower_, program.col_upper_ = np.zeros(pops * groups), np.ones(pops * groups)
     program.row_lower_ = np.concatenate([np.ones(groups), np.full(pops, -highspy.kHighsInf)])
-    program.row_upper_ = np.concatenate([np.ones(groups), made.capacity])
+    program.row_upper_ = np.concatenate([np.ones(groups), region.capacity])
     rows, values = np.empty((groups, pops, 2), np.int32), np.ones((groups, pops, 2))
     rows[..., 0], rows[..., 1] = np.arange(groups)[:, None], groups + np.arange(pops)
-    values[..., 1] = made.users[:, None]
+    values[..., 1] = region.users[:, None]
     program.a_matrix_.start_ = np.arange(0, 2 * pops * groups + 1, 2)
     program.a_matrix_.index_, program.a_matrix_.value_ = rows.ravel(), values.ravel()
     solver = highspy.Highs()
@@ -62,16 +62,16 @@ def lp_bound(made: Region) -> float:
 def run() -> list[Result]:
     results = []
     for room in (1.25, 1.05):
-        made = random_region(GROUPS, POPS, 1, room)
+        region = random_region(GROUPS, POPS, 1, room)
 
-        def once(made: Region = made) -> float:
+        def once(region: Region = region) -> float:
             start = time.perf_counter()
-            assign(made.cost, made.users, made.capacity)
+            assign(region.cost, region.users, region.capacity)
             return time.perf_counter() - start
 
         name = f"{GROUPS} groups, {POPS} PoPs, {room - 1:.0%} room"
         results.append(Result("steering", name, median(once), "s", goal="< 2"))
-        cost = assign(made.cost, made.users, made.capacity).cost
-        above = 100 * (cost / lp_bound(made) - 1)
+        cost = assign(region.cost, region.users, region.capacity).cost
+        above = 100 * (cost / lp_bound(region) - 1)
         results.append(Result("steering", f"{name}: cost above the bound", above, "%", goal="< 2"))
     return results

@@ -54,12 +54,12 @@ def _errors_ms(sockets: list[socket.socket]) -> NDArray[np.float64]:
             pass
         for opened, head in zip(sockets, heads, strict=True):
             opened.send(head + struct.pack("!Q", time.time_ns()) + bytes(100))
-    found = []
+    delays_ns = []
     for opened in sockets:
         opened.settimeout(1)
         for _ in range(count):
             frame, ancillary, _, _ = opened.recvmsg(400, 100)
             seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
-            found.append(seconds * 10**9 + nanoseconds - struct.unpack("!Q", frame[14:22])[0])
+            delays_ns.append(seconds * 10**9 + nanoseconds - struct.unpack("!Q", frame[14:22])[0])
         opened.close()
-    return np.array(found) / 1e6 - DELAY_MS
+    return np.array(delays_ns) / 1e6 - DELAY_MS

@@ -122,9 +122,9 @@ def _kernel_result(name: str, rates: dict[str, list[float]]) -> Result:
 
 def measured(count: int) -> dict[str, float]:
     """Return the median nanoseconds per packet of each loop, with ``count`` frames per batch."""
-    given = config()
-    mux = MuxTables(tables(given), *LOCAL)
-    mux.commit(mux.plan(given))
+    configuration = config()
+    mux = MuxTables(tables(configuration), *LOCAL)
+    mux.commit(mux.plan(configuration))
     worker = Worker(mux.tables)
     loops: dict[str, PacketLoop] = {name: Unwatchable(MemoryRing(count), worker) for name in ("before", AGAIN)}
     loops |= {name: PacketLoop(MemoryRing(count), worker) for name in GOALS}
@@ -139,15 +139,15 @@ async def _in_turn(loops: dict[str, PacketLoop], count: int, trace_hub: TraceHub
         await nanoseconds(loop, count)  # compiles, and enters each flow
     stream = trace_hub.watch(Trace(MATCHES_NOTHING))
     await anext(stream)
-    found: dict[str, list[float]] = {name: [] for name in loops}
+    times: dict[str, list[float]] = {name: [] for name in loops}
     for round_ in range(ROUNDS):
         names = list(loops)
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
             budget = trace_hub._budget  # noqa: SLF001 -- what it saved meanwhile must not be spent now
             budget.take(FRAMES_A_SECOND, time.monotonic())
-            found[name].append(await nanoseconds(loops[name], count))
+            times[name].append(await nanoseconds(loops[name], count))
     await stream.aclose()
-    return {name: statistics.median(values) for name, values in found.items()}
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 async def nanoseconds(loop: PacketLoop, count: int) -> float:

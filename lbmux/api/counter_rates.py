@@ -42,8 +42,8 @@ def backend_rates(before: CounterSnapshot, after: CounterSnapshot) -> dict[Key, 
 
 def total(rates: Iterable[TrafficRates]) -> TrafficRates:
     """Return the sum of the known rates, each None if none of them is known."""
-    found = list(rates)
-    known = {name: [rate for one in found if (rate := getattr(one, name)) is not None] for name in NAMES}
+    every = list(rates)
+    known = {name: [rate for one in every if (rate := getattr(one, name)) is not None] for name in NAMES}
     return TrafficRates(**{name: sum(each) if each else None for name, each in known.items()})
 
 
@@ -52,8 +52,8 @@ def drop_rates(before: CounterSnapshot, after: CounterSnapshot) -> dict[str, flo
     earlier: Mapping[str, int] = {line.verdict: line.packets for line in before.verdicts}
     seconds = after.time_s - before.time_s
     drops = {line.verdict: line.packets for line in after.verdicts if line.kind == "drop"}
-    found = {name: _per_s(earlier[name], packets, seconds) for name, packets in drops.items() if name in earlier}
-    return {name: rate for name, rate in found.items() if rate}
+    per_s = {name: _per_s(earlier[name], packets, seconds) for name, packets in drops.items() if name in earlier}
+    return {name: rate for name, rate in per_s.items() if rate}
 
 
 def _rates(before: BackendLine | None, after: BackendLine, seconds: float) -> TrafficRates:

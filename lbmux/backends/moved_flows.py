@@ -26,15 +26,15 @@ def flows(old: Config, new: Config, live: Mapping[BackendKey, int]) -> dict[str,
     """Return the flows of each service by its name; ``live`` has the number of live flows by service and backend."""
     after = with_overrides(new, with_removals(new, Overrides(), old, {}, 0, BY_FILE))
     wanted, present = _backends(new), _backends(after)
-    every, found = Counter[str](), dict[str, Flows]()
+    every, results = Counter[str](), dict[str, Flows]()
     for (service_name, _), count in live.items():
         every[service_name] += count
     for service in old.services:
         counts = {_end(service, b): live.get((service.name, b.name), 0) for b in service.backends}
         move = sum(count for end, count in counts.items() if end not in present)
         remain = sum(count for end, count in counts.items() if end in present and end not in wanted)
-        found[service.name] = Flows(every[service.name], move, remain)
-    return found
+        results[service.name] = Flows(every[service.name], move, remain)
+    return results
 
 
 def _backends(config: Config) -> set[tuple[object, ...]]:

@@ -79,7 +79,7 @@ def set_admin_state_of_host(admin_state: OverriddenState | None, host: str, serv
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
         with_added = with_overrides(file, overrides.without_removals()).services
-        found = sorted(
+        keys = sorted(
             {
                 (one.name, backend.name)
                 for one in (*file.services, *with_added)
@@ -88,11 +88,11 @@ def set_admin_state_of_host(admin_state: OverriddenState | None, host: str, serv
                 if str(backend.tunnel_to) == host
             }
         )
-        if not found:
+        if not keys:
             raise OverrideError(f"host {host}", "no backend is on it; `lbmux show backends` lists the hosts")
-        for name, backend_name in found:
+        for name, backend_name in keys:
             overrides, _ = set_admin_state(admin_state, backend_name, name, now)(file, overrides)
-        return overrides, found
+        return overrides, keys
 
     return change
 
@@ -111,14 +111,14 @@ def set_weight(weight: int | None, backend: str, service: str | None, now: float
     return change
 
 
-def add(service: str, given: Mapping[str, Any], now: float) -> Change:
-    """Add a backend; ``given`` has the fields that it would have in the file."""
+def add(service: str, fields: Mapping[str, Any], now: float) -> Change:
+    """Add a backend; ``fields`` has the fields that it would have in the file."""
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
         wanted = {one.name: one for one in with_overrides(file, overrides.without_removals()).services}
         if service not in wanted:
             raise OverrideError(service, "there is no such service; `lbmux show services` lists all services")
-        backend = _service(wanted[service], given).backends[-1]
+        backend = _service(wanted[service], fields).backends[-1]
         key = service, backend.name
         if key in _keys(file):
             raise OverrideError(backend.name, "was removed by command; `lbmux enable` brings it back")

@@ -10,13 +10,13 @@ PARTICIPLES = {"drain": "drained", "disable": "disabled", "remove": "removed"}
 
 def precedences(file: Config, overrides: Overrides) -> list[str]:
     """Return a line for each backend whose override differs from the file."""
-    found: list[str] = []
+    lines: list[str] = []
     for service in file.services:
         for backend in service.backends:
             override = overrides.of.get((service.name, backend.name))
             if override is not None and (differences := ", ".join(_differences(backend, override))):
-                found.append(f"override: service {service.name}: backend {backend.name}: {differences}")
-    return found
+                lines.append(f"override: service {service.name}: backend {backend.name}: {differences}")
+    return lines
 
 
 def _differences(backend: Backend, override: Override) -> Iterator[str]:

@@ -95,11 +95,11 @@ def _removed(before: Collection[Backend], after: Collection[Backend]) -> list[Ba
     A service has at most one backend per host.  If another backend now has the name, the address becomes the name.
     """
     hosts, names = {backend.tunnel_to for backend in after}, {backend.name for backend in after}
-    server_ids, found = {backend.server_id for backend in after}, list[Backend]()
+    server_ids, backends = {backend.server_id for backend in after}, list[Backend]()
     for backend in before:
         name = f"{backend.dip}:{backend.port}" if backend.name in names else backend.name
         if backend.tunnel_to not in hosts and name not in names:
             server_id = None if backend.server_id in server_ids else backend.server_id
-            found.append(backend.model_copy(update={"weight": 0, "name": name, "server_id": server_id}))
+            backends.append(backend.model_copy(update={"weight": 0, "name": name, "server_id": server_id}))
             names.add(name)
-    return found
+    return backends

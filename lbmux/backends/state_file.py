@@ -49,5 +49,5 @@ def read(path: Path, parse: Callable[[Any], dict[Any, State]], consequence: str)
 
 def seconds(value: Any) -> float:
     """Return a time in the file, in seconds since 1970; raise ValueError, TypeError, ArithmeticError or OSError."""
-    time.gmtime(found := float(value))
-    return found
+    time.gmtime(number := float(value))
+    return number

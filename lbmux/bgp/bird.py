@@ -71,7 +71,7 @@ def static_routes(routes: frozenset[Route], version: int, number: int) -> str:
 def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:
     """Parse ``show protocols all`` and ``show bfd sessions``; ``now`` is in seconds since the epoch, as their times."""
     blocks = {block.split(maxsplit=1)[0]: block for block in re.split(r"^1002-", protocols, flags=re.M)[1:]}
-    found = []
+    neighbours = []
     for number, peer in enumerate(bgp.peers, 1):
         block = blocks.get(f"peer{number}", "")
         state = re.search(r"BGP state:\s+(\w+)", block)
@@ -79,7 +79,7 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
         bfd = re.search(rf"^(?:1020-|\s)\s*{re.escape(str(peer.address))}\s+\S+\s+(\w+)", sessions, re.M)
         error = re.search(r"Last error:\s+(\S.*?)\s*$", block, re.M)
         up = state is not None and state[1] == "Established"
-        found.append(
+        neighbours.append(
             Neighbour(
                 str(peer.address),
                 peer.number,
@@ -90,7 +90,7 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
                 "" if up or error is None else printable(error[1].encode()),
             )
         )
-    return found
+    return neighbours
 
 
 class Bird:

@@ -102,9 +102,9 @@ class Session:
 
     def _went_down(self, why: str) -> None:
         self.up_since, self.state = None, "idle"
-        if (found := NOTIFICATION.fullmatch(why)) is not None:
-            if found[1] == "sent" or not self._is_notified:  # a received notification was logged with its text
-                self._notified(found[1], words(int(found[2]), int(found[3])))
+        if (match := NOTIFICATION.fullmatch(why)) is not None:
+            if match[1] == "sent" or not self._is_notified:  # a received notification was logged with its text
+                self._notified(match[1], words(int(match[2]), int(match[3])))
         elif not self._is_notified:
             self.reason = "connection refused, closed or lost" if why == DROPPED else why
 
@@ -155,13 +155,15 @@ class Exabgp:
         await self._writer.drain()
 
     async def neighbours(self) -> list[Neighbour]:
-        now, found = time.monotonic(), []
+        now, results = time.monotonic(), []
         for peer in self._bgp.peers:
             seen = self._sessions[str(peer.address)]
             uptime_s = None if seen.up_since is None else round(now - seen.up_since, 3)
             prefixes = 0 if uptime_s is None else len(self._routes)
-            found.append(Neighbour(str(peer.address), peer.number, seen.state, uptime_s, prefixes, reason=seen.reason))
-        return found
+            results.append(
+                Neighbour(str(peer.address), peer.number, seen.state, uptime_s, prefixes, reason=seen.reason)
+            )
+        return results
 
     async def close(self) -> None:
         if self._server is not None:

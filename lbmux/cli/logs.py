@@ -23,14 +23,14 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC)
-        given = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
+        arguments = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
         event = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
             "event": str(record.msg),
-            "fields": [one if isinstance(one, int | float | str) else str(one) for one in given],
+            "fields": [one if isinstance(one, int | float | str) else str(one) for one in arguments],
         }
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)

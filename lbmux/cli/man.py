@@ -113,9 +113,9 @@ def _commands() -> Iterator[str]:
     yield from _options(group, click.Context(group))
     yield ".Sh COMMANDS"
     for name in COMMANDS:
-        found = group.get_command(click.Context(group), name)
-        assert found is not None
-        yield from _command(found, name)
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield from _command(command, name)
     yield ".Sh ENVIRONMENT\nAn option on the command line takes precedence over its variable.\n.Bl -tag -width Ds"
     for variable, uses in sorted(_variables(group, "lbmux").items()):
         yield f".It Ev {variable}\n{_text('; '.join(uses))}"
@@ -133,21 +133,21 @@ def _example(what: str, lines: tuple[str, ...]) -> str:
     return f"{_text(what)}\n.Bd -literal -offset indent\n{literal}\n.Ed"
 
 
-def _command(found: click.Command, name: str) -> Iterator[str]:
-    context = click.Context(found, info_name=name)
-    usage = " ".join(piece for piece in found.collect_usage_pieces(context) if piece != "[OPTIONS]")
+def _command(command: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(command, info_name=name)
+    usage = " ".join(piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]")
     yield f".Ss {_escaped(f'lbmux {name} {usage}'.strip())}"
-    yield _text(found.help or "")
-    yield from _options(found, context)
-    if isinstance(found, click.Group):
-        for below in found.list_commands(context):
-            inner = found.get_command(context, below)
+    yield _text(command.help or "")
+    yield from _options(command, context)
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            inner = command.get_command(context, below)
             assert inner is not None
             yield from _command(inner, f"{name} {below}")
 
 
-def _options(found: click.Command, context: click.Context) -> Iterator[str]:
-    own = (one for one in found.get_params(context) if isinstance(one, click.Option) and "--help" not in one.opts)
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    own = (one for one in command.get_params(context) if isinstance(one, click.Option) and "--help" not in one.opts)
     records = [record for option in own if (record := option.get_help_record(context)) is not None]
     if not records:
         return
@@ -157,15 +157,15 @@ def _options(found: click.Command, context: click.Context) -> Iterator[str]:
     yield ".El"
 
 
-def _variables(found: click.Command, name: str) -> dict[str, list[str]]:
+def _variables(command: click.Command, name: str) -> dict[str, list[str]]:
     """Return the options that each environment variable sets."""
-    context, uses = click.Context(found, info_name=name), defaultdict[str, list[str]](list)
-    for option in found.get_params(context):
+    context, uses = click.Context(command, info_name=name), defaultdict[str, list[str]](list)
+    for option in command.get_params(context):
         if isinstance(option.envvar, str) and not getattr(option, "hidden", False):
             uses[option.envvar].append(f"{name} {option.opts[-1]}")
-    if isinstance(found, click.Group):
-        for below in found.list_commands(context):
-            inner = found.get_command(context, below)
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            inner = command.get_command(context, below)
             assert inner is not None
             for variable, more in _variables(inner, f"{name} {below}").items():
                 uses[variable] += more

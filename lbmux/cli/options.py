@@ -74,20 +74,20 @@ def node(command: Decorated) -> Decorated:
     return config(managers(state(command)))
 
 
-def source(role: str, given: Path | None, urls: tuple[str, ...], directory: Path) -> dict[str, Any]:
+def source(role: str, path: Path | None, urls: tuple[str, ...], directory: Path) -> dict[str, Any]:
     """Return the daemon's settings for the options of ``node``: a file, or managers.
 
     An option on the command line takes precedence over a variable of the other kind.
     """
     is_explicit = click.get_current_context().get_parameter_source
-    if given is not None and urls and is_explicit("config") != is_explicit("managers"):
+    if path is not None and urls and is_explicit("config") != is_explicit("managers"):
         if is_explicit("config") is ParameterSource.COMMANDLINE:
             urls = ()
         else:
-            given = None
-    if (given is None) == (not urls):
+            path = None
+    if (path is None) == (not urls):
         raise click.UsageError("give either a file with -c or the managers with --manager")
-    return {"config": given or directory / f"{role}.yaml", "managers": urls, "identity": directory}
+    return {"config": path or directory / f"{role}.yaml", "managers": urls, "identity": directory}
 
 
 def manager_access(command: Decorated) -> Decorated:

@@ -46,18 +46,18 @@ class Where:
         from lbmux.api.channel import place_name
         from lbmux.errors import LbmuxError
 
-        found = self.all(*programs)
-        if len(found) > 1:
-            raise LbmuxError(f"name one node with --node: {', '.join(str(place_name(one)) for one in found)}")
-        return found[0]
+        places = self.all(*programs)
+        if len(places) > 1:
+            raise LbmuxError(f"name one node with --node: {', '.join(str(place_name(one)) for one in places)}")
+        return places[0]
 
     def nodes(self, role: str = "") -> "list[RelayedNode]":
         """Return the pool's nodes that are meant and connected; raise LbmuxError if there are none."""
         from lbmux.cli.pool.manager_access import client
         from lbmux.manager.relayed_node import RelayedNode
 
-        meant = [one for one in self.reports() if one.connected and role in ("", one.role)]
-        return [RelayedNode(client(*self.access), one.node) for one in meant]
+        reports = [one for one in self.reports() if one.connected and role in ("", one.role)]
+        return [RelayedNode(client(*self.access), one.node) for one in reports]
 
     def reports(self) -> "list[NodeReport]":
         """Return what the manager knows of the nodes that are meant."""
@@ -68,11 +68,11 @@ class Where:
         from lbmux.manager.api_models import NodesAnswer
 
         reports = client(*self.access).get("/v1/nodes", NodesAnswer).nodes
-        found = [one for one in reports if (fnmatchcase(one.node, self.node) if self.node else one.role == "mux")]
-        if not any(one.connected for one in found):
+        selected = [one for one in reports if (fnmatchcase(one.node, self.node) if self.node else one.role == "mux")]
+        if not any(one.connected for one in selected):
             which = f"no node {self.node!r}" if self.node else "no mux"
             raise LbmuxError(f"{which} is connected to the manager; `lbmux show nodes` lists them")
-        return found
+        return selected
 
 
 def where(*, repeated: bool = False, default: str = "the mux on this machine, else the agent, else the edge") -> Any:
@@ -84,8 +84,8 @@ def where(*, repeated: bool = False, default: str = "the mux on this machine, el
             control = given.pop("control")
             controls = control if repeated else (() if control is None else (control,))
             access = (given.pop("managers"), given.pop("token_file"), given.pop("manager_ca"))
-            found = Where(controls, given.pop("node"), _is_pool(bool(controls), bool(access[0])), access)
-            return command(where=found, **given)
+            place = Where(controls, given.pop("node"), _is_pool(bool(controls), bool(access[0])), access)
+            return command(where=place, **given)
 
         text = "Control socket" + (" of a mux; repeat it for each mux" if repeated else "")
         control = click.option(

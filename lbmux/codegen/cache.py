@@ -38,9 +38,9 @@ class _UnsafeError(LbmuxError):
 
 def _root() -> Path:
     """Return ``LBMUX_CACHE`` if it is set, else the user's cache directory."""
-    given = os.environ.get("LBMUX_CACHE")
+    path = os.environ.get("LBMUX_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else home / "lbmux"
+    return Path(path) if path else home / "lbmux"
 
 
 def digest() -> str:

@@ -14,10 +14,10 @@ from lbmux.codegen.function_cache import SealedFunctionCache
 
 def _compiled(**options: Any) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
-        made = njit(error_model="numpy", _nrt=False, **options)(function)
+        dispatcher = njit(error_model="numpy", _nrt=False, **options)(function)
         if cache.directory() is not None:
-            made._cache = SealedFunctionCache(function)
-        return made
+            dispatcher._cache = SealedFunctionCache(function)
+        return dispatcher
 
     return decorate
 

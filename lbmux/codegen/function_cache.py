@@ -72,13 +72,13 @@ class SealedFunctionCache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the code for these argument types, or None. Skip the registries, which only a compiler needs."""
         try:
-            found = self._load_overload(sig, target_context)
+            overload = self._load_overload(sig, target_context)
         except Exception as error:  # recompiling repairs any damage
             log.warning("%s: cannot load compiled code, recompiling: %r", self._name, error)
-            found = None
-        if found is None:
+            overload = None
+        if overload is None:
             progress.begin(self._label)
-        return found
+        return overload
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save new code. Numba calls this when compilation has finished."""

@@ -38,14 +38,14 @@ class StepLibrary(JITCodeLibrary):  # type: ignore[misc]
         return self._shared_module
 
 
-def callees(library: JITCodeLibrary, found: dict[JITCodeLibrary, None] | None = None) -> dict[JITCodeLibrary, None]:
+def callees(library: JITCodeLibrary, libraries: dict[JITCodeLibrary, None] | None = None) -> dict[JITCodeLibrary, None]:
     """Return every library that ``library`` calls, directly or indirectly, in compilation order."""
-    found = {} if found is None else found
+    libraries = {} if libraries is None else libraries
     for other in library._linking_libraries:
-        if other not in found:
-            found[other] = None
-            callees(other, found)
-    return found
+        if other not in libraries:
+            libraries[other] = None
+            callees(other, libraries)
+    return libraries
 
 
 def not_executable(library: JITCodeLibrary, description: Any, environment: Any) -> Any:

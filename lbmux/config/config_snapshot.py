@@ -88,7 +88,7 @@ class ModelUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "ipaddress" and name in ADDRESSES:
             return ADDRESSES[name]
-        found = super().find_class(module, name) if module.startswith("lbmux.config.") else None
-        if isinstance(found, type) and issubclass(found, Model):
-            return found
+        kind = super().find_class(module, name) if module.startswith("lbmux.config.") else None
+        if isinstance(kind, type) and issubclass(kind, Model):
+            return kind
         raise pickle.UnpicklingError(f"{module}.{name} is not part of a configuration")

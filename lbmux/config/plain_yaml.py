@@ -107,18 +107,18 @@ def _value(event: Any, following: Next, scalar: Scalar) -> Any:
 
 
 def _sequence(following: Next, scalar: Scalar) -> list[Any]:
-    found: list[Any] = []
+    items: list[Any] = []
     while type(event := following()) is not SequenceEndEvent:
-        found.append(_value(event, following, scalar))
-    return found
+        items.append(_value(event, following, scalar))
+    return items
 
 
 def _mapping(following: Next, scalar: Scalar) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     while type(event := following()) is not MappingEndEvent:
         key = scalar(event) if type(event) is ScalarEvent else None
-        if type(key) is not str or key in found:
+        if type(key) is not str or key in items:
             raise UnusualYamlError()
         event = following()
-        found[key] = scalar(event) if type(event) is ScalarEvent else _value(event, following, scalar)
-    return found
+        items[key] = scalar(event) if type(event) is ScalarEvent else _value(event, following, scalar)
+    return items

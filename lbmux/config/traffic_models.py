@@ -29,8 +29,8 @@ ServerId = Annotated[str, Field(min_length=2, max_length=16), AfterValidator(_he
 def _wide(prefixes: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
     for prefix in prefixes:
         if prefix.max_prefixlen - prefix.prefixlen != SOURCE_BITS:
-            given = {"prefix": str(prefix), "length": prefix.max_prefixlen - SOURCE_BITS}
-            raise PydanticCustomError("sources", "{prefix} should be a /{length}", given)
+            context = {"prefix": str(prefix), "length": prefix.max_prefixlen - SOURCE_BITS}
+            raise PydanticCustomError("sources", "{prefix} should be a /{length}", context)
     if len({prefix.version for prefix in prefixes}) < len(prefixes):
         raise PydanticCustomError("sources", "should have at most one prefix per address family")
     return prefixes

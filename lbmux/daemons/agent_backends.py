@@ -38,8 +38,8 @@ class AgentBackends:
     async def health(self, request: GetHealth) -> Health:
         """The states of the backends that are in the tables."""
         rows = self._snapshot().rows
-        found = [state for state in self._states() if state.key in rows]
-        return Health(VERSION, "agent", [HealthLine(**vars(one), drained=one.key in self._drained) for one in found])
+        states = [state for state in self._states() if state.key in rows]
+        return Health(VERSION, "agent", [HealthLine(**vars(one), drained=one.key in self._drained) for one in states])
 
     def _states(self) -> list[BackendHealth]:
         reloader = self._reloader

@@ -70,11 +70,11 @@ class AgentLoop:
         mine.count = count
         self._process(mine, self._trace_hub.before(mine) if self._trace_hub else NO_COPIES)
 
-    def _process(self, batch: Batch, came: list[FrameCopy]) -> None:
+    def _process(self, batch: Batch, originals: list[FrameCopy]) -> None:
         trace_hub = self._trace_hub
         self._worker.inbound(batch, now_ticks())
         self._tun.send(batch, PASSES)
-        events = trace_hub.after(batch, came, self._device) if trace_hub else NO_EVENTS
+        events = trace_hub.after(batch, originals, self._device) if trace_hub else NO_EVENTS
         self._slow.inbound(batch, events)
         if trace_hub:
             trace_hub.tell(events)
@@ -85,9 +85,9 @@ class AgentLoop:
             if not self._tun.receive(self._batch):
                 return
             trace_hub = self._trace_hub
-            came = trace_hub.before(self._batch, came_by=self._device) if trace_hub else NO_COPIES
+            originals = trace_hub.before(self._batch, came_by=self._device) if trace_hub else NO_COPIES
             self._worker.outbound(self._batch, now_ticks())
-            events = trace_hub.after(self._batch, came, self.ring.index, is_reply=True) if trace_hub else NO_EVENTS
+            events = trace_hub.after(self._batch, originals, self.ring.index, is_reply=True) if trace_hub else NO_EVENTS
             self._slow.outbound(self._batch, events)
             self._hairpin()
             if self._beside:

@@ -72,11 +72,11 @@ class ChallengeAckProbe:
         task.add_done_callback(self._tasks.discard)
 
     async def _probe(self, before: Backends, lost: list[int], per_s: float) -> None:
-        found = await asyncio.to_thread(lambda: list(lost_flows(before, lost)))
+        flows = await asyncio.to_thread(lambda: list(lost_flows(before, lost)))
         at_once = max(1, round(per_s * PAUSE_S))
-        for first in range(0, len(found), at_once):
-            segments = (outside_of_window(Flow(TCP_PROTOCOL, *ends)) for ends in found[first : first + at_once])
+        for first in range(0, len(flows), at_once):
+            segments = (outside_of_window(Flow(TCP_PROTOCOL, *ends)) for ends in flows[first : first + at_once])
             self._send([Sent(BY_ROUTE, segment) for segment in segments])
             await asyncio.sleep(at_once / per_s)
-        if found:
-            log.info("probed %s of removed backends (challenge ACK)", counted(len(found), "client"))
+        if flows:
+            log.info("probed %s of removed backends (challenge ACK)", counted(len(flows), "client"))

@@ -76,11 +76,11 @@ class DrainWatch(Generic[State]):
         draining = self._without_weight(here.services)
         self._drained &= draining
         # Ask again for backends that are being removed: another mux may have sent them a flow.
-        asked = (draining - self._drained) | (draining & overrides.removals.keys())
-        without_flows = await asyncio.to_thread(self._without_flows, here, asked) if asked else set()
+        candidates = (draining - self._drained) | (draining & overrides.removals.keys())
+        without_flows = await asyncio.to_thread(self._without_flows, here, candidates) if candidates else set()
         for key in sorted(without_flows - self._drained):
             log.info("backend %s of service %s is drained: no flow left", key[1], key[0])
-        self._drained = (self._drained - asked) | without_flows
+        self._drained = (self._drained - candidates) | without_flows
         if gone := removal.finished(overrides, wanted, here.rows, without_flows, now):
             await self._reloader.follow(lambda _, current: (removal.without(current, gone), sorted(gone)))
             for key in sorted(gone):

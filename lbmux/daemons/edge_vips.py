@@ -44,13 +44,13 @@ def served_vips(
     config: Config, healthy: Collection[BackendKey], admin_states: Mapping[BackendKey, AdminState]
 ) -> frozenset[Prefix]:
     """The VIPs all of whose services have a healthy backend without an override: routers do not look at ports."""
-    found: dict[Prefix, bool] = {}
+    serving: dict[Prefix, bool] = {}
     for service in config.services:
         keys = [(service.name, backend.name) for backend in service.backends if backend.weight]
         serves = any((key in healthy or service.health is None) and key not in admin_states for key in keys)
         prefix = ip_network(service.vip)
-        found[prefix] = found.get(prefix, True) and serves
-    return frozenset(prefix for prefix, serves in found.items() if serves)
+        serving[prefix] = serving.get(prefix, True) and serves
+    return frozenset(prefix for prefix, serves in serving.items() if serves)
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class EdgeSnapshot:
         return {(service.name, backend.name) for service in self.services for backend in service.backends}
 
 
-def without_connections(snapshot: EdgeSnapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
-    """Return the backends of ``asked`` whose service has no connection on this host; UDP services never have one.
+def without_connections(snapshot: EdgeSnapshot, candidates: Collection[BackendKey]) -> set[BackendKey]:
+    """Return the backends of ``candidates`` whose service has no connection on this host; UDP services never have one.
 
     While the kernel cannot list its sockets no TCP backend counts as drained.
     """
-    found = set[BackendKey]()
+    results = set[BackendKey]()
     for service in snapshot.services:
-        if keys := {(service.name, backend.name) for backend in service.backends} & set(asked):
+        if keys := {(service.name, backend.name) for backend in service.backends} & set(candidates):
             with contextlib.suppress(OSError):
                 if service.protocol == "udp" or not snapshot.connections.any(service.vip, service.ports):
-                    found |= keys
-    return found
+                    results |= keys
+    return results

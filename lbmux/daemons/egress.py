@@ -36,22 +36,22 @@ class Egress:
 
     async def refresh(self) -> None:
         try:
-            found = await asyncio.to_thread(self._reach)
+            interfaces = await asyncio.to_thread(self._reach)
         except NetlinkError as error:
             log.warning("routes cannot be read: %s", error)
             return
-        self._tell(found)
+        self._tell(interfaces)
 
     def _reach(self) -> list[ReplyInterface]:
-        found = reply_interfaces()
-        self._kernel.reach([one.ifindex for one in found if one.has_ethernet])
-        return found
+        interfaces = reply_interfaces()
+        self._kernel.reach([one.ifindex for one in interfaces if one.has_ethernet])
+        return interfaces
 
-    def _tell(self, found: list[ReplyInterface]) -> None:
+    def _tell(self, interfaces: list[ReplyInterface]) -> None:
         refused, own = self._kernel.egress_refused, self._kernel.interface
-        missing = {one.name: NO_ETHERNET for one in found if not one.has_ethernet}
-        missing |= {one.name: str(refused[one.ifindex]) for one in found if one.ifindex in refused}
-        names = sorted({own, *(one.name for one in found)} - missing.keys())
+        missing = {one.name: NO_ETHERNET for one in interfaces if not one.has_ethernet}
+        missing |= {one.name: str(refused[one.ifindex]) for one in interfaces if one.ifindex in refused}
+        names = sorted({own, *(one.name for one in interfaces)} - missing.keys())
         if names != self._about["egress"]:
             log.info("replies are translated at %s", ", ".join(names))
         for name in missing.keys() - self._about["egress_missing"].keys():

@@ -67,10 +67,10 @@ class HostForwarding:
 
     def describe(self) -> answers.HostForwarding:
         """Return whether VIPs are hidden, how many frames were dropped, and why not."""
-        found = self._filter
-        kept = found is not None and found.is_attached()
+        vip_filter = self._filter
+        kept = vip_filter is not None and vip_filter.is_attached()
         reason = "" if kept else self._refusal or "the filter is not attached"
-        return answers.HostForwarding(kept, found.dropped() if found else 0, reason)
+        return answers.HostForwarding(kept, vip_filter.dropped() if vip_filter else 0, reason)
 
 
 def forwards(interface: str, version: int) -> bool:

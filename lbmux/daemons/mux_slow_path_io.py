@@ -168,10 +168,10 @@ class SlowFrames:
         known, mtus = self._slow.mtus.known(now), self._mux.tables.backends["mtu"]
         for host in hosts:
             rows = self._rows_to(host)
-            found = int(mtus[rows].max(initial=0))
-            link_bytes, written = self._written.pop(host, (found, found))
-            if found != written:  # the next hop has changed, or there was a reload
-                link_bytes = found
+            in_table = int(mtus[rows].max(initial=0))
+            link_bytes, written = self._written.pop(host, (in_table, in_table))
+            if in_table != written:  # the next hop has changed, or there was a reload
+                link_bytes = in_table
             mtus[rows] = min(link_bytes, known.get(host, link_bytes))
             if host in known:
                 self._written[host] = link_bytes, min(link_bytes, known[host])
@@ -217,10 +217,12 @@ def _frame_copy(sent: Sent) -> FrameCopy:
 
 def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:
     """The rows of each VIP's backends."""
-    found: dict[Address, list[int]] = {}
+    rows_by_vip: dict[Address, list[int]] = {}
     for service in config.services:
-        found.setdefault(service.vip, []).extend(mux.rows[service.name, backend.name] for backend in service.backends)
-    return {vip: np.array(rows, np.intp) for vip, rows in found.items()}
+        rows_by_vip.setdefault(service.vip, []).extend(
+            mux.rows[service.name, backend.name] for backend in service.backends
+        )
+    return {vip: np.array(rows, np.intp) for vip, rows in rows_by_vip.items()}
 
 
 @contextlib.contextmanager

@@ -36,14 +36,14 @@ class OverrideHandlers:
     async def override(self, request: requests.Override) -> Overridden:
         now = time.time()
         until, deadline = (None if s is None else now + s for s in (request.for_s, request.deadline_s))
-        given = request.override, request.backend, request.service
-        change = override_commands.set_admin_state(*given, now, until, deadline)
+        arguments = request.override, request.backend, request.service
+        change = override_commands.set_admin_state(*arguments, now, until, deadline)
         return await self._follow(request.override or "enable", change)
 
     async def weight(self, request: requests.SetWeight) -> Overridden:
-        said = "weight as in the file" if request.weight is None else f"weight {request.weight}"
+        text = "weight as in the file" if request.weight is None else f"weight {request.weight}"
         change = override_commands.set_weight(request.weight, request.backend, request.service, time.time())
-        return await self._follow(said, change)
+        return await self._follow(text, change)
 
     async def add(self, request: requests.AddBackend) -> Overridden:
         return await self._follow("add", override_commands.add(request.service, request.backend, time.time()))

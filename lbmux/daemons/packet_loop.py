@@ -118,10 +118,10 @@ class PacketLoop:
                 self._worker.forward(batch, now_ticks())
                 self._send(batch)
             return NO_EVENTS
-        came = trace_hub.before(batch, source)
+        originals = trace_hub.before(batch, source)
         self._worker.forward(batch, now_ticks())
         self._send(batch)
-        return trace_hub.after(batch, came) if came else NO_EVENTS
+        return trace_hub.after(batch, originals) if originals else NO_EVENTS
 
     def _forward_timed(self, batch: Batch) -> None:
         begun = time.perf_counter_ns()

@@ -111,14 +111,14 @@ class Reloader:
                 config, overrides, self.wanted, self.overrides.admin_states, self._clock(), BY_FILE
             )
             await self._enforce(config, overrides, await self._prepared(overrides))
-        said = await asyncio.to_thread(changes, before, config)
+        lines = await asyncio.to_thread(changes, before, config)
         if not self._book.is_stored:
-            said.append(f"overrides: not stored in {self._book.path}: changes last until a restart")
+            lines.append(f"overrides: not stored in {self._book.path}: changes last until a restart")
         if before.flows.limit != config.flows.limit:
-            said.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
+            lines.append(f"flows.limit: {before.flows.limit} stays in force until the next start")
         override_lines = precedences(config, self.overrides)
-        log.info("configuration %s in force: %s", self.path, "; ".join([*said, *override_lines]) or "nothing changed")
-        return Reloaded(said, override_lines)
+        log.info("configuration %s in force: %s", self.path, "; ".join([*lines, *override_lines]) or "nothing changed")
+        return Reloaded(lines, override_lines)
 
     async def follow_manager(self, config: Config, overrides: Overrides) -> None:
         """Put the pool's configuration and overrides in force, at once; they replace the file's and the local ones."""

@@ -106,11 +106,11 @@ class SocketSyncTask:
             self._is_warned = True
             return 0
         self._socket_sync.note_listeners(sockets)
-        found, entered = self._socket_sync.find(sockets), 0
-        for first in range(0, len(found.flows), AT_ONCE):
-            entered += self._socket_sync.refresh(found, first, AT_ONCE)
+        connections, entered = self._socket_sync.find(sockets), 0
+        for first in range(0, len(connections.flows), AT_ONCE):
+            entered += self._socket_sync.refresh(connections, first, AT_ONCE)
             await asyncio.sleep(0)
-        self._socket_sync.remember(found)
+        self._socket_sync.remember(connections)
         if entered:
             log.info("restored the flow entries of %s", counted(entered, "connection"))
             self._counts["flows_restored"] += entered

@@ -82,10 +82,10 @@ class CaptureReader:
         """Scan as far as the first packet."""
         nothing = CapturedFrames(0)
         while True:
-            found, self._start = self._format.scan(self._buffer, self._start, self._end, nothing)
-            if found is Found.SKIP:
+            result, self._start = self._format.scan(self._buffer, self._start, self._end, nothing)
+            if result is Found.SKIP:
                 self._skip()
-            elif found is not Found.MORE or not self._fill():
+            elif result is not Found.MORE or not self._fill():
                 return
 
     def __enter__(self) -> Self:
@@ -121,12 +121,12 @@ class CaptureReader:
         """Fill the batch with the next frames. Return how many; 0 at the capture's end."""
         frames.count = 0
         while True:
-            found, self._start = self._format.scan(self._buffer, self._start, self._end, frames)
-            if frames.count or found is Found.FULL:
+            result, self._start = self._format.scan(self._buffer, self._start, self._end, frames)
+            if frames.count or result is Found.FULL:
                 return frames.count
-            if found >= Found.DAMAGE:
-                raise CaptureError(self.path, self.offset, REASONS[found])
-            if found is Found.SKIP:
+            if result >= Found.DAMAGE:
+                raise CaptureError(self.path, self.offset, REASONS[result])
+            if result is Found.SKIP:
                 self._skip()
             elif not self._fill():
                 if self._start == self._end:

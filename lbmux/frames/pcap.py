@@ -78,12 +78,12 @@ class Pcap:
 
     def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
         """Add the records in bytes ``start`` to ``end`` of ``memory`` to the batch. Return why and where it stopped."""
-        found, at, frames.count = _scan(
+        result, at, frames.count = _scan(
             address_of(memory), start, end, self.order == ">", 1 if self.nanoseconds else 1000, self._kind,
             self._record_bytes, frames.arena, frames.address, frames.length, frames.missing, frames.flags,
             frames.interface, frames.time_ns, frames.count, frames.capacity,
         )  # fmt: skip
-        return Found(found), at
+        return Found(result), at
 
 
 @compiled

@@ -70,17 +70,17 @@ class Pcapng:
                 frames.arena, frames.address, frames.length, frames.missing, frames.flags, frames.interface,
                 frames.time_ns, frames.count, frames.capacity, self._last_ns,
             )  # fmt: skip
-            found = Found(code)
-            if found not in (Found.SECTION, Found.INTERFACE):
-                return found, start
-            found, used = self._describe(found, memory[start:end])
+            result = Found(code)
+            if result not in (Found.SECTION, Found.INTERFACE):
+                return result, start
+            result, used = self._describe(result, memory[start:end])
             if not used:
-                return found, start
+                return result, start
             start += used
 
-    def _describe(self, found: Found, block: NDArray[np.uint8]) -> tuple[Found, int]:
+    def _describe(self, result: Found, block: NDArray[np.uint8]) -> tuple[Found, int]:
         """Read a section or interface block. Return (MORE, its length), or (the problem, 0)."""
-        if found is Found.SECTION:
+        if result is Found.SECTION:
             if len(block) < BLOCK_BYTES:
                 return Found.MORE, 0
             magic = block[ORDER_AT : ORDER_AT + 4].tobytes()
@@ -100,7 +100,7 @@ class Pcapng:
         body = block[8 : length - TRAILER_BYTES].tobytes()
         if struct.unpack(order + "I", block[length - TRAILER_BYTES : length].tobytes())[0] != length:
             return Found.BLOCK_TRAILER, 0
-        wrong = self._section(body, order) if found is Found.SECTION else self._interface(body)
+        wrong = self._section(body, order) if result is Found.SECTION else self._interface(body)
         return (wrong, 0) if wrong else (Found.MORE, length)
 
     def _section(self, body: bytes, order: str) -> Found | None:

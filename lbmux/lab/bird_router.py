@@ -71,16 +71,16 @@ def main() -> None:
     parser.add_argument("--peer-as", type=int, default=MUX_AS)
     parser.add_argument("--upstream", nargs=2, metavar=("LOCAL", "PEER"))
     parser.add_argument("--prepend", type=int, default=0, help="how often to the upstream router")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     program = shutil.which("bird", path=SEARCH)
     if program is None:
         sys.exit("bird is not installed: install the package bird2")
-    given.directory.mkdir(exist_ok=True)
-    config = given.directory / "bird.conf"
-    pairs = list(zip(given.local, given.peer, strict=True))
-    text = configuration(pairs, given.password, (given.own_as, given.peer_as))
-    config.write_text(text + (upstream(given.upstream, given.prepend) if given.upstream else ""))
-    control = ["-s", str(given.directory / "bird.ctl"), "-P", str(given.directory / "bird.pid")]
+    arguments.directory.mkdir(exist_ok=True)
+    config = arguments.directory / "bird.conf"
+    pairs = list(zip(arguments.local, arguments.peer, strict=True))
+    text = configuration(pairs, arguments.password, (arguments.own_as, arguments.peer_as))
+    config.write_text(text + (upstream(arguments.upstream, arguments.prepend) if arguments.upstream else ""))
+    control = ["-s", str(arguments.directory / "bird.ctl"), "-P", str(arguments.directory / "bird.pid")]
     notify("READY=1")
     os.execv(program, [program, "-f", "-c", str(config), *control])
 

@@ -201,7 +201,7 @@ def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:
 
 def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int]:
     """Source ports of TCP packets to a port that leave by an interface of this namespace within ``seconds``."""
-    found, deadline = set(), time.monotonic() + seconds
+    ports, deadline = set(), time.monotonic() + seconds
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # protocol 0: no frames until bind
         sock.bind((interface, ETH_P_ALL))
         while (left := deadline - time.monotonic()) > 0:
@@ -211,8 +211,8 @@ def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int
                 if tcp is not None and tcp.protocol == TCP_PROTOCOL and tcp.ports is not None:
                     source, destination = tcp.ports
                     if destination == destination_port:
-                        found.add(source)
-    return found
+                        ports.add(source)
+    return ports
 
 
 def _go_on(what: str, before: dict[str, Any], after: dict[str, Any]) -> Row:

@@ -60,10 +60,10 @@ def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
 
 def command(daemon: str, directory: Path) -> list[str]:
     """A daemon's command line without a TCP console, and with its own paths, to avoid those of other FRR instances."""
-    given = ["-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid"), "-P", "0"]
+    files = ["-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid"), "-P", "0"]
     own = ["--vty_socket", str(directory), "-z", str(directory / "zserv.api"), "-u", USER, "-g", USER]
     bfd = {"bfdd": ["--bfdctl", str(directory / "bfdd.sock")]}
-    return [f"{SEARCH}/{daemon}", *given, *own, "--log", "stdout", *bfd.get(daemon, [])]
+    return [f"{SEARCH}/{daemon}", *files, *own, "--log", "stdout", *bfd.get(daemon, [])]
 
 
 def wait_for(daemon: str, child: "subprocess.Popen[bytes]", directory: Path) -> None:
@@ -95,19 +95,19 @@ def run(directory: Path) -> None:
 
 
 def main() -> None:
-    given = options(__doc__).parse_args()
+    arguments = options(__doc__).parse_args()
     missing = [daemon for daemon in DAEMONS if not Path(SEARCH, daemon).exists()]
     if missing:
         sys.exit(f"{', '.join(missing)} not installed: install the package frr")
-    given.directory.mkdir(exist_ok=True)
-    texts = {"bfdd": BFD, "bgpd": configuration(zip(given.local, given.peer, strict=True), given.password)}
+    arguments.directory.mkdir(exist_ok=True)
+    texts = {"bfdd": BFD, "bgpd": configuration(zip(arguments.local, arguments.peer, strict=True), arguments.password)}
     for daemon in DAEMONS:
-        config = given.directory / f"{daemon}.conf"
+        config = arguments.directory / f"{daemon}.conf"
         config.write_text(texts.get(daemon, ""))
         shutil.chown(config, USER, USER)
-    shutil.chown(given.directory, USER, USER)
+    shutil.chown(arguments.directory, USER, USER)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    run(given.directory)
+    run(arguments.directory)
 
 
 if __name__ == "__main__":

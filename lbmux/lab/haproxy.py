@@ -53,9 +53,9 @@ def configuration(listeners: Iterable[Listener]) -> str:
 
 def listen(port: int) -> int:
     """A listening socket's descriptor that stays open across exec."""
-    made = socket.create_server(("", port), backlog=BACKLOG)
-    made.set_inheritable(True)
-    return made.detach()
+    listener = socket.create_server(("", port), backlog=BACKLOG)
+    listener.set_inheritable(True)
+    return listener.detach()
 
 
 def main() -> None:
@@ -66,19 +66,19 @@ def main() -> None:
     parser.add_argument(
         "--server", nargs=4, action="append", required=True, metavar=("NAME", "ADDRESS", "WEB-PORT", "ECHO-PORT")
     )
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     program = shutil.which("haproxy", path=SEARCH)
     if program is None:
         sys.exit("haproxy is not installed: install the package haproxy")
-    web = [(name, address, int(port)) for name, address, port, _ in given.server]
-    echo = [(name, address, int(port)) for name, address, _, port in given.server]
+    web = [(name, address, int(port)) for name, address, port, _ in arguments.server]
+    echo = [(name, address, int(port)) for name, address, _, port in arguments.server]
     listeners = (
-        Listener("web", "http", listen(given.web_port), web),
-        Listener("echo", "tcp", listen(given.echo_port), echo),
+        Listener("web", "http", listen(arguments.web_port), web),
+        Listener("echo", "tcp", listen(arguments.echo_port), echo),
     )
-    given.file.write_text(configuration(listeners))
+    arguments.file.write_text(configuration(listeners))
     notify("READY=1")
-    os.execv(program, [program, "-db", "-f", str(given.file)])
+    os.execv(program, [program, "-db", "-f", str(arguments.file)])
 
 
 if __name__ == "__main__":

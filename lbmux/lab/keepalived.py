@@ -69,12 +69,12 @@ def answers(control: Path) -> bool:
 
 def follow(control: Path, health: Path, keepalived: "subprocess.Popen[bytes]") -> None:
     """Report the mux's health to keepalived until it ends."""
-    said = FAILED
+    last = FAILED
     while keepalived.poll() is None:
         now = HEALTHY if answers(control) else FAILED
-        if now != said:
+        if now != last:
             health.write_text(now)
-            said = now
+            last = now
         time.sleep(ASK_EVERY_S)
 
 
@@ -85,22 +85,22 @@ def main() -> None:
     parser.add_argument("--address", required=True, metavar="ADDR/LENGTH")
     parser.add_argument("--priority", type=int, required=True)
     parser.add_argument("--control", type=Path, required=True, help="the mux's control socket")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     program = shutil.which("keepalived", path=SEARCH)
     if program is None:
         sys.exit("keepalived is not installed: install the package keepalived")
-    given.directory.mkdir(exist_ok=True)
-    health = given.directory / "health"
+    arguments.directory.mkdir(exist_ok=True)
+    health = arguments.directory / "health"
     health.write_text(FAILED)
-    text = configuration(given.interface, given.address, given.priority, health)
-    (given.directory / "keepalived.conf").write_text(text)
+    text = configuration(arguments.interface, arguments.address, arguments.priority, health)
+    (arguments.directory / "keepalived.conf").write_text(text)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     keepalived = subprocess.Popen(
-        command(program, given.directory), stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent()
+        command(program, arguments.directory), stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent()
     )
     notify("READY=1")
     try:
-        follow(given.control, health, keepalived)
+        follow(arguments.control, health, keepalived)
     finally:
         keepalived.terminate()
         keepalived.wait()

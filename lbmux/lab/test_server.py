@@ -101,8 +101,8 @@ def main() -> None:
     parser.add_argument("--address", required=True, action="append", help="may be given more than once")
     parser.add_argument("--web-port", type=int, required=True)
     parser.add_argument("--echo-port", type=int, required=True)
-    given = parser.parse_args()
-    run(serve(given.name, given.address, given.web_port, given.echo_port))
+    arguments = parser.parse_args()
+    run(serve(arguments.name, arguments.address, arguments.web_port, arguments.echo_port))
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ PLACEHOLDER = re.compile(r"\{(.*?)\}")
 def load(path: Path) -> Topology:
     """Read a topology.  LabError with a line for each mistake."""
     try:
-        given = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise LabError("", f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise LabError("", f"{path}: not YAML: {error}") from error
     try:
-        topology = parse(given)
+        topology = parse(content)
     except ValidationError as error:
         raise LabError("", _lines(path, _described(error))) from error
     if mistakes := list(problems(topology)):
@@ -39,9 +39,9 @@ def load(path: Path) -> Topology:
     return topology
 
 
-def parse(given: Any) -> Topology:
+def parse(content: Any) -> Topology:
     """A topology from plain data.  Raise ValidationError if the data has another shape."""
-    return _TOPOLOGY.validate_python(given)
+    return _TOPOLOGY.validate_python(content)
 
 
 def plain(topology: Topology) -> dict[str, Any]:

@@ -103,12 +103,12 @@ def parse_path(text: str) -> tuple[tuple[str, str], Path]:
     ends, _, numbers = text.partition(":")
     source, _, target = ends.partition(">")
     try:
-        given = [float(number) for number in numbers.split(",")]
+        values = [float(number) for number in numbers.split(",")]
     except ValueError:
-        given = []
-    if not source or not target or source == target or not 1 <= len(given) <= 3:
+        values = []
+    if not source or not target or source == target or not 1 <= len(values) <= 3:
         raise ValueError(f"{text!r} is not FROM>TO:DELAY[,JITTER[,LOSS]]")
-    path = Path(*given)
+    path = Path(*values)
     if not (0 <= path.jitter_ms <= path.delay_ms <= 10_000 and 0 <= path.loss <= 1):
         raise ValueError(f"{text!r}: delay up to 10,000 ms, jitter up to the delay, loss from 0 to 1")
     return (source, target), path

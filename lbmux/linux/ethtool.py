@@ -49,14 +49,14 @@ def read_features(interface: str) -> dict[str, Feature]:
     names = _names(interface)
     blocks = -(-len(names) // BLOCK_BITS)
     answer = request(interface, struct.pack("II", GET_FEATURES, blocks).ljust(8 + 16 * blocks, b"\0"))
-    found = {}
+    features = {}
     for number, name in enumerate(names):
         block, bit = divmod(number, BLOCK_BITS)
         available, _, active, never_changed = struct.unpack_from("IIII", answer, 8 + 16 * block)
         changes = available & ~never_changed
         if name:
-            found[name] = Feature(bool(active >> bit & 1), not changes >> bit & 1)
-    return found
+            features[name] = Feature(bool(active >> bit & 1), not changes >> bit & 1)
+    return features
 
 
 def write_features(interface: str, wanted: Mapping[str, bool]) -> None:

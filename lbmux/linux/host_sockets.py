@@ -74,7 +74,7 @@ class HostSockets:
         self._wanted = wanted
         paths = network_namespaces.others() if wanted or self._others else {}
         self._retire({inode for inode in self._others if inode not in paths})
-        self._retire({inode for inode, found in self._others.items() if not found.addresses & wanted})
+        self._retire({inode for inode, namespace in self._others.items() if not namespace.addresses & wanted})
         missing = bool(wanted - self._by_address().keys())
         for inode, path in paths.items():
             if inode not in self._others and (missing or inode not in self._examined):
@@ -84,15 +84,15 @@ class HostSockets:
 
     def _look_into(self, inode: int, path: str) -> None:
         with contextlib.suppress(OSError, NetlinkError):  # no permission to enter the namespace, or it is gone
-            found = network_namespaces.inside(path, lambda: _namespace_of(self._wanted))
-            if found is not None:
-                self._others[inode] = found
+            namespace = network_namespaces.inside(path, lambda: _namespace_of(self._wanted))
+            if namespace is not None:
+                self._others[inode] = namespace
 
     def _by_address(self) -> dict[Address, tuple[_Namespace, ...]]:
-        found = dict[Address, tuple[_Namespace, ...]]()
+        by_address = dict[Address, tuple[_Namespace, ...]]()
         for one in self._others.values():
-            found |= {dip: (*found.get(dip, ()), one) for dip in one.addresses & self._wanted}
-        return found
+            by_address |= {dip: (*by_address.get(dip, ()), one) for dip in one.addresses & self._wanted}
+        return by_address
 
     def _retire(self, inodes: set[int]) -> None:
         self._retired += [self._others.pop(inode) for inode in inodes]
@@ -109,13 +109,13 @@ class HostSockets:
 
     def all(self) -> NDArray[Any]:
         """Return the sockets as Connections.all does; of another namespace only those of its DIPs, and listeners."""
-        found = [self._here.listing.all()]
+        parts = [self._here.listing.all()]
         for one in list(self._others.values()):
             sockets = one.listing.all()
             wanted = np.array([to_pair(dip) for dip in one.addresses & self._wanted], np.uint64).reshape(-1, 1, 2)
             is_wanted = (sockets["local"][np.newaxis] == wanted).all(axis=2).any(axis=0)
-            found.append(sockets[is_wanted | (sockets["state"] == LISTEN)])
-        return np.concatenate(found)
+            parts.append(sockets[is_wanted | (sockets["state"] == LISTEN)])
+        return np.concatenate(parts)
 
 
 def _namespace_of(wanted: frozenset[Address]) -> _Namespace | None:

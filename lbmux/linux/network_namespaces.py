@@ -48,12 +48,12 @@ def inside(path: str, work: Callable[[], Result]) -> Result:
 
 def others() -> dict[int, str]:
     """Return a path to each network namespace but the caller's, by inode, as far as the caller may look at them."""
-    found, ours = dict[int, str](), os.stat(OURS).st_ino
+    paths, ours = dict[int, str](), os.stat(OURS).st_ino
     for path in _paths():
         with contextlib.suppress(OSError):  # its process has ended, or belongs to another user
-            found.setdefault(os.stat(path).st_ino, path)
-    found.pop(ours, None)
-    return found
+            paths.setdefault(os.stat(path).st_ino, path)
+    paths.pop(ours, None)
+    return paths
 
 
 def _paths() -> Iterator[str]:

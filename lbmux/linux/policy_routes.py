@@ -145,8 +145,8 @@ def _installed_rules(ip: Any, protocol: int) -> Iterator[Rule]:
     for family in FAMILIES.values():
         for message in ip.get_rules(family=family):
             if message.get_attr("FRA_PROTOCOL") == protocol:
-                found = {name: message.get_attr(attribute) for name, attribute in names.items()}
-                rule = {name: value for name, value in found.items() if value is not None}
+                attributes = {name: message.get_attr(attribute) for name, attribute in names.items()}
+                rule = {name: value for name, value in attributes.items() if value is not None}
                 rule |= {"family": family, "protocol": protocol, "action": message["action"]}
                 rule |= {"src_len": message["src_len"]} if "src" in rule else {}
                 yield rule | ({"table": message.get_attr("FRA_TABLE")} if message["action"] == TO_TABLE else {})

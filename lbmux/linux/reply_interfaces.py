@@ -28,12 +28,12 @@ def reply_interfaces() -> list[ReplyInterface]:
     with IPRoute() as ip:
         used = {index for family in FAMILIES.values() for route in ip.get_routes(family=family) for index in _by(route)}
         links = list(ip.get_links())
-    found = (
+    interfaces = (
         ReplyInterface(link["index"], link.get_attr("IFLA_IFNAME"), link["ifi_type"] == ARPHRD_ETHER)
         for link in links
         if link["index"] in used and not link["flags"] & IFF_LOOPBACK
     )
-    return [one for one in found if not one.name.startswith(OWN_DEVICES)]
+    return [one for one in interfaces if not one.name.startswith(OWN_DEVICES)]
 
 
 def _by(route: Any) -> Iterator[int]:

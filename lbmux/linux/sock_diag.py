@@ -66,25 +66,25 @@ class Connections:
 
         Raise OSError if the kernel does not answer.
         """
-        found = [self._sockets(family, socket.IPPROTO_TCP, LIVE_STATES | 1 << LISTEN) for family in FAMILIES.values()]
+        parts = [self._sockets(family, socket.IPPROTO_TCP, LIVE_STATES | 1 << LISTEN) for family in FAMILIES.values()]
         with contextlib.suppress(OSError):  # a kernel that reports only TCP
-            found += [self._sockets(family, socket.IPPROTO_UDP, 1 << ESTABLISHED) for family in FAMILIES.values()]
-        return np.concatenate(found)
+            parts += [self._sockets(family, socket.IPPROTO_UDP, 1 << ESTABLISHED) for family in FAMILIES.values()]
+        return np.concatenate(parts)
 
     def _sockets(self, family: int, protocol: int, states: int) -> NDArray[Any]:
         self._ask(family, states, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP, protocol)
         answers = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in self._messages()), MESSAGE)
-        found = np.zeros(len(answers), SOCKETS)
+        sockets = np.zeros(len(answers), SOCKETS)
         for name in ("local_port", "remote_port", "state"):
-            found[name] = answers[name]
+            sockets[name] = answers[name]
         for name in ("local", "remote"):
             address = answers[name]
             if family == socket.AF_INET:
                 prefix = np.broadcast_to(np.frombuffer(MAPPED, np.uint8), (len(answers), len(MAPPED)))
                 address = np.concatenate([prefix, address[:, :4]], axis=1)
-            found[name] = np.ascontiguousarray(address).view("<u8")
-        found["protocol"] = protocol
-        return found
+            sockets[name] = np.ascontiguousarray(address).view("<u8")
+        sockets["protocol"] = protocol
+        return sockets
 
     def has(self, local: Address, local_port: int, remote: Address, remote_port: int) -> bool:
         """Return whether there is a live TCP connection. Raise OSError if the kernel does not answer.

@@ -42,8 +42,8 @@ class LoopHistograms:
 
 def cumulative(counts: Sequence[int], bits: range, unit: float = 1) -> list[tuple[str, float]]:
     """Return cumulative buckets of a Prometheus histogram, one for each number of ``bits``, with bounds in ``unit``."""
-    found, total = [], sum(counts[: bits[0]])
+    buckets, total = [], sum(counts[: bits[0]])
     for bit in bits:
         total += counts[bit]
-        found.append((f"{((1 << bit) - 1) * unit:.6g}", float(total)))
-    return [*found, ("+Inf", float(sum(counts)))]
+        buckets.append((f"{((1 << bit) - 1) * unit:.6g}", float(total)))
+    return [*buckets, ("+Inf", float(sum(counts)))]

@@ -122,5 +122,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _endpoint(where: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     host, port = endpoint(where, LOCAL)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return found[0][0], found[0][4]
+    results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return results[0][0], results[0][4]

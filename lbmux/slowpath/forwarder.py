@@ -68,9 +68,9 @@ class TableForwarder(TunnelFrames):
 
     def _likely(self, flow: Flow) -> tuple[int, list[int]]:
         """Return the flow's service, or -1, and the backends of its slot: the current one and the base."""
-        found = np.empty(3, np.int64)
-        slot_backends(self._worker.address, *_arguments(flow), found)
-        service, *slots = found.tolist()
+        result = np.empty(3, np.int64)
+        slot_backends(self._worker.address, *_arguments(flow), result)
+        service, *slots = result.tolist()
         states = self._tables.backends["state"]
         return service, list(dict.fromkeys(row for row in slots if row >= 0 and states[row] != GONE))
 
@@ -97,8 +97,8 @@ class TableForwarder(TunnelFrames):
 
     def at_host(self, backends: Sequence[int], host: Address) -> list[int]:
         (high, low), rows = to_pair(host), self._tables.backends[list(backends)]
-        found = (rows["remote_high"] == np.uint64(high)) & (rows["remote_low"] == np.uint64(low))
-        return [backend for backend, is_there in zip(backends, found.tolist(), strict=True) if is_there]
+        matches = (rows["remote_high"] == np.uint64(high)) & (rows["remote_low"] == np.uint64(low))
+        return [backend for backend, is_there in zip(backends, matches.tolist(), strict=True) if is_there]
 
     def assign(self, flow: Flow, backend: int) -> None:
         assign_flow(self._worker.address, *_arguments(flow), np.uint64(self._now()), backend)

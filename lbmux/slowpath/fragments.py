@@ -97,14 +97,14 @@ class Fragments:
 
     def _datagram(self, packet: Packet, now: float) -> Datagram:
         key = _key(packet)
-        found = self._datagrams.get(key)
-        if found is None:
+        datagram = self._datagrams.get(key)
+        if datagram is None:
             if len(self._datagrams) >= self.limits.datagrams:
                 self._drop(next(iter(self._datagrams)), "fragment_evicted")
-            found = self._datagrams[key] = Datagram(now)
-        found.seen = now
+            datagram = self._datagrams[key] = Datagram(now)
+        datagram.seen = now
         self._datagrams.move_to_end(key)
-        return found
+        return datagram
 
     def _is_new(self, datagram: Datagram, packet: Packet) -> bool:
         """Return whether the fragment has only new bytes. An overlap makes the whole datagram unusable."""

@@ -60,8 +60,8 @@ def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | N
             return None
         if kind != UNREACHABLE or code != NEEDS_FRAGMENTATION:
             return OuterError(None, quote)
-        said = message.value & 0xFFFF  # the upper half is unused (RFC 1191, section 4)
-        return OuterError(said or next((one for one in PLATEAUS if one < quote.length_bytes), LEAST_BYTES[4]), quote)
+        mtu = message.value & 0xFFFF  # the upper half is unused (RFC 1191, section 4)
+        return OuterError(mtu or next((one for one in PLATEAUS if one < quote.length_bytes), LEAST_BYTES[4]), quote)
     if kind == V6_TOO_BIG:
         return OuterError(message.value, quote)
     return OuterError(None, quote) if kind in (V6_UNREACHABLE, V6_TIME_EXCEEDED) else None

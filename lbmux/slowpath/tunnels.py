@@ -34,7 +34,7 @@ class Carrier(NamedTuple):
 
 def carriers(config: Config) -> dict[Address, set[Carrier]]:
     """Return the kinds of outer packets from a mux to each host; empty for packets without a tunnel."""
-    found: dict[Address, set[Carrier]] = {}
+    results: dict[Address, set[Carrier]] = {}
     tunnel = config.tunnel
     for service in config.services:
         kinds: dict[str, Carrier] = {
@@ -43,10 +43,10 @@ def carriers(config: Config) -> dict[Address, set[Carrier]]:
             "geneve": Carrier(UDP_PROTOCOL, tunnel.geneve_port),
         }  # fmt: skip
         for backend in service.backends:
-            of_host, kind = found.setdefault(backend.tunnel_to, set()), kind_of(config, service, backend)
+            of_host, kind = results.setdefault(backend.tunnel_to, set()), kind_of(config, service, backend)
             if kind != "direct":
                 of_host.add(kinds[kind])
-    return found
+    return results
 
 
 def carrier(outer: Packet) -> Carrier:

@@ -56,10 +56,10 @@ def _by_resolver(groups: Groups, own: Floats, has_some: NDArray[np.bool_]) -> di
     for at in np.flatnonzero(has_some):
         members.setdefault(groups.resolvers[at], []).append(int(at))
     members.pop("", None)
-    found: dict[str, Floats] = {}
+    means: dict[str, Floats] = {}
     for resolver, some in members.items():
         known = ~np.isnan(own[:, some])
         users = groups.users[some] * known
         with np.errstate(invalid="ignore"):
-            found[resolver] = np.nansum(own[:, some] * users, axis=1) / users.sum(axis=1)
-    return found
+            means[resolver] = np.nansum(own[:, some] * users, axis=1) / users.sum(axis=1)
+    return means

@@ -91,24 +91,24 @@ def _config(
 
 
 def _by_family(addresses: Iterable[str]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+    families: dict[int, list[str]] = {}
     for text in addresses:
-        found.setdefault(ip_address(text).version, []).append(text)
-    return found
+        families.setdefault(ip_address(text).version, []).append(text)
+    return families
 
 
 def _addresses(addresses: Iterable[str]) -> str:
     families = _by_family(addresses).items()
-    return ", ".join(f"addrs_v{family} => [ {', '.join(found)} ]" for family, found in families)
+    return ", ".join(f"addrs_v{family} => [ {', '.join(texts)} ]" for family, texts in families)
 
 
 def _weighted(steering_map: SteeringMap, mix: Iterable[tuple[str, float]]) -> str:
     """Return a choice of one PoP by weight for each family; a PoP's first address of the family counts."""
     choices: dict[int, list[str]] = {}
     for pop, weight in mix:
-        for family, found in _by_family(steering_map.pops[pop]).items():
-            choices.setdefault(family, []).append(f"{_quoted(pop)} => [ {found[0]}, {round(weight * SCALE)} ]")
-    return ", ".join(f"addrs_v{family} => {{ {', '.join(found)} }}" for family, found in choices.items())
+        for family, texts in _by_family(steering_map.pops[pop]).items():
+            choices.setdefault(family, []).append(f"{_quoted(pop)} => [ {texts[0]}, {round(weight * SCALE)} ]")
+    return ", ".join(f"addrs_v{family} => {{ {', '.join(texts)} }}" for family, texts in choices.items())
 
 
 def _zone(steering_map: SteeringMap, server: Server, serial: int) -> Iterator[str]:

@@ -65,10 +65,10 @@ def covering(prefix: Network) -> Iterator[Network]:
 
 def read_groups(path: Path) -> Groups:
     """Read the groups; raise ConfigError at the first line that cannot be used."""
-    found: dict[Network, tuple[float, str]] = {}
+    groups: dict[Network, tuple[float, str]] = {}
     for line, (prefix_text, users, resolver) in _rows(path, GROUP_COLUMNS):
         prefix = _prefix(prefix_text, path, line)
-        if prefix in found:
+        if prefix in groups:
             raise _error(path, line, "prefix", f"{prefix} is listed twice")
         try:
             _ = resolver and ip_address(resolver)
@@ -76,12 +76,12 @@ def read_groups(path: Path) -> Groups:
             raise _error(path, line, "resolver", str(error)) from error
         number = _number(users, path, line, "users")
         if number > 0:
-            found[prefix] = number, resolver
-    if not found:
+            groups[prefix] = number, resolver
+    if not groups:
         raise ConfigError(path, (Problem(None, "", "has no group with users"),))
-    users_and_resolvers = [*found.values()]
+    users_and_resolvers = [*groups.values()]
     return Groups(
-        tuple(found), np.array([users for users, _ in users_and_resolvers]),
+        tuple(groups), np.array([users for users, _ in users_and_resolvers]),
         tuple(resolver for _, resolver in users_and_resolvers),
     )  # fmt: skip
 

@@ -117,9 +117,9 @@ def _load_of_a_user(steering: Steering, groups: Groups) -> float:
 
 
 def _everywhere(prices: Floats, live: Indexes, capacity: Floats) -> Floats:
-    found = np.zeros(len(capacity))
-    found[live] = prices
-    return found
+    result = np.zeros(len(capacity))
+    result[live] = prices
+    return result
 
 
 def _map(steering: Steering, groups: Groups, estimates: Estimates, parts: _Parts, chosen: Indexes) -> SteeringMap:

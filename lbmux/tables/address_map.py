@@ -75,9 +75,9 @@ def _address(array: NDArray[Any]) -> np.uint64:
 def _place(settings, salt, table, size, entries, count):  # type: ignore[no-untyped-def]
     """Write the entries. Return False if one would be more than PROBES places from its own."""
     setting = settings_row(at_address(settings), 0)
-    copy, given = at_address(table), at_address(entries)
+    copy, source = at_address(table), at_address(entries)
     for index in range(count):
-        entry = address_entry_row(given, index)
+        entry = address_entry_row(source, index)
         place = int64(address_hash(setting, salt, entry.kind, entry.high, entry.low, entry.port, entry.protocol))
         placed = False
         for probe in range(PROBES):

@@ -25,14 +25,14 @@ def probe_services(config: Config, served: Sequence[Pair]) -> tuple[Pair, ...]:
 
     A VIP whose own service has that port needs none.
     """
-    port, found = config.tunnel.probe_port, dict[Address, Pair]()
+    port, pairs = config.tunnel.probe_port, dict[Address, Pair]()
     taken = {service.vip for service in config.services if _has_port(service, port)}
     for service, backend in served if config.tunnel.probes else ():
-        if service.vip not in taken and len(found) < MOST_VIPS:
+        if service.vip not in taken and len(pairs) < MOST_VIPS:
             bare = {"protocol": "tcp", "port": port, "port_to": None, "on_down": "rehash", "health": None}
             here = backend.model_copy(update={"port": port})
-            found.setdefault(service.vip, (service.model_copy(update={**bare, "backends": (here,)}), here))
-    return tuple(found.values())
+            pairs.setdefault(service.vip, (service.model_copy(update={**bare, "backends": (here,)}), here))
+    return tuple(pairs.values())
 
 
 def probe_paths(config: Config, versions: Sequence[int]) -> dict[Address, list[tuple[str, str]]]:
@@ -43,10 +43,10 @@ def probe_paths(config: Config, versions: Sequence[int]) -> dict[Address, list[t
     port = config.tunnel.probe_port
     owners = {service.vip: service for service in config.services if _has_port(service, port)}
     here = {vip: {backend.tunnel_to for backend in service.backends} for vip, service in owners.items()}
-    found = defaultdict[Address, dict[Address, tuple[str, str]]](dict)
+    by_host = defaultdict[Address, dict[Address, tuple[str, str]]](dict)
     for service in config.services if config.tunnel.probes else ():
         for backend in service.backends:
             host = backend.tunnel_to
             if service.vip.version in versions and (service.vip not in here or host in here[service.vip]):
-                found[host].setdefault(service.vip, (service.name, backend.name))
-    return {host: list(by_vip.values()) for host, by_vip in found.items()}
+                by_host[host].setdefault(service.vip, (service.name, backend.name))
+    return {host: list(by_vip.values()) for host, by_vip in by_host.items()}

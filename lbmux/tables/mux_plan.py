@@ -132,10 +132,10 @@ class Planner:
         before = self._before
         if before.config is None or _shared(before.config) != _shared(config):
             return {}
-        found = {service.name: (service, before.services.get(service.name)) for service in config.services}
+        pairs = {service.name: (service, before.services.get(service.name)) for service in config.services}
         return {
             name: placed
-            for name, (service, placed) in found.items()
+            for name, (service, placed) in pairs.items()
             if placed is not None and (placed.service is service or placed.service == service)
         }
 
@@ -161,10 +161,10 @@ class Planner:
         rows = assign("services", tables.service_identities, values, {placed.row for placed in kept.values()})
         in_use = np.flatnonzero(tables.backends["state"] != GONE).tolist()
         backends = {value: (s, b.name) for s in values.values() for value, b in _backend_identities(s)}
-        found = assign("backends", tables.backend_identities, backends, in_use)
+        assigned = assign("backends", tables.backend_identities, backends, in_use)
         by_service: dict[str, dict[str, int]] = {service.name: {} for service in values.values()}
         for value, (service, name) in backends.items():
-            by_service[service.name][name] = plan.rows[service.name, name] = found[value]
+            by_service[service.name][name] = plan.rows[service.name, name] = assigned[value]
         for value, service in values.items():
             plan.placed[service.name] = PlacedService(service, rows[value], by_service[service.name])
             plan.identities[rows[value]] = value
@@ -182,13 +182,13 @@ class Planner:
         self, plan: Plan, changed: Sequence[Service], sources: OuterSources, hops: Mapping[Address, NextHop | None]
     ) -> None:
         tables = self._tables
-        found = [(plan.placed[service.name], *one) for service in changed for one in _backend_identities(service)]
-        plan.backend_rows = [placed.backends[backend.name] for placed, _, backend in found]
-        plan.backend_identities = np.array([value for _, value, _ in found], np.uint64)
-        plan.backend_contents = after = np.zeros(len(found), BACKEND)
+        backends = [(plan.placed[service.name], *one) for service in changed for one in _backend_identities(service)]
+        plan.backend_rows = [placed.backends[backend.name] for placed, _, backend in backends]
+        plan.backend_identities = np.array([value for _, value, _ in backends], np.uint64)
+        plan.backend_contents = after = np.zeros(len(backends), BACKEND)
         before, held = tables.backends[plan.backend_rows], tables.backend_identities[plan.backend_rows]
         after["generation"] = before["generation"] + ((held != 0) & (held != plan.backend_identities))
-        for number, (placed, value, backend) in enumerate(found):
+        for number, (placed, value, backend) in enumerate(backends):
             kind = kind_of(plan.config, placed.service, backend)
             fill_backend(after[number], backend, kind, placed.row, sources.of(backend.tunnel_to))
             if backend.tunnel_to in hops:
@@ -271,8 +271,8 @@ class Planner:
         return held
 
 
-def _of_rows(given: Mapping[int, T], rows: Set[int]) -> dict[int, T]:
-    return {row: given[row] for row in rows & given.keys()}
+def _of_rows(values: Mapping[int, T], rows: Set[int]) -> dict[int, T]:
+    return {row: values[row] for row in rows & values.keys()}
 
 
 def _shared(config: Config) -> tuple[Any, ...]:

@@ -47,33 +47,33 @@ class StoredTables:
         self._path, self._file = path, _open(path)
         try:
             wanted = description(sizes) | {"regions": sizes.regions(), "boot": BOOT_ID.read_text().strip()}
-            found = self._read_description(wanted["boot"])
-            tables = Tables(sizes, self._map(sizes.regions())) if found == wanted else None
+            stored = self._read_description(wanted["boot"])
+            tables = Tables(sizes, self._map(sizes.regions())) if stored == wanted else None
             self.adopted = tables is not None and tables.is_initialised
-            self.previous = self._copy(found) if found and found != wanted else None
+            self.previous = self._copy(stored) if stored and stored != wanted else None
             self.tables = tables if tables is not None and tables.is_initialised else self._fresh(sizes, wanted)
         except OSError:
             os.close(self._file)
             raise
 
-    def _fresh(self, sizes: Sizes, said: dict[str, Any]) -> Tables:
+    def _fresh(self, sizes: Sizes, description: dict[str, Any]) -> Tables:
         """New tables in zeroed pages; the description comes last, so an interrupted start leaves nothing to adopt."""
         os.ftruncate(self._file, 0)
         os.posix_fallocate(self._file, 0, HEADER_BYTES + sum(map(_pages, sizes.regions().values())))
         tables = Tables(sizes, self._map(sizes.regions()))
         tables.initialise()
-        os.pwrite(self._file, json.dumps(said).encode().ljust(HEADER_BYTES, b"\0"), 0)
+        os.pwrite(self._file, json.dumps(description).encode().ljust(HEADER_BYTES, b"\0"), 0)
         return tables
 
     def _read_description(self, boot: str) -> dict[str, Any] | None:
         """Return None for a file that is new, damaged, or from another boot, which had another clock."""
         try:
-            found = json.loads(os.pread(self._file, HEADER_BYTES, 0).rstrip(b"\0"))
-            whole = HEADER_BYTES + sum(map(_pages, found["regions"].values()))
-            is_whole = found["boot"] == boot and os.fstat(self._file).st_size == whole
+            description = json.loads(os.pread(self._file, HEADER_BYTES, 0).rstrip(b"\0"))
+            whole = HEADER_BYTES + sum(map(_pages, description["regions"].values()))
+            is_whole = description["boot"] == boot and os.fstat(self._file).st_size == whole
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return dict(found) if is_whole else None
+        return dict(description) if is_whole else None
 
     def _map(self, regions: dict[str, int]) -> dict[str, NDArray[np.uint8]]:
         memory = mmap.mmap(self._file, HEADER_BYTES + sum(map(_pages, regions.values())))
@@ -83,8 +83,10 @@ class StoredTables:
             at += _pages(size)
         return found
 
-    def _copy(self, found: dict[str, Any]) -> StoredRows:
-        return StoredRows(found, {name: memory.copy() for name, memory in self._map(found["regions"]).items()})
+    def _copy(self, description: dict[str, Any]) -> StoredRows:
+        return StoredRows(
+            description, {name: memory.copy() for name, memory in self._map(description["regions"]).items()}
+        )
 
     def close(self, remove: bool = False) -> None:
         """Close the file. The memory stays mapped while ``tables`` is in use. ``remove`` deletes the file first."""

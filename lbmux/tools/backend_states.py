@@ -50,7 +50,7 @@ class BackendState:
 def states_of(service: Service, snapshot: Snapshot, health: Sequence[BackendHealth]) -> list[BackendState]:
     """The states of a service's backends.  ``health``: the mux's health list; empty for a configuration alone."""
     lines = {line.backend: line for line in health if line.service == service.name}
-    found = []
+    states = []
     for name in dict.fromkeys([*lines, *(backend.name for backend in service.backends)]):
         row = snapshot.rows.get((service.name, name))
         in_table = GONE if row is None else int(snapshot.tables.backends[row]["state"])
@@ -58,8 +58,8 @@ def states_of(service: Service, snapshot: Snapshot, health: Sequence[BackendHeal
         state, reason, since = (line.state, line.reason, line.since) if line else (STATES[in_table], "", None)
         if in_table == DRAINING and state in ("up", "draining") and reason != BY_COMMAND:
             state, reason = "draining", NO_WEIGHT
-        found.append(BackendState(name, state, reason, since, in_table == UP))
-    return found
+        states.append(BackendState(name, state, reason, since, in_table == UP))
+    return states
 
 
 def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:

@@ -177,10 +177,10 @@ def _layers() -> dict[str, Any]:
     from scapy.packet import Packet, Raw
 
     modules = [import_module(f"scapy.layers.{name}") for name in SCAPY_MODULES]
-    found: dict[str, Any] = {
+    layers: dict[str, Any] = {
         name: value
         for module in modules
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, Packet) and value is not Packet and not name.startswith("_")
     }
-    return found | {"Raw": Raw}
+    return layers | {"Raw": Raw}

@@ -38,9 +38,9 @@ def explain_frame(frame: bytes, mux: Place | Config) -> Explanation:
     explanation = _explain(ClientPacket.of_frame(frame), mux)
     if explanation.verdict not in (Verdict.FRAGMENT, Verdict.ICMP):
         return explanation
-    found, flow = _slow_path(frame)
+    result, flow = _slow_path(frame)
     first, *others = explanation.steps
-    steps = [first, Step("slow path", found)]
+    steps = [first, Step("slow path", result)]
     if flow is not None:
         steps += [step for step in _explain(flow, mux).steps if step.step in CHOICE_STEPS]
     return replace(explanation, steps=[*steps, *others])

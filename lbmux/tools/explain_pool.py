@@ -23,33 +23,33 @@ def explain_in_pool(packet: ClientPacket, muxes: Sequence[Channel], agents: Sequ
 
     Raise ControlError if no mux answers.
     """
-    found: dict[str, Explanation] = {}
+    explanations: dict[str, Explanation] = {}
     silent: dict[str, ControlError] = {}
     for mux in muxes:
         try:
-            found[mux.name] = explain_live(packet, mux)
+            explanations[mux.name] = explain_live(packet, mux)
         except ControlError as error:
             silent[mux.name] = error
-    if not found:
+    if not explanations:
         raise next(iter(silent.values()))
-    shown = next((one for one in found.values() if one.has_flow), next(iter(found.values())))
-    first, *others = shown.steps
-    at_agent = _agent_steps(shown.outer, agents) if shown.outer else []
+    chosen = next((one for one in explanations.values() if one.has_flow), next(iter(explanations.values())))
+    first, *others = chosen.steps
+    at_agent = _agent_steps(chosen.outer, agents) if chosen.outer else []
     *others, verdict = others
-    return replace(shown, steps=[first, _mux_step(found, silent, shown), *others, *at_agent, verdict])
+    return replace(chosen, steps=[first, _mux_step(explanations, silent, chosen), *others, *at_agent, verdict])
 
 
-def _mux_step(found: Mapping[str, Explanation], silent: Mapping[str, ControlError], shown: Explanation) -> Step:
+def _mux_step(explanations: Mapping[str, Explanation], silent: Mapping[str, ControlError], chosen: Explanation) -> Step:
     """Return which muxes agree, and which mux the other steps describe."""
     by_choice: dict[str, list[str]] = {}
-    for name, one in found.items():
+    for name, one in explanations.items():
         by_choice.setdefault(one.backend or one.verdict.label, []).append(name)
-    said = [f"{' and '.join(names)}: {choice}" for choice, names in by_choice.items()]
-    said += [f"{name}: unknown, {error.reason}" for name, error in silent.items()]
-    own = next(name for name, one in found.items() if one is shown)
-    why = f"{own}, which has the flow" if shown.has_flow else f"{own}; no mux has the flow"
-    data = {"muxes": {name: one.backend for name, one in found.items()}, "shown": own}
-    return Step("muxes", f"{'; '.join(said)} (steps of {why})", data)
+    lines = [f"{' and '.join(names)}: {choice}" for choice, names in by_choice.items()]
+    lines += [f"{name}: unknown, {error.reason}" for name, error in silent.items()]
+    own = next(name for name, one in explanations.items() if one is chosen)
+    why = f"{own}, which has the flow" if chosen.has_flow else f"{own}; no mux has the flow"
+    data = {"muxes": {name: one.backend for name, one in explanations.items()}, "shown": own}
+    return Step("muxes", f"{'; '.join(lines)} (steps of {why})", data)
 
 
 def _agent_steps(outer: bytes, agents: Sequence[Channel]) -> list[Step]:

@@ -47,28 +47,28 @@ class ClientPacket:
     @classmethod
     def of_frame(cls, frame: bytes) -> "ClientPacket":
         """The packet of a captured frame.  Raise PacketError if it is not IP."""
-        found = HeaderSummary.read(frame)
-        if found.source is None or found.destination is None:
-            raise PacketError(str(found), "not an IP packet")
-        ends = found.source, found.source_port or 0, found.destination, found.port or 0
-        return cls(*ends, found.name, bool(found.flags & SYN), caught=frame)
+        header = HeaderSummary.read(frame)
+        if header.source is None or header.destination is None:
+            raise PacketError(str(header), "not an IP packet")
+        ends = header.source, header.source_port or 0, header.destination, header.port or 0
+        return cls(*ends, header.name, bool(header.flags & SYN), caught=frame)
 
     @classmethod
     def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "ClientPacket":
-        found = TEXT.fullmatch(text)
-        if found is None:
+        match = TEXT.fullmatch(text)
+        if match is None:
             raise PacketError(text, f"should be {FORM}, as in '198.51.100.7:40000 > 192.0.2.1:80/tcp'")
         try:
-            ends = [ip_address(found[name].strip("[]")) for name in ("source", "vip")]
+            ends = [ip_address(match[name].strip("[]")) for name in ("source", "vip")]
         except ValueError as error:
             raise PacketError(text, str(error)) from error
         source, vip = ends
         if source.version != vip.version:
             raise PacketError(text, "the addresses must be both IPv4 or both IPv6")
-        ports = [int(found[name]) for name in ("source_port", "port")]
+        ports = [int(match[name]) for name in ("source_port", "port")]
         if max(ports) > 65535:
             raise PacketError(text, "a port must be 0 to 65535")
-        packet = cls(source, ports[0], vip, ports[1], found["protocol"] or "tcp", opens, length)
+        packet = cls(source, ports[0], vip, ports[1], match["protocol"] or "tcp", opens, length)
         if length is not None and not packet.least_bytes <= length <= 65535:
             raise PacketError(text, f"length {length}: must be {packet.least_bytes} to 65535 bytes")
         return packet

@@ -16,20 +16,20 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
-        said: Any = None if len(text) > MOST_BYTES else json.loads(text)
+        document: Any = None if len(text) > MOST_BYTES else json.loads(text)
     except OSError as error:
         raise LbmuxError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
         raise LbmuxError(f"{path}: not a result file: {why}") from error
-    if not isinstance(said, dict) or not kind_of(said):
+    if not isinstance(document, dict) or not kind_of(document):
         raise LbmuxError(f"{path}: not results of {' or of '.join(reversed(KINDS.values()))}")
-    return said
+    return document
 
 
-def kind_of(said: dict[str, Any]) -> str | None:
+def kind_of(document: dict[str, Any]) -> str | None:
     """The key of KINDS that the object has; None if it has none."""
-    return next((kind for kind in KINDS if _are_lines(said.get(kind))), None)
+    return next((kind for kind in KINDS if _are_lines(document.get(kind))), None)
 
 
 def _are_lines(value: Any) -> bool:

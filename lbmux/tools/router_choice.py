@@ -49,8 +49,8 @@ def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux
 def _with(explanation: Explanation, step: Step, mux: Place | None) -> Explanation:
     if mux is not None and "via" in step.data:
         is_ours = step.data["via"] in ControlClient(mux).ask(GetRuntime()).addresses
-        said = "this mux" if is_ours else "not this mux: ask that one as well"
-        step = replace(step, found=f"{step.found}: {said}", data=step.data | {"this_mux": is_ours})
+        note = "this mux" if is_ours else "not this mux: ask that one as well"
+        step = replace(step, found=f"{step.found}: {note}", data=step.data | {"this_mux": is_ours})
     first, *others = explanation.steps
     return replace(explanation, steps=[first, step, *others])
 
@@ -83,8 +83,8 @@ def _choice6(router: str, packet: ClientPacket, route: dict[str, Any]) -> Step:
 def _next_hops(router: str, route: dict[str, Any]) -> list[dict[str, Any]]:
     """All next hops of a multipath route, in its order.  ``route`` may have any one of them."""
     table = ["table", route["table"]] if "table" in route else []
-    shown = _ip(router, "-6", "route", "show", "exact", route["dst"], *table)
-    (whole, *_) = [one for one in shown if one.get("metric") == route.get("metric")] or [route]
+    routes = _ip(router, "-6", "route", "show", "exact", route["dst"], *table)
+    (whole, *_) = [one for one in routes if one.get("metric") == route.get("metric")] or [route]
     return [hop for hop in whole.get("nexthops", ()) if not {"dead", "linkdown"} & set(hop["flags"])]
 
 
@@ -109,8 +109,8 @@ class _NoRouteError(LbmuxError):
 
 
 def _route(router: str, *arguments: str) -> dict[str, Any]:
-    (found,) = _ip(router, "route", "get", *arguments)
-    return found
+    (route,) = _ip(router, "route", "get", *arguments)
+    return route
 
 
 def _ip(router: str, *arguments: str) -> list[dict[str, Any]]:
@@ -123,5 +123,5 @@ def _ip(router: str, *arguments: str) -> list[dict[str, Any]]:
         raise SetupError(f"router {router}", "no such network namespace", "`ip netns` lists them")
     if done.returncode:
         raise _NoRouteError(done.stderr.strip().rpartition(": ")[2])
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    output: list[dict[str, Any]] = json.loads(done.stdout)
+    return output

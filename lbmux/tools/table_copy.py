@@ -107,10 +107,10 @@ class LiveCopy:
         return base64.b64decode(ControlClient(self.place).ask(ReadMemory(region, at, length)))
 
 
-def _service(said: dict[str, Any]) -> Service:
+def _service(fields: dict[str, Any]) -> Service:
     """The service as the mux runs it, not validated: a running mux may have states that no file can describe."""
-    backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in said["backends"])
-    port = 0 if said["port"] == "any" else said["port"]
-    ends: dict[str, Any] = {"vip": ip_address(said["vip"]), "port": port, "backends": tuple(backends)}
-    lists = {which: tuple(map(ip_network, said[which])) for which in ("allow", "deny")}
-    return Service.model_construct(**said | ends | lists)
+    backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in fields["backends"])
+    port = 0 if fields["port"] == "any" else fields["port"]
+    ends: dict[str, Any] = {"vip": ip_address(fields["vip"]), "port": port, "backends": tuple(backends)}
+    lists = {which: tuple(map(ip_network, fields[which])) for which in ("allow", "deny")}
+    return Service.model_construct(**fields | ends | lists)

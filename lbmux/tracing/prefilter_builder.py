@@ -28,17 +28,17 @@ SIDES = {"src": "source", "dst": "destination", "": "either"}
 def prefilter_of(text: str) -> Prefilter:
     """Return the prefilter of a valid filter."""
     words = [word for word, _ in tokens(text)]
-    found = dict(EVERYTHING)
+    fields = dict(EVERYTHING)
     if not UNCLEAR.isdisjoint(words):
-        return found
+        return fields
     direction, kind, at = "", "host", 0
     while (word := words[at]) != END:
         at += 1
         if word in WORDS:
-            found |= WORDS[word]
+            fields |= WORDS[word]
         elif word == "verdict":
             became = Verdict[words[at].upper()].kind
-            found, at = found | {"sent": int(became == "send"), "dropped": int(became == "drop")}, at + 1
+            fields, at = fields | {"sent": int(became == "send"), "dropped": int(became == "drop")}, at + 1
         elif word in ("service", "backend"):
             at += 1
         elif word in DIRECTIONS:
@@ -46,10 +46,10 @@ def prefilter_of(text: str) -> Prefilter:
         elif word in TYPES:
             kind, direction = word, direction if words[at - 2] == direction else ""
         elif kind == "port":
-            found |= _of_port(direction, int(word))
+            fields |= _of_port(direction, int(word))
         elif kind != "portrange" and (kind == "net" or is_address(word)):
-            found |= _of_network(SIDES[direction], word)
-    return found
+            fields |= _of_network(SIDES[direction], word)
+    return fields
 
 
 def _of_port(direction: str, port: int) -> Prefilter:

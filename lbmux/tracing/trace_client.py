@@ -33,6 +33,6 @@ class TraceClient:
 
     def take(self) -> tuple[list[TraceEvent], int]:
         """Return the matches since the last call, and how many were lost."""
-        (found, self.found), (lost, self.lost) = (self.found, []), (self.lost, 0)
+        (events, self.found), (lost, self.lost) = (self.found, []), (self.lost, 0)
         self.matched.clear()
-        return found, lost
+        return events, lost

@@ -131,14 +131,14 @@ class TraceHub:
 
         ``leaves_by``: the outgoing interface of frames for which the batch has none.
         """
-        now_ns, found = time.time_ns(), list[TraceEvent]()
-        for index, came in enumerate(frame_copies):
+        now_ns, events = time.time_ns(), list[TraceEvent]()
+        for index, original in enumerate(frame_copies):
             verdict, target, left = Verdict(int(batch.verdict[index])), int(batch.target[index]), None
             if verdict.kind == "send":
-                left_by = leaves_by or int(batch.interface[index]) or came.interface
+                left_by = leaves_by or int(batch.interface[index]) or original.interface
                 left = FrameCopy.from_batch(batch, index, now_ns, left_by)
-            found.append(self._event(came, verdict, target, left, is_reply))
-        return found
+            events.append(self._event(original, verdict, target, left, is_reply))
+        return events
 
     def tell(self, frames: Iterable[TraceEvent]) -> None:
         """Offer events to the clients, after the slow path has handled the batch."""
@@ -151,11 +151,11 @@ class TraceHub:
         self.tell([self._event(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
 
     def _event(
-        self, came: FrameCopy, verdict: Verdict, target: int, left: FrameCopy | None, is_reply: bool
+        self, original: FrameCopy, verdict: Verdict, target: int, left: FrameCopy | None, is_reply: bool
     ) -> TraceEvent:
-        event, snapshot = TraceEvent(came, verdict, left=left, is_reply=is_reply), self._snapshot()
+        event, snapshot = TraceEvent(original, verdict, left=left, is_reply=is_reply), self._snapshot()
         if self._is_agent:
-            event.flow = flow_at_agent(came.data, left and left.data, verdict, Ports.of(snapshot.tables))
+            event.flow = flow_at_agent(original.data, left and left.data, verdict, Ports.of(snapshot.tables))
         event.service, event.backend = self._owner.find(snapshot, event.header_summary, target)
         return event
 
@@ -175,10 +175,10 @@ class TraceHub:
             while True:
                 with contextlib.suppress(TimeoutError):  # then send an empty message: it fails if the client left
                     await asyncio.wait_for(client.matched.wait(), HEARTBEAT_S)
-                found, lost = client.take()
+                events, lost = client.take()
                 more = self._budget.skipped - skipped
                 skipped += more
-                yield TraceBatch([self._describe(event) for event in found], more, lost)
+                yield TraceBatch([self._describe(event) for event in events], more, lost)
         finally:
             self._clients.discard(client)
             if not self._clients:
@@ -195,15 +195,15 @@ class TraceHub:
         return await self._recording.follow(client.prefilter for client in self._clients) if self._recording else ""
 
     def _describe(self, event: TraceEvent) -> TracedFrame:
-        came, slow = self._shown(event.came), event.slow
+        original, slow = self._shown(event.came), event.slow
         left = None if event.left is None else self._shown(event.left)
         return TracedFrame(
             program=self._program,
-            time_ns=came.time_ns,
-            interface=came.interface,
+            time_ns=original.time_ns,
+            interface=original.interface,
             line=str(event.header_summary),
-            frame=came.frame,
-            length=came.length,
+            frame=original.frame,
+            length=original.length,
             verdict=event.verdict.label,
             kind=event.verdict.kind,
             dropped=event.is_drop,

@@ -15,5 +15,5 @@ def test_what_was_acknowledged_is_there(store: str) -> None:
 
 
 def test_what_is_lost_is_found() -> None:
-    found = kills.Found({1: "change 1", 2: "change 2"}, kills={"manager0": 3}, lost={2: "change 2"})
+    found = kills.Outcome({1: "change 1", 2: "change 2"}, kills={"manager0": 3}, lost={2: "change 2"})
     assert str(found).startswith("2 revisions acknowledged, 1 of them lost; ")

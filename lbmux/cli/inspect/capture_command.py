@@ -135,5 +135,5 @@ def _left(frame: "TracedFrame") -> Shot | None:
     return Shot("out", frame.left_ns, frame.left_by, base64.b64decode(frame.left), frame.left_length)
 
 
-def _shot(place: str, shown: "TracedFrame | SentFrame") -> Shot:
-    return Shot(place, shown.time_ns, shown.interface, base64.b64decode(shown.frame), shown.length)
+def _shot(place: str, copy: "TracedFrame | SentFrame") -> Shot:
+    return Shot(place, copy.time_ns, copy.interface, base64.b64decode(copy.frame), copy.length)

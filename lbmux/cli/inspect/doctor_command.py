@@ -55,14 +55,14 @@ def command(
     else:
         node = NodeState.here(role, control, config, peers)  # type: ignore[arg-type]
         examined, findings = node.role, examine(node)
-    found = [finding for finding in findings if not (quiet and finding.state == "ok")]
+    listed = [finding for finding in findings if not (quiet and finding.state == "ok")]
     if as_json:
-        lines = [finding.as_json() for finding in found]
+        lines = [finding.as_json() for finding in listed]
         click.echo(json.dumps({"version": FORMAT, "role": examined, "findings": lines}))
     else:
-        for finding in found:
+        for finding in listed:
             state = click.style(f"{finding.state:9}", fg=COLOURS[finding.state])
             click.echo(f"{state} {click.style(f'{finding.check:13}', bold=True)} {finding.seen}")
             if finding.hint:
                 click.echo(f"{'':23} hint: {finding.hint}")
-    return int(any(finding.state == "fault" for finding in found))
+    return int(any(finding.state == "fault" for finding in listed))

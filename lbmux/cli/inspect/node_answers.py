@@ -42,8 +42,8 @@ def ask_all(
 
     places, refused = where.all(), list[ControlError]()
     with ThreadPoolExecutor(min(len(places), MOST_THREADS)) as threads:
-        asked = [(place, threads.submit(ask, client_of(place, timeout_s))) for place in places]
-        for place, answer in asked:
+        futures = [(place, threads.submit(ask, client_of(place, timeout_s))) for place in places]
+        for place, answer in futures:
             try:
                 yield node_of(place), answer.result()
             except ControlError as error:
@@ -95,14 +95,14 @@ def print_list(
 ) -> None:  # fmt: skip
     from dataclasses import replace
 
-    shown = list[dict[str, Any]]()
+    rows = list[dict[str, Any]]()
     for node, answer in ask_all(where, lambda client: client.whole(request)):
         lines = matching(getattr(answer, request.command), wanted)
         if as_json:
             print_json(node, replace(answer, **{request.command: lines}))
-        shown += [{"node": node, **vars(line)} for line in lines]
+        rows += [{"node": node, **vars(line)} for line in lines]
     if not as_json:
-        print_table(shown, with_node(where, columns))
+        print_table(rows, with_node(where, columns))
 
 
 def same(*names: str) -> dict[str, str]:

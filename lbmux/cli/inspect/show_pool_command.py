@@ -105,11 +105,11 @@ def _nodes_command(name: str, role: str, text: str) -> None:
         from lbmux.manager.api_models import NodesAnswer
 
         answer = client(managers, token_file, manager_ca).get("/v1/nodes", NodesAnswer)
-        found = NodesAnswer(nodes=tuple(one for one in answer.nodes if role in ("", one.role)))
+        selected = NodesAnswer(nodes=tuple(one for one in answer.nodes if role in ("", one.role)))
         if as_json:
-            _print_json(found)
+            _print_json(selected)
             return
-        lines = [{**one.model_dump(), **_node_line(one)} for one in found.nodes]
+        lines = [{**one.model_dump(), **_node_line(one)} for one in selected.nodes]
         print_table(lines, {
             "node": "node", "role": "role", "revision": "in_force", "overrides": "overrides", "state": "state",
             "refusals": "refusals", "last seen": "last seen", "certificate until": "certificate",

@@ -104,8 +104,8 @@ def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers
     before = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
     sleep(seconds)
     after = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
-    found = top_talkers(client.whole(GetServices()).services, before, after)
-    return replace(found, vips=found.vips[:limit])
+    talkers = top_talkers(client.whole(GetServices()).services, before, after)
+    return replace(talkers, vips=talkers.vips[:limit])
 
 
 def _whole(rate: float | None) -> int | None:

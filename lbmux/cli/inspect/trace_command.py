@@ -47,8 +47,8 @@ def command(where: Where, count: int, verbose: bool, as_json: bool, filter: tupl
 
 def _steps(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame's path: the result of each step that it reached, and what the slow path did."""
-    asked = _asked_mux(path, frame) if frame.program == "mux" else _asked_agent(path, frame)
-    return asked + _slow_path_note(frame)
+    steps = _asked_mux(path, frame) if frame.program == "mux" else _asked_agent(path, frame)
+    return steps + _slow_path_note(frame)
 
 
 def _dissected(frame: "TracedFrame") -> list[dict[str, Any]]:
@@ -82,10 +82,10 @@ def _asked_mux(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     except LbmuxError as error:  # the mux has stopped, or explain cannot build such a packet
         return [*parsed, _step("not explained", str(error))]
     shown_elsewhere = ("packet", "verdict") if frame.slowpath is None else ("packet", "verdict", "slow path")
-    found = [(step.step, step.found) for step in explanation.steps if step.step not in shown_elsewhere]
+    results = [(step.step, step.found) for step in explanation.steps if step.step not in shown_elsewhere]
     if explanation.hint:
-        found.append(("hint", explanation.hint))
-    return parsed + [_step(*one, afterwards=True) for one in found]
+        results.append(("hint", explanation.hint))
+    return parsed + [_step(*one, afterwards=True) for one in results]
 
 
 def _asked_agent(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
@@ -95,12 +95,12 @@ def _asked_agent(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     from lbmux.slowpath.tunnels import Ports
     from lbmux.tools.explain_agent import Passage, explain_at_agent
 
-    came = base64.b64decode(frame.frame)
+    original = base64.b64decode(frame.frame)
     left = None if frame.left is None else base64.b64decode(frame.left)
-    steps = [_copy_step("came", came, frame.interface)]
+    steps = [_copy_step("came", original, frame.interface)]
     try:
         verdict, ports = Verdict[frame.verdict.upper()], Ports(**frame.tunnel_ports)
-        passage = Passage(came, verdict, left, frame.is_reply, ports)
+        passage = Passage(original, verdict, left, frame.is_reply, ports)
         steps += [_step(step.step, step.found, afterwards=True) for step in explain_at_agent(passage, path)]
     except LbmuxError as error:
         steps.append(_step("not explained", str(error)))

@@ -20,7 +20,7 @@ def traced(
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import Trace
 
-    found = skipped = lost = 0
+    count = skipped = lost = 0
     try:
         for answer in ControlClient(path, timeout_s=None).stream(Trace(expression)):
             if isinstance(answer, TraceStart):
@@ -29,8 +29,8 @@ def traced(
             skipped, lost = skipped + answer.skipped, lost + answer.lost
             for frame in filter(wanted, answer.frames):
                 yield frame
-                found += 1
-                if found == most:
+                count += 1
+                if count == most:
                     return
     finally:
         if skipped or lost:

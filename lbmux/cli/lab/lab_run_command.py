@@ -75,16 +75,16 @@ def command(
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
     setting = Setting(name, driver, second_chance, 60 * minutes)
-    for found in run(names, events, load, setting, lambda text: click.echo(text, err=True)):
-        if isinstance(found, Outcome):
-            outcomes.append(found)
-            click.echo(f"  {scoreboard_report.cell(found)}", err=True)
+    for result in run(names, events, load, setting, lambda text: click.echo(text, err=True)):
+        if isinstance(result, Outcome):
+            outcomes.append(result)
+            click.echo(f"  {scoreboard_report.cell(result)}", err=True)
         else:
-            failures.append(found)
-            click.echo(f"  {found[2]}", err=True)
+            failures.append(result)
+            click.echo(f"  {result[2]}", err=True)
     took_s = time.monotonic() - start
-    said = scoreboard_report.document(outcomes, failures, load, took_s)
-    text = json.dumps(said)
+    document = scoreboard_report.document(outcomes, failures, load, took_s)
+    text = json.dumps(document)
     if write:
         write.write_text(text + "\n")
     if as_json:

@@ -63,17 +63,17 @@ def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
 
     stems = [path.stem for path in files]
     runs: dict[str, Lines] = {}
-    found = ""
+    first_kind = ""
     for path in files:
         result = read_result(path)
         kind = kind_of(result) or ""
         if not result[kind]:
             raise LbmuxError(f"{path}: no {kind}")
-        if found and kind != found:
-            raise LbmuxError(f"{path} is from {KINDS[kind]}, {files[0]} from {KINDS[found]}: plot them separately")
-        found = kind
+        if first_kind and kind != first_kind:
+            raise LbmuxError(f"{path} is from {KINDS[kind]}, {files[0]} from {KINDS[first_kind]}: plot them separately")
+        first_kind = kind
         runs[path.stem if stems.count(path.stem) == 1 else str(path)] = result[kind]
-    return found, runs
+    return first_kind, runs
 
 
 def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:

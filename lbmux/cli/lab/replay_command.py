@@ -113,8 +113,8 @@ def command(**given: Any) -> None:
         click.echo(json.dumps(as_json(wanted.capture, result), indent=1), err=to_stderr)
     else:
         print_tables(wanted.capture, result, to_stderr)
-    if found := result.damage or error:
-        raise found
+    if damage := result.damage or error:
+        raise damage
 
 
 def _destinations(wanted: ReplayOptions) -> Any:

@@ -145,8 +145,8 @@ def add(service: str, dip: str, controls: tuple[Path, ...], as_json: bool, **mor
 
     address, port = ends(dip)
     managed = {name: more.pop(name) for name in MANAGED}
-    given = {"dip": address, "port": port, **more}
-    backend = {name: value for name, value in given.items() if value is not None}
+    fields = {"dip": address, "port": port, **more}
+    backend = {name: value for name, value in fields.items() if value is not None}
     if managed["managers"] and not controls:
         _send_to_manager(managed, as_json, action="add", service=service, added=backend)
         return
@@ -162,10 +162,10 @@ def _check_endless(managed: dict[str, Any]) -> None:
 
 def ends(text: str) -> tuple[str, int | None]:
     """Split text into address and port; an IPv6 address before a port is in brackets.  The daemon validates both."""
-    found = ENDS.fullmatch(text)
-    assert found is not None  # the last alternative matches anything
-    port = found["port6"] or found["port4"]
-    return found["v6"] or found["v4"] or found["bare"] or "", None if port is None else int(port)
+    match = ENDS.fullmatch(text)
+    assert match is not None  # the last alternative matches anything
+    port = match["port6"] or match["port4"]
+    return match["v6"] or match["v4"] or match["bare"] or "", None if port is None else int(port)
 
 
 def _send_to_manager(managed: dict[str, Any], as_json: bool, **request: Any) -> None:

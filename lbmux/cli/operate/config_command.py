@@ -88,11 +88,11 @@ def diff(
         control = meant_path(control)
         before = Config.model_validate_json(ControlClient(control).ask(GetConfig()))
     counts = flows(before, after, _live(control)) if control is not None else None
-    found = compare(before, after)
+    differences = compare(before, after)
     if as_json:
-        click.echo(json.dumps(_as_json(found, counts)))
+        click.echo(json.dumps(_as_json(differences, counts)))
         return
-    for line in _as_text(found, counts):
+    for line in _as_text(differences, counts):
         click.echo(line)
 
 
@@ -113,16 +113,16 @@ def get(revision: int | None, managers: tuple[str, ...], token_file: Path, manag
     click.echo(text, nl=not text.endswith("\n"))
 
 
-def _revisions(given: tuple[Path, int], access: tuple[tuple[str, ...], Path, Path]) -> "Iterator[Config]":
+def _revisions(numbers: tuple[Path, int], access: tuple[tuple[str, ...], Path, Path]) -> "Iterator[Config]":
     """Yield the configurations of two revisions at the manager."""
     from lbmux.cli.pool.manager_access import client
     from lbmux.config.loader import parse
     from lbmux.manager.api_models import ConfigAnswer
 
-    if not str(given[0]).isdecimal():
-        raise click.UsageError(f"{given[0]} is not a revision")
+    if not str(numbers[0]).isdecimal():
+        raise click.UsageError(f"{numbers[0]} is not a revision")
     manager = client(*access)
-    for number in map(int, map(str, given)):
+    for number in map(int, map(str, numbers)):
         answer = manager.get("/v1/config", ConfigAnswer, revision=number)
         yield parse(answer.file.encode(), Path(f"revision {number}"))
 
@@ -142,10 +142,10 @@ def _live(control: Path) -> dict[tuple[str, str], int]:
     return {line.key: line.live_flows for line in ControlClient(control).whole(GetBackends()).backends}
 
 
-def _as_json(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> dict[str, Any]:
+def _as_json(differences: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> dict[str, Any]:
     from dataclasses import asdict
 
-    document: dict[str, Any] = {"version": 1, "services": [asdict(one) for one in found]}
+    document: dict[str, Any] = {"version": 1, "services": [asdict(one) for one in differences]}
     if counts is not None:
         by_service = {name: asdict(one) for name, one in counts.items()}
         sums = {key: sum(one[key] for one in by_service.values()) for key in ("all", "move", "remain")}
@@ -153,15 +153,15 @@ def _as_json(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None
     return document
 
 
-def _as_text(found: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> Iterator[str]:
-    for one in found:
+def _as_text(differences: "Sequence[ServiceDiff]", counts: "Mapping[str, Flows] | None") -> Iterator[str]:
+    for one in differences:
         moved = "" if one.slots_moved is None else f": {one.slots_moved:.1%} of its slots move"
         yield f"service {one.service}: {one.change}{moved}"
         for change in ("added", "removed", "changed") if one.change == "changed" else ():
             yield from (f"  backend {name}: {change}" for name in getattr(one, change))
         if counts is not None and one.service in counts:
             yield f"  {_flows(counts[one.service])}"
-    if not found:
+    if not differences:
         yield "no differences"
     elif counts is not None:
         yield _flows(*counts.values())
@@ -197,13 +197,15 @@ def from_capture(capture: Path, backends: int, most: int | None) -> None:
     from lbmux.tools.replay.looped_capture import LoopedCapture
 
     with LoopedCapture(capture) as looped, progress(looped) as update:
-        found, damage = services_in(looped, update)
+        services, damage = services_in(looped, update)
         packets = counted(looped.packets, "packet")
-    kept = found[: most or MAX_SERVICES]
+    kept = services[: most or MAX_SERVICES]
     title = f"{counted(len(kept), 'service')} of {capture} ({packets}), by `lbmux config from-capture`"
     click.echo(as_yaml(kept, backends, title), nl=False)
-    if len(found) > len(kept):
-        click.echo(f"{capture}: {counted(len(found) - len(kept), 'more service')} left out: see --services", err=True)
+    if len(services) > len(kept):
+        click.echo(
+            f"{capture}: {counted(len(services) - len(kept), 'more service')} left out: see --services", err=True
+        )
     if damage:
         raise damage
 

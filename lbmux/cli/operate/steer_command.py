@@ -72,11 +72,11 @@ def explain_(context: click.Context, prefix: str, config: Path, present: Path | 
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     inputs, plan = _plan(config or above[0], present or above[1])
-    found = explain(wanted, inputs.steering, inputs.groups, inputs.latency, plan, inputs.now)
+    explanation = explain(wanted, inputs.steering, inputs.groups, inputs.latency, plan, inputs.now)
     if as_json:
-        click.echo(json.dumps({"version": 1, **asdict(found)}))
+        click.echo(json.dumps({"version": 1, **asdict(explanation)}))
     else:
-        _print_explanation(found)
+        _print_explanation(explanation)
 
 
 @command.command()
@@ -150,17 +150,17 @@ def _print(plan: "Plan", inputs: "Inputs") -> None:
     )  # fmt: skip
 
 
-def _print_explanation(found: "Explanation") -> None:
-    source = found.source if found.source == "measured" else f"estimated, from {found.source}"
-    resolver = f", resolver {found.resolver}" if found.resolver else ""
-    click.echo(f"{found.group}: {found.users:.0f} users{resolver}; latencies: {source}")
+def _print_explanation(explanation: "Explanation") -> None:
+    source = explanation.source if explanation.source == "measured" else f"estimated, from {explanation.source}"
+    resolver = f", resolver {explanation.resolver}" if explanation.resolver else ""
+    click.echo(f"{explanation.group}: {explanation.users:.0f} users{resolver}; latencies: {source}")
     print_table(
         [
             {"pop": one.pop, "share": f"{one.share:.0%}" if one.share else None, "rtt": f"{one.rtt_ms:.1f} ms",
              "interval": None if one.low_ms is None else f"{one.low_ms:.1f} to {one.high_ms:.1f}",
              "samples": one.samples, "age": None if one.age_s is None else f"{one.age_s:.0f} s",
              "full": f"+{one.full_ms:.1f} ms" if one.full_ms else None, "health": "up" if one.healthy else "down"}
-            for one in found.pops
+            for one in explanation.pops
         ],
         {"PoP": "pop", "users": "share", "round trip": "rtt", "95 % interval": "interval", "samples": "samples",
          "age": "age", "full": "full", "health": "health"},

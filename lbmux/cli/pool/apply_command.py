@@ -114,8 +114,8 @@ def _wait_for_canary(manager: "ApiClient", revision: int, wait_s: float) -> None
     while time.monotonic() < deadline:
         status = manager.get("/v1/status", StatusAnswer)
         if status.revision > revision:
-            found = manager.get("/v1/revisions", RevisionsAnswer).revisions
-            later = next(one.revision for one in reversed(found) if one.revision.number > revision)
+            revisions = manager.get("/v1/revisions", RevisionsAnswer).revisions
+            later = next(one.revision for one in reversed(revisions) if one.revision.number > revision)
             raise LbmuxError(f"revision {revision} was replaced by revision {later.number}: {later.message}")
         if status.revision == revision and status.canary is None:
             return
@@ -156,8 +156,8 @@ def _impact(impact: "Impact") -> Iterator[str]:
     if impact.connections:
         rest = f"; {impact.remaining} remain with removed backends" if impact.remaining else ""
         moves = noun(impact.moving, "moves", "move")
-        said = f"{impact.moving} of {counted(impact.connections, 'live connection')} {moves}"
-        yield f"{said} ({impact.moved:.1%}){rest}"
+        text = f"{impact.moving} of {counted(impact.connections, 'live connection')} {moves}"
+        yield f"{text} ({impact.moved:.1%}){rest}"
     for node, reason in sorted(impact.refused.items()):
         yield f"{node} would refuse it: {reason}"
     if impact.silent:

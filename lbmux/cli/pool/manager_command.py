@@ -91,8 +91,8 @@ def init(store: str, state: Path, name: str | None, addresses: tuple[str, ...], 
     from lbmux.manager.identity import Identity
 
     name = name or socket.gethostname()
-    made = _with_store(store, etcd, lambda one: make_pool(one, Identity(state), name, addresses, time.time()))
-    pool, token = made
+    result = _with_store(store, etcd, lambda one: make_pool(one, Identity(state), name, addresses, time.time()))
+    pool, token = result
     file = state / "admin.token"
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         opened.write(f"{token}\n")
@@ -236,8 +236,8 @@ def join_token(
 def _tls(etcd: dict[str, Path | None]) -> "EtcdTls | None":
     from lbmux.manager.store.open_store import EtcdTls
 
-    given = [etcd["etcd_ca"], etcd["etcd_cert"], etcd["etcd_key"]]
-    files = [path for path in given if path is not None]
+    paths = [etcd["etcd_ca"], etcd["etcd_cert"], etcd["etcd_key"]]
+    files = [path for path in paths if path is not None]
     if len(files) not in (0, 3):
         raise click.UsageError("--etcd-ca, --etcd-cert and --etcd-key are given together")
     return EtcdTls(*files) if files else None

@@ -85,26 +85,26 @@ def bgp(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def settings(given: dict[str, Any]) -> dict[str, Any]:
+def settings(options: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a daemon's Options that the BGP options set."""
     from lbmux.bgp.bgp_settings import Bgp, Peer, parse_community
 
-    if given["bfd"] and given["bgp_speaker"] != "bird":
+    if options["bfd"] and options["bgp_speaker"] != "bird":
         raise click.UsageError("--bfd needs --bgp-speaker bird")
     try:
-        peers = tuple(Peer.parse(text) for text in given["bgp_peers"])
-        communities = tuple(parse_community(text) for text in given["bgp_communities"])
+        peers = tuple(Peer.parse(text) for text in options["bgp_peers"])
+        communities = tuple(parse_community(text) for text in options["bgp_communities"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    own = {address.version: address for address in given["bgp_addresses"]}
+    own = {address.version: address for address in options["bgp_addresses"]}
     bgp = Bgp(
-        own.get(4), peers, given["bgp_as"], given["bgp_hold_time"],
-        _password(given["bgp_password_file"]), communities, given["bgp_med"], given["bfd"],
-        given["bfd_interval_ms"], given["bfd_multiplier"],
-        local6=own.get(6), stall_s=given["bgp_stall"],
+        own.get(4), peers, options["bgp_as"], options["bgp_hold_time"],
+        _password(options["bgp_password_file"]), communities, options["bgp_med"], options["bfd"],
+        options["bfd_interval_ms"], options["bfd_multiplier"],
+        local6=own.get(6), stall_s=options["bgp_stall"],
     )  # fmt: skip
-    drain = {} if given["drain"] is None else {"drain_s": given["drain"]}
-    return {"bgp": bgp if peers else None, "bgp_speaker": given["bgp_speaker"], **drain}
+    drain = {} if options["drain"] is None else {"drain_s": options["drain"]}
+    return {"bgp": bgp if peers else None, "bgp_speaker": options["bgp_speaker"], **drain}
 
 
 def _password(path: Path | None) -> str:

@@ -139,11 +139,11 @@ class ManagedPool:
     def _late(self) -> list[str]:
         name = self.primary()
         status = self._ask(name, lambda client: client.get("/v1/status", StatusAnswer))
-        found = self._ask(name, lambda client: client.get("/v1/nodes", NodesAnswer))
-        if status is None or found is None:
+        answer = self._ask(name, lambda client: client.get("/v1/nodes", NodesAnswer))
+        if status is None or answer is None:
             return [name]
         wanted = status.revision, status.overrides
-        current = {one.node for one in found.nodes if one.connected and (one.in_force, one.overrides) == wanted}
+        current = {one.node for one in answer.nodes if one.connected and (one.in_force, one.overrides) == wanted}
         nodes = self._lab.topology.nodes
         return [one.name for one in nodes if {"mux", "agent"} & {*self._programs(one.name)} and one.name not in current]
 

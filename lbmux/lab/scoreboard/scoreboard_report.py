@@ -63,10 +63,10 @@ def print_table(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: 
     table.add_column("event")
     for name in scenarios:
         table.add_column(name)
-    found = {(one.event, one.scenario): f"[{_colour(one)}]{cell(one)}" for one in outcomes}
-    found |= {(event, scenario): "[red]not measured" for scenario, event, _ in failures}
+    cells = {(one.event, one.scenario): f"[{_colour(one)}]{cell(one)}" for one in outcomes}
+    cells |= {(event, scenario): "[red]not measured" for scenario, event, _ in failures}
     for event in events:
-        table.add_row(event, *(found.get((event, scenario), "") for scenario in scenarios))
+        table.add_row(event, *(cells.get((event, scenario), "") for scenario in scenarios))
     console = Console()
     console.print(table)
     for scenario, event, why in failures:

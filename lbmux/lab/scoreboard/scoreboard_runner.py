@@ -65,10 +65,10 @@ def _of_scenario(
                 with deadline(BUILD_S):
                     system = system or _built(scenario, lab)
                 with deadline(RECOVER_S + load.seconds + sum(one.takes_s for one in events_of(event))):
-                    found: Outcome | Failure = experiment(system, event, load)
+                    result: Outcome | Failure = experiment(system, event, load)
             except Exception as error:
-                found, system = (scenario.name, event, str(error) or repr(error)), None
-            yield found
+                result, system = (scenario.name, event, str(error) or repr(error)), None
+            yield result
     finally:
         with contextlib.suppress(LabError):
             lab.down()

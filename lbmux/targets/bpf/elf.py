@@ -42,8 +42,8 @@ class Object:
         """Return (instruction's offset in bytes, symbol) of each load that refers to a symbol."""
         names = self._sections[".strtab"][4]
         symbols = [symbol[0] for symbol in SYMBOL.iter_unpack(self.section(".symtab"))]
-        found = RELOCATION.iter_unpack(self.section(".rel" + section))
-        return [(at, self._text(names + symbols[kind >> 32])) for at, kind in found]
+        entries = RELOCATION.iter_unpack(self.section(".rel" + section))
+        return [(at, self._text(names + symbols[kind >> 32])) for at, kind in entries]
 
     def program(
         self, section: str, maps: Mapping[str, int], numbers: Mapping[str, int], rings: Mapping[str, int] | None = None

@@ -51,14 +51,14 @@ class KernelTables:
         try:
             for name, size in {**sizes.regions(), DESCRIPTION: DESCRIPTION_BYTES}.items():
                 descriptors[name] = syscall.create_array(name, size)
-            made = cls(sizes, descriptors)
+            result = cls(sizes, descriptors)
             text = json.dumps(description(sizes)).encode()
             _memory(descriptors[DESCRIPTION], DESCRIPTION_BYTES)[: len(text)] = np.frombuffer(text, np.uint8)
         except BaseException:
             _close(descriptors)
             raise
-        made.tables.initialise()
-        return made
+        result.tables.initialise()
+        return result
 
     def pin(self, directory: Path) -> None:
         for name, descriptor in self.descriptors.items():

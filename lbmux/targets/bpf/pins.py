@@ -75,8 +75,8 @@ class Mounted(NamedTuple):
 def _mounted(process: str) -> dict[str, Mounted]:
     """Return the BPF file systems of a process's mount namespace, by mount point (proc_pid_mountinfo(5))."""
     lines = [line.split() for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
-    found = ((fields, fields.index("-")) for fields in lines)
-    return {fields[4]: Mounted(fields[2], fields[at + 2]) for fields, at in found if fields[at + 1] == "bpf"}
+    mounts = ((fields, fields.index("-")) for fields in lines)
+    return {fields[4]: Mounted(fields[2], fields[at + 2]) for fields, at in mounts if fields[at + 1] == "bpf"}
 
 
 class Pins:
@@ -87,12 +87,12 @@ class Pins:
 
     def links(self) -> dict[Attach, tuple[Path, str]]:
         """Return the pinned links by attach point: (path, attach mode)."""
-        found = {}
+        results = {}
         for path in _list(self.directory):
             place, _, mode = path.name.removeprefix(LINK).partition("-")
             if path.name.startswith(LINK) and place in Attach.__members__ and path.is_file():
-                found[Attach[place]] = (path, mode)
-        return found
+                results[Attach[place]] = (path, mode)
+        return results
 
     def link_path(self, attach: Attach, mode: str) -> Path:
         self.directory.mkdir(mode=MODE, parents=True, exist_ok=True)
@@ -108,14 +108,14 @@ class Pins:
 
     def generations(self) -> list[Path]:
         """Return the generations, oldest first. Other directories are ignored."""
-        found = (path for path in _list(self.directory) if path.is_dir() and path.name.isdecimal())
-        return sorted(found, key=lambda path: int(path.name))
+        directories = (path for path in _list(self.directory) if path.is_dir() and path.name.isdecimal())
+        return sorted(directories, key=lambda path: int(path.name))
 
     def new_generation(self) -> Path:
         numbers = [int(path.name) for path in self.generations()]
-        made = self.directory / str(max(numbers, default=0) + 1)
-        made.mkdir(mode=MODE, parents=True)
-        return made
+        directory = self.directory / str(max(numbers, default=0) + 1)
+        directory.mkdir(mode=MODE, parents=True)
+        return directory
 
     def in_force(self) -> Path | None:
         """Return the generation whose program is linked, or None."""

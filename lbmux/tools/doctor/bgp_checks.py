@@ -18,10 +18,10 @@ def sessions(node: NodeState) -> Iterator[Finding]:
     if node.runtime is None or not node.has_daemon:
         return
     try:
-        said = node.client.ask(GetBgp())
+        answer = node.client.ask(GetBgp())
     except ControlError:  # the daemon answers other requests, so it runs without BGP
         return
-    for peer in said.neighbours:
+    for peer in answer.neighbours:
         name = f"{peer.address} (AS {peer.number})"
         if peer.state != ESTABLISHED:
             seen = f"no session with {name}: {peer.state}: {peer.reason or NO_REASON}"
@@ -31,5 +31,5 @@ def sessions(node: NodeState) -> Iterator[Finding]:
             yield warning("BGP", seen, "enable BFD for this neighbour on the router")
         else:
             yield ok("BGP", f"{name}: established, {peer.prefixes} prefixes announced")
-    if said.held:
+    if answer.held:
         yield warning("BGP", "withdrawn by command: routers send no packets here", "run `lbmux announce`")

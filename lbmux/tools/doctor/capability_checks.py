@@ -16,12 +16,12 @@ def rights(node: NodeState) -> Iterator[Finding]:
     needs = NEEDS.get(node.role, ALL)
     missing = lacking(needs, effective("self" if pid is None else str(pid)))
     subject = "this user" if pid is None else f"the daemon (process {pid})"
-    said = f"{subject} lacks {', '.join(f'{one} {needs[one]}' for one in missing)}"
+    text = f"{subject} lacks {', '.join(f'{one} {needs[one]}' for one in missing)}"
     kernel_only = all(one in PROGRAMS for one in missing)
     if missing and (not kernel_only or _has_programs(node)):
-        yield fault("rights", said, HINT)
+        yield fault("rights", text, HINT)
     elif missing and pid is not None:
-        yield warning("rights", f"{said}; it forwards in user space", HINT)
+        yield warning("rights", f"{text}; it forwards in user space", HINT)
     else:
         yield ok("rights", f"{subject} has {_names([one for one in needs if one not in missing])}")
 
@@ -30,5 +30,5 @@ def _has_programs(node: NodeState) -> bool:
     return node.runtime is not None and node.runtime.driver == "xdp"
 
 
-def _names(found: list[Capability]) -> str:
-    return ", ".join(map(str, found))
+def _names(capabilities: list[Capability]) -> str:
+    return ", ".join(map(str, capabilities))

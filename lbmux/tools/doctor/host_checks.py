@@ -27,19 +27,19 @@ WIRE_BYTES = 1500
 
 def next_hops(node: NodeState) -> Iterator[Finding]:
     """Check that each host has a route, and that its next hop answers with the MAC address that the mux uses."""
-    asked: dict[tuple[str, Address], set[str]] = {}
+    macs: dict[tuple[str, Address], set[str]] = {}
     wrong = 0
     for line in node.neighbours:
         host = ip_address(line.host)
-        found = route_to(host)
-        if found is None:
+        route = route_to(host)
+        if route is None:
             wrong += 1
             yield fault("next hop", f"no route to host {host}", f"ip route add {host} via ROUTER")
-        elif found.interface != "lo":
-            key = found.interface, found.via
-            if key not in asked:
-                asked[key] = who_has(*key)
-            finding = _neighbour(str(host), line.mac, found.via, found.interface, asked[key])
+        elif route.interface != "lo":
+            key = route.interface, route.via
+            if key not in macs:
+                macs[key] = who_has(*key)
+            finding = _neighbour(str(host), line.mac, route.via, route.interface, macs[key])
             if finding:
                 wrong += 1
                 yield finding
@@ -59,14 +59,14 @@ def _neighbour(host: str, used: str | None, via: Address, interface: str, answer
 
 def tunnels(node: NodeState) -> Iterator[Finding]:
     """Send a SYN or a datagram through the tunnel to every backend, then one of WIRE_BYTES to every host."""
-    own, (found, left) = sources(node), targets(node)
+    own, (probed, left) = sources(node), targets(node)
     for reason, names in left.items():
         yield unchecked("backend", f"{_some(names)}: not probed: {reason}")
-    if node.config is None or not found:
+    if node.config is None or not probed:
         return
-    tunnels_to = Tunnels(node.config, own.values(), {target.key for target in found}, _hops(node, found))
+    tunnels_to = Tunnels(node.config, own.values(), {target.key for target in probed}, _hops(node, probed))
     answers: dict[Target, Answer] = {}
-    for batch in (found[at : at + AT_ONCE] for at in range(0, len(found), AT_ONCE)):
+    for batch in (probed[at : at + AT_ONCE] for at in range(0, len(probed), AT_ONCE)):
         answers |= probe(own, batch, tunnels_to)
     for target, answer in answers.items():
         yield _said(target, answer, own[target.host.version])
@@ -89,11 +89,11 @@ def _hop(host: Address, line: NeighbourLine | None) -> NextHop | None:
     """The next hop as the mux has it.  A host with all backends down is not in the mux's tables: resolve it here."""
     if line is not None and line.interface and line.source_mac and line.mac:
         return NextHop(if_nametoindex(line.interface), mac_to_int(line.source_mac), mac_to_int(line.mac), LONGEST)
-    found = route_to(host)
-    if found is None or found.mac is None:
+    route = route_to(host)
+    if route is None or route.mac is None:
         return None
-    mac = next(iter(who_has(found.interface, found.via)), None)
-    return NextHop(if_nametoindex(found.interface), mac_to_int(found.mac), mac_to_int(mac), LONGEST) if mac else None
+    mac = next(iter(who_has(route.interface, route.via)), None)
+    return NextHop(if_nametoindex(route.interface), mac_to_int(route.mac), mac_to_int(mac), LONGEST) if mac else None
 
 
 def _some(names: list[str]) -> str:

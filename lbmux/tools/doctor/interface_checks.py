@@ -35,20 +35,20 @@ def super_frames(node: NodeState) -> Iterator[Finding]:
     name, state = node.interface, features(node.interface)
     joins = [feature for feature in SUPER_FRAMES if state.get(feature)]
     ring = (node.counters or {}).get("ring") or {}
-    came, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
+    received, lost = ring.get("super_frames", 0), ring.get("super_frames_lost", 0)
     hint = f"ethtool -K PORT tso off gso off, where frames are sent to {name} (the far end of a veth)"
     in_kernel = node.runtime is not None and node.runtime.driver == "xdp"
     if lost:
-        seen = f"{lost} of {came + lost} super-frames arrived faster than user space could read them"
+        seen = f"{lost} of {received + lost} super-frames arrived faster than user space could read them"
         yield warning("offloads", seen, hint)
     elif joins and in_kernel:
         seen = f"{', '.join(joins)} on at {name}: merged frames bypass the kernel program, and user space segments them"
         yield warning("offloads", seen, f"ethtool -K {name} {' '.join(f'{feature} off' for feature in joins)}")
-    elif came and in_kernel:
-        seen = f"{came} super-frames bypassed the kernel program, and user space segmented them"
+    elif received and in_kernel:
+        seen = f"{received} super-frames bypassed the kernel program, and user space segmented them"
         yield warning("offloads", seen, hint)
-    elif came or joins:
-        yield ok("offloads", f"user space segments super-frames: {came} so far")
+    elif received or joins:
+        yield ok("offloads", f"user space segments super-frames: {received} so far")
     else:
         yield ok("offloads", f"{name} receives no super-frames")
 
@@ -59,7 +59,7 @@ def unfinished_checksums(node: NodeState) -> Iterator[Finding]:
         return
     backends = [backend for service in node.config.services for backend in service.backends]
     routes = [route_to(address) for address in {*node.config.muxes, *(backend.tunnel_to for backend in backends)}]
-    ends = sorted({found.interface for found in routes if found is not None})
+    ends = sorted({route.interface for route in routes if route is not None})
     leave = [name for name in ends if device_driver(name) == "veth" and features(name)["tx"]]
     if leave:
         seen = f"tx offload is on at the veth {', '.join(leave)}: frames sent there have unfinished checksums"

@@ -42,21 +42,21 @@ def forwarding(node: NodeState) -> Iterator[Finding]:
     host = node.runtime.host_forwarding if node.runtime else None
     for version in versions(node):
         name = FORWARDING[version]
-        is_on, said = bool(number(name)), name.replace("/", ".")
+        is_on, key = bool(number(name)), name.replace("/", ".")
         if node.role == "router" and not is_on:
-            seen = f"{said} is 0: this router does not forward IPv{version}"
-            yield fault("forwarding", seen, f"sysctl {said}=1")
+            seen = f"{key} is 0: this router does not forward IPv{version}"
+            yield fault("forwarding", seen, f"sysctl {key}=1")
         elif node.role == "mux" and is_on and host is not None and host.vips_filtered:
             yield ok(
                 "forwarding",
-                f"{said} is 1, but the mux keeps VIP packets from the kernel ({host.dropped} frames so far)",
+                f"{key} is 1, but the mux keeps VIP packets from the kernel ({host.dropped} frames so far)",
             )
         elif node.role == "mux" and is_on:
             reason = f" ({host.reason})" if host and host.reason else ""
-            seen = f"{said} is 1: the kernel sends VIP packets back to the router, a forwarding loop{reason}"
-            yield warning("forwarding", seen, f"sysctl {said}=0")
+            seen = f"{key} is 1: the kernel sends VIP packets back to the router, a forwarding loop{reason}"
+            yield warning("forwarding", seen, f"sysctl {key}=0")
         else:
-            yield ok("forwarding", f"{said} is {int(is_on)}")
+            yield ok("forwarding", f"{key} is {int(is_on)}")
 
 
 def reverse_path(node: NodeState) -> Iterator[Finding]:
@@ -89,12 +89,12 @@ def multipath_hash(node: NodeState) -> Iterator[Finding]:
         family = f"net.ipv{version}"
         policy = number(f"{family.replace('.', '/')}/fib_multipath_hash_policy")
         fields = number(f"{family.replace('.', '/')}/fib_multipath_hash_fields")
-        said = f"{family}.fib_multipath_hash_policy is {policy}"
+        setting = f"{family}.fib_multipath_hash_policy is {policy}"
         if policy == FIVE_TUPLE or (policy == CUSTOM and fields & SOURCE_PORT):
-            yield ok("hash policy", f"{said}: ports are hashed")
+            yield ok("hash policy", f"{setting}: ports are hashed")
         else:
             hint = f"sysctl {family}.fib_multipath_hash_policy=1 (or 3, with fib_multipath_hash_fields=55)"
-            seen = f"{said}: ports are not hashed, so one mux gets all flows of a client"
+            seen = f"{setting}: ports are not hashed, so one mux gets all flows of a client"
             yield fault("hash policy", seen, hint)
 
 
@@ -102,8 +102,8 @@ def wrong_checksums(node: NodeState) -> Iterator[Finding]:
     """Report packets that the host dropped for a wrong checksum, often one that an offload left unfinished."""
     counted = {name: values["InCsumErrors"] for name, values in snmp().items() if values.get("InCsumErrors")}
     if counted:
-        said = " and ".join(f"{count} of {name.upper()}" for name, count in sorted(counted.items()))
-        seen = f"packets dropped for a wrong checksum since boot: {said}"
+        counts = " and ".join(f"{count} of {name.upper()}" for name, count in sorted(counted.items()))
+        seen = f"packets dropped for a wrong checksum since boot: {counts}"
         hint = (
             "ethtool -K PORT tx off on the router's ports to muxes and hosts; `lbmux doctor` on the router names them"
         )

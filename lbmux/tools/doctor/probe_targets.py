@@ -14,20 +14,20 @@ DATAGRAM, QUERY_NUMBER = b"lbmux", 1
 
 def sources(node: NodeState) -> dict[int, Address]:
     """The mux's own addresses, by IP version."""
-    found = map(ip_address, node.runtime.addresses if node.runtime else ())
-    return {address.version: address for address in found}
+    addresses = map(ip_address, node.runtime.addresses if node.runtime else ())
+    return {address.version: address for address in addresses}
 
 
 def targets(node: NodeState) -> tuple[list[Target], dict[str, list[str]]]:
     """The backends that can be probed, and the names of the others by reason."""
     config, own = node.config, sources(node)
-    found, left = list[Target](), dict[str, list[str]]()
+    results, left = list[Target](), dict[str, list[str]]()
     for target, reason in _every(config, own) if config is not None and node.runtime is not None else ():
         if reason:
             left.setdefault(reason, []).append(target.name)
         else:
-            found.append(target)
-    return found, left
+            results.append(target)
+    return results, left
 
 
 def _every(config: Config, own: dict[int, Address]) -> Iterator[tuple[Target, str]]:

@@ -28,14 +28,14 @@ class Route:
 
 def route_to(destination: Address, source: Address | None = None) -> Route | None:
     """Ask the kernel for the route to an address; None if there is none."""
-    asked = {"dst": str(destination)} | ({"src": str(source)} if source else {})
+    arguments = {"dst": str(destination)} | ({"src": str(source)} if source else {})
     with IPRoute() as ip:
         try:
-            found = ip.route("get", **asked)[0]
+            route = ip.route("get", **arguments)[0]
         except NetlinkError:
             return None
-        link = ip.get_links(found.get_attr("RTA_OIF"))[0]
-    gateway = found.get_attr("RTA_GATEWAY")
+        link = ip.get_links(route.get_attr("RTA_OIF"))[0]
+    gateway = route.get_attr("RTA_GATEWAY")
     via = ip_address(gateway) if gateway else destination
     return Route(link.get_attr("IFLA_IFNAME"), via, link.get_attr("IFLA_ADDRESS"))
 
@@ -61,19 +61,19 @@ def spreading(node: NodeState) -> Iterator[Finding]:
     if node.config is None:
         return
     for vip in node.vips:
-        found = gateways(vip)
+        next_hops = gateways(vip)
         muxes = {str(mux) for mux in node.config.muxes if mux.version == vip.version}
         hint = f"ip route replace {vip} {' '.join(f'nexthop via {mux}' for mux in sorted(muxes))}"
-        if found is None:
+        if next_hops is None:
             yield fault("spread", f"no route to the VIP {vip}", hint)
-        elif not set(found) <= muxes:
-            strangers = ", ".join(sorted(str(gateway) for gateway in set(found) - muxes))
+        elif not set(next_hops) <= muxes:
+            strangers = ", ".join(sorted(str(gateway) for gateway in set(next_hops) - muxes))
             yield fault("spread", f"{vip} goes to {strangers}, which is not a mux", hint)
-        elif set(found) < muxes:
-            missing = ", ".join(sorted(muxes - set(found)))
+        elif set(next_hops) < muxes:
+            missing = ", ".join(sorted(muxes - set(next_hops)))
             yield warning("spread", f"{vip} does not spread over all muxes: {missing} gets nothing", hint)
         else:
-            yield ok("spread", f"{vip} spreads over {counted(len(found), 'mux', 'muxes')}")
+            yield ok("spread", f"{vip} spreads over {counted(len(next_hops), 'mux', 'muxes')}")
 
 
 def replies(node: NodeState) -> Iterator[Finding]:
@@ -98,19 +98,19 @@ def _reply_route(node: NodeState, muxes: set[Address], dip: Address | None) -> F
     runtime = node.runtime if node.role == "agent" else None
     in_kernel = runtime is not None and runtime.driver == "xdp"
     # In user space, replies are routed by the main table, and the DIP may belong to another namespace.
-    found = (route_to(far, dip) if in_kernel else None) or route_to(far)
-    if found is None:
+    route = (route_to(far, dip) if in_kernel else None) or route_to(far)
+    if route is None:
         reason = f"no IPv{far.version} route to clients: replies cannot leave"
         return fault("replies", reason, "ip route add default via ROUTER")
-    if found.via in muxes:
-        seen = f"the route to clients goes through {found.via}, a mux: replies do not bypass it"
+    if route.via in muxes:
+        seen = f"the route to clients goes through {route.via}, a mux: replies do not bypass it"
         return fault("replies", seen, "ip route replace default via ROUTER")
-    straight = f"leave by {found.via} on {found.interface}, bypassing the muxes"
+    straight = f"leave by {route.via} on {route.interface}, bypassing the muxes"
     if runtime is None or not in_kernel or runtime.mode != "nat":
         return ok("replies", straight)
     egress, missing = runtime.egress or [], runtime.egress_missing or {}
-    if found.interface not in egress:
-        reason = missing.get(found.interface, "the agent's egress program is not attached there")
+    if route.interface not in egress:
+        reason = missing.get(route.interface, "the agent's egress program is not attached there")
         seen = f"{straight}, but untranslated, with the DIP as their source: {reason}"
         return fault("replies", seen, "restart the agent, or run it with --driver tun")
     return ok("replies", f"{straight}; translated at {', '.join(egress)}")

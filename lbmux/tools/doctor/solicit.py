@@ -41,8 +41,8 @@ def who_has(interface: str, address: Address, source: Address | None = None) -> 
             question, parse = request_for(own, asker, address)
             for _ in range(TRIES):
                 sock.send(question)
-                if found := _answers(sock, parse):
-                    return found
+                if macs := _answers(sock, parse):
+                    return macs
     except OSError as error:
         hint = "check that the interface exists and that this user has CAP_NET_RAW"
         raise SetupError(f"interface {interface}", f"cannot ask who has {address}: {error.strerror}", hint) from error
@@ -84,8 +84,8 @@ def parse_advertisement(frame: bytes, address: Address) -> str | None:
     if len(frame) < option_at:
         return None
     ip, message = IPV6.unpack(frame, ETHERNET_BYTES), NEIGHBOUR.unpack(frame, message_at)
-    found = ip.next, ip.hops, message.type, message.target
-    if found != (ICMPV6_PROTOCOL, HOPS, V6_ADVERTISEMENT, address.packed):
+    fields = ip.next, ip.hops, message.type, message.target
+    if fields != (ICMPV6_PROTOCOL, HOPS, V6_ADVERTISEMENT, address.packed):
         return None
     if len(frame) >= option_at + LINK_OPTION.size:
         option = LINK_OPTION.unpack(frame, option_at)
@@ -96,7 +96,7 @@ def parse_advertisement(frame: bytes, address: Address) -> str | None:
 
 def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
     """All replies that arrive in time: two hosts may claim the same address."""
-    found: set[str] = set()
+    macs: set[str] = set()
     until = time.monotonic() + WAIT_S
     while (left := until - time.monotonic()) > 0:
         sock.settimeout(left)
@@ -105,15 +105,15 @@ def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
         except TimeoutError:
             break
         if mac := parse(frame):
-            found.add(mac)
+            macs.add(mac)
             until = min(until, time.monotonic() + WAIT_S / 5)  # a second owner would answer about as fast
-    return found
+    return macs
 
 
 def first_address(interface: str, version: int) -> Address:
     """The interface's first address, or the unspecified one, which makes the request a probe (RFC 5227, RFC 4862)."""
     unspecified: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
     with IPRoute() as ip:
-        found = ip.get_addr(family=FAMILIES[version], index=ip.link_lookup(ifname=interface)[0])
-    text = found[0].get_attr("IFA_LOCAL") or found[0].get_attr("IFA_ADDRESS") if found else None
+        messages = ip.get_addr(family=FAMILIES[version], index=ip.link_lookup(ifname=interface)[0])
+    text = messages[0].get_attr("IFA_LOCAL") or messages[0].get_attr("IFA_ADDRESS") if messages else None
     return type(unspecified)(text) if text else unspecified

@@ -145,9 +145,9 @@ class Wire:
         until = time.monotonic() + WAIT_S
         while (left := until - time.monotonic()) > 0:
             for sock in select.select(self._in, [], [], left)[0]:
-                found = parse_answer(sock.recv(65535), targets, sent)
-                if found is not None:
-                    yield found
+                answer = parse_answer(sock.recv(65535), targets, sent)
+                if answer is not None:
+                    yield answer
 
 
 def listening_socket(version: int) -> socket.socket:

@@ -56,12 +56,12 @@ def prefix_of(address: Address) -> tuple[int, str]:
     """The prefix length and interface of an address of this machine; the shortest prefix if there are several."""
     with IPRoute() as ip:
         names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in ip.get_links()}
-        found = [
+        prefixes = [
             (message["prefixlen"], names.get(message["index"], "?"))
             for message in ip.get_addr(family=FAMILIES[address.version])
             if str(address) in (message.get_attr("IFA_LOCAL"), message.get_attr("IFA_ADDRESS"))
         ]
-    return min(found, default=(address.max_prefixlen, "its interface"))
+    return min(prefixes, default=(address.max_prefixlen, "its interface"))
 
 
 def _served(node: NodeState) -> list[object]:

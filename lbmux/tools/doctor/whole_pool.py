@@ -77,19 +77,19 @@ def valid(nodes: Sequence[NodeReport], now: float) -> Iterator[Finding]:
 
 def equal_tables(muxes: Sequence[RelayedNode]) -> Iterator[Finding]:
     """Check that all muxes have the same Maglev tables."""
-    found: dict[str, dict[str, str | None]] = {}
+    by_mux: dict[str, dict[str, str | None]] = {}
     for mux in muxes:
         try:
-            found[mux.name] = digests(mux)
+            by_mux[mux.name] = digests(mux)
         except ControlError as error:
             yield fault("tables", str(error), f"check {mux.name}")
-    if not found:
+    if not by_mux:
         return
-    first, *others = found.items()
+    first, *others = by_mux.items()
     for name, theirs in others:
         differ = sorted(one for one in first[1].keys() | theirs.keys() if first[1].get(one) != theirs.get(one))
         if differ:
             seen = f"{first[0]} and {name} have different tables for {', '.join(differ)}"
             yield fault("tables", seen, "compare their `lbmux show health`: do both reach all hosts?")
-    if len({tuple(sorted(one.items())) for one in found.values()}) == 1:
-        yield ok("tables", f"{counted(len(found), 'mux', 'muxes')}: the same {counted(len(first[1]), 'table')}")
+    if len({tuple(sorted(one.items())) for one in by_mux.values()}) == 1:
+        yield ok("tables", f"{counted(len(by_mux), 'mux', 'muxes')}: the same {counted(len(first[1]), 'table')}")

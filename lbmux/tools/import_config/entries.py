@@ -34,9 +34,9 @@ class Block:
 
     def all(self, *keys: str) -> list[Entry]:
         """Take all entries with one of these keys."""
-        found = [(at, entry) for at, entry in enumerate(self._entries) if entry.key in keys]
-        self._taken |= {at for at, _ in found}
-        return [entry for _, entry in found]
+        matches = [(at, entry) for at, entry in enumerate(self._entries) if entry.key in keys]
+        self._taken |= {at for at, _ in matches}
+        return [entry for _, entry in matches]
 
     def blocks(self, *keys: str) -> Iterator[tuple[Entry, "Block"]]:
         """Take all blocks with one of these keys."""
@@ -45,24 +45,24 @@ class Block:
 
     def last(self, *keys: str) -> Entry | None:
         """Take the last entry with one of these keys, which is the one in force."""
-        found = self.all(*keys)
-        for entry in found[:-1]:
-            self.leave(entry, f"line {found[-1].line} takes precedence")
-        return found[-1] if found else None
+        entries = self.all(*keys)
+        for entry in entries[:-1]:
+            self.leave(entry, f"line {entries[-1].line} takes precedence")
+        return entries[-1] if entries else None
 
     def word(self, *keys: str, default: str = "") -> str:
-        found = self.last(*keys)
-        return default if found is None else found.word
+        entry = self.last(*keys)
+        return default if entry is None else entry.word
 
     def number(self, *keys: str, default: float) -> float:
         """Take a number; leave it out if it is not one."""
-        found = self.last(*keys)
-        if found is None:
+        entry = self.last(*keys)
+        if entry is None:
             return default
         try:
-            return plain_number(float(found.word))
+            return plain_number(float(entry.word))
         except ValueError:
-            self.leave(found, f"{found.word or 'nothing'} is not a number")
+            self.leave(entry, f"{entry.word or 'nothing'} is not a number")
             return default
 
     def leave(self, entry: Entry, why: str) -> None:

@@ -85,10 +85,10 @@ def convert(entries: Iterator[Entry]) -> Imported:
 
 
 def _ends(entry: Entry | None) -> tuple[str, int | str] | None:
-    found = ENDS.fullmatch(entry.word) if entry is not None else None
-    if found is None:
+    match = ENDS.fullmatch(entry.word) if entry is not None else None
+    if match is None:
         return None
-    return found["v6"] or found["v4"], int(found["port6"] or found["port4"]) or "any"
+    return match["v6"] or match["v4"], int(match["port6"] or match["port4"]) or "any"
 
 
 def _key(entry: Entry, block: Block) -> tuple[str, str] | None:

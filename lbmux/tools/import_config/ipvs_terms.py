@@ -54,8 +54,8 @@ def health_of(
     most_s = min(interval_s, MOST_TIMEOUT_S)
     if timeout_s > most_s:
         check.remark("timeout", f"lowered to {plain_number(most_s)} s: the interval, or lbmux's limit")
-    given = {
+    health = {
         "kind": kind, "interval_s": plain_number(min(interval_s, MOST_INTERVAL_S)),
         "timeout_s": plain_number(min(timeout_s, most_s)), "rise": 1, "fall": int(retries) + 1,
     }  # fmt: skip
-    return given | {key: value for key, value in more.items() if value}
+    return health | {key: value for key, value in more.items() if value}

@@ -122,7 +122,7 @@ def _virtual_server(entry: Entry, block: Block, ends: list[tuple[str, str]], imp
         tunnel = {} if method is None else _tunnel(method, imported)
         backend = {"dip": real.word, **tunnel} | ({"weight": weight} if is_weighted else {})
         backends.append(backend | ({"port": _port(real.words[1])} if len(real.words) > 1 else {}))
-        for_this = defaults | {key: found for key in defaults if (found := inner.last(key)) is not None}
+        for_this = defaults | {key: value for key in defaults if (value := inner.last(key)) is not None}
         own = _health(inner, for_this)
         if health and own and own != health:
             inner.leave(real, "its check differs from the first server's, which is in force for all")
@@ -149,14 +149,14 @@ def _terms(entry: Entry, block: Block, imported: Imported) -> tuple[dict[str, An
 
 
 def _tunnel(method: Entry, imported: Imported) -> dict[str, str]:
-    found = ipvs_terms.tunnel_of(method.word, method.line, f"virtual_server.{method.key}", imported.left)
+    fields = ipvs_terms.tunnel_of(method.word, method.line, f"virtual_server.{method.key}", imported.left)
     match [word.lower() for word in method.words[1:]]:
         case ["type", ("gre" | "gue") as kind, *more]:
-            found["tunnel"] = "gre" if kind == "gre" else "gue0"
+            fields["tunnel"] = "gre" if kind == "gre" else "gue0"
             if more:
                 why = f"{' '.join(more)}: set the file's `tunnel.gue_port`; lbmux sends GUE without checksum"
                 imported.left.append(Problem(method.line, f"virtual_server.{method.key}", why))
-    return found
+    return fields
 
 
 def _port(word: str) -> int | str:
@@ -165,16 +165,16 @@ def _port(word: str) -> int | str:
 
 def _health(server: Block, defaults: Mapping[str, Entry | None]) -> dict[str, Any]:
     """Return `health` for the first check of a real server that lbmux has, and leave the others out."""
-    found: dict[str, Any] = {}
+    health: dict[str, Any] = {}
     for entry, check in server.blocks(*KINDS, *NO_PROBE):
         if entry.key in NO_PROBE:
             server.leave(entry, "lbmux has no such probe")
-        elif found:
+        elif health:
             server.leave(entry, ipvs_terms.ONE_CHECK)
         else:
-            found = _probe(entry.key, check, defaults)
+            health = _probe(entry.key, check, defaults)
             check.leave_rest(CHECK)
-    return found
+    return health
 
 
 def _probe(key: str, check: Block, defaults: Mapping[str, Entry | None]) -> dict[str, Any]:
@@ -200,22 +200,22 @@ def _probe(key: str, check: Block, defaults: Mapping[str, Entry | None]) -> dict
 
 def _url(key: str, check: Block, host: Entry | None) -> dict[str, Any]:
     """Return path, status and host of the first URL."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     above = check.last("virtualhost") or host
     check.all("enable_sni")
     for entry, url in check.blocks("url"):
-        if found:
+        if fields:
             check.leave(entry, "lbmux has one URL; this one was not imported")
             continue
-        found = {
+        fields = {
             "path": url.word("path", default="/"),
             "host": url.word("virtualhost", default=above.word if above else ""),
         }
         status = url.last("status_code")
         if status is not None and len(status.words) == 1 and status.word.isdecimal():
-            found["status"] = int(status.word)
+            fields["status"] = int(status.word)
         else:
             why = "lbmux expects one status; 200 is in force, as it is without status_code"
             url.leave(status or entry, why)
         url.leave_rest(CHECK)
-    return found
+    return fields

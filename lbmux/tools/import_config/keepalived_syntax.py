@@ -18,8 +18,8 @@ Line = tuple[int, list[str]]
 def parse(text: str, path: Path) -> tuple[Entry, ...]:
     """Return the entries of a file; raise ConfigError if its braces do not match."""
     lines = iter([*_lines(text)])
-    found = tuple(_entries(lines, path, None))
-    return found
+    entries = tuple(_entries(lines, path, None))
+    return entries
 
 
 def _lines(text: str) -> Iterator[Line]:

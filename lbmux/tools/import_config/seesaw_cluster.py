@@ -75,11 +75,11 @@ def convert(entries: tuple[Entry, ...]) -> Imported:
 
 def _addresses(host: Block) -> dict[str, str]:
     """Take the addresses of a Host by their family, `ipv4` and `ipv6`, without prefix lengths."""
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for family in ("ipv4", "ipv6"):
         entry = host.last(family)
         try:
-            found |= {family: str(ip_interface(entry.word).ip)} if entry else {}
+            addresses |= {family: str(ip_interface(entry.word).ip)} if entry else {}
         except ValueError:
             assert entry is not None
             host.leave(entry, f"{entry.word} is not an address")
@@ -87,7 +87,7 @@ def _addresses(host: Block) -> dict[str, str]:
     if status is not None and status.word != "PRODUCTION":
         host.leave(status, f"{status.word}: lbmux has no such state; it is in use")
     host.leave_rest(NAME_ONLY)
-    return found
+    return addresses
 
 
 def _vserver(entry: Entry, vserver: Block, imported: Imported) -> None:
@@ -146,17 +146,17 @@ def _terms(entry: Entry, block: Block, imported: Imported) -> tuple[dict[str, An
 def _health(checks: Checks, service: dict[str, Any]) -> dict[str, Any]:
     """Return `health` for the first check that lbmux has, and leave the others out. ``service``: whose port it may be;
     empty if there are several."""
-    found: dict[str, Any] = {}
+    health: dict[str, Any] = {}
     for entry, check in checks:
         kind = check.word("type")
         if kind not in KINDS:
             check.leave(entry, f"{kind}: lbmux has no such probe")
-        elif found:
+        elif health:
             check.leave(entry, ipvs_terms.ONE_CHECK)
         else:
-            found = _probe(KINDS[kind], check, service)
+            health = _probe(KINDS[kind], check, service)
             check.leave_rest(CHECK)
-    return found
+    return health
 
 
 def _probe(kind: str, check: Block, service: dict[str, Any]) -> dict[str, Any]:

@@ -37,13 +37,13 @@ def parse(text: str, path: Path) -> tuple[Entry, ...]:
 def _tokens(text: str, path: Path) -> Iterator[Token]:
     at, line = 0, 1
     while at < len(text):
-        found = TOKEN.match(text, at)
-        if found is None:
+        match = TOKEN.match(text, at)
+        if match is None:
             raise ConfigError(path, (Problem(line, "", f"unexpected character {text[at]!r}"),))
-        if found.lastgroup != "skipped":
-            yield Token(str(found.lastgroup), found[0], line)
-        line += found[0].count("\n")
-        at = found.end()
+        if match.lastgroup != "skipped":
+            yield Token(str(match.lastgroup), match[0], line)
+        line += match[0].count("\n")
+        at = match.end()
 
 
 class _Tokens:

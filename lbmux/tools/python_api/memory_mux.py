@@ -102,8 +102,8 @@ class Mux:
 
         A service with `flows: changed` has entries only for flows whose slot a reload has changed.
         """
-        found = live_flows.describe(live_flows.select(Snapshot.of_mux(self._control)))
-        return [Flow(**{name: one[name] for name in Flow.__dataclass_fields__}) for one in found]
+        rows = live_flows.describe(live_flows.select(Snapshot.of_mux(self._control)))
+        return [Flow(**{name: one[name] for name in Flow.__dataclass_fields__}) for one in rows]
 
     def reload(self, config: Given) -> list[str]:
         """Put another configuration in force, as `lbmux reload` does; return a line for each difference.
@@ -112,10 +112,10 @@ class Mux:
         configuration stays in force.
         """
         after = _config(config)
-        said = changes(self.config, after)
+        lines = changes(self.config, after)
         self._put_in_force(after)
         self.config = after
-        return said
+        return lines
 
     def _put_in_force(self, config: Config) -> None:
         flow_sweep.sweep(self._control, now_ticks())
@@ -124,9 +124,9 @@ class Mux:
             self._control.set_next_hop(destination, HOP)
 
 
-def _config(given: Given) -> Config:
-    if isinstance(given, Config):
-        return given
-    if isinstance(given, Mapping):
-        return parse(json.dumps(given, default=str, indent=1).encode(), WITHOUT_A_FILE)
-    return load(given)
+def _config(config: Given) -> Config:
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return parse(json.dumps(config, default=str, indent=1).encode(), WITHOUT_A_FILE)
+    return load(config)

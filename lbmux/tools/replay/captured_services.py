@@ -80,9 +80,9 @@ def services_of(flows: NDArray[Any]) -> Iterator[CapturedService]:
     is_tcp = flows["protocol"] == TCP_PROTOCOL
     source, port = (_in_host_order(flows["ports"], shift) for shift in (0, 16))
     is_reply = ((flows["seen"] & REPLY) != 0) | ((source < WELL_KNOWN_PORTS) & (port >= WELL_KNOWN_PORTS))
-    asked = np.where(is_tcp, (flows["seen"] & OPENED) != 0, ~is_reply)
+    requests = np.where(is_tcp, (flows["seen"] & OPENED) != 0, ~is_reply)
     columns = [flows[name] if name in (flows.dtype.names or ()) else port for name in KEY]
-    ends = Counter(zip(*(column[asked].tolist() for column in columns), strict=True))
+    ends = Counter(zip(*(column[requests].tolist() for column in columns), strict=True))
     for (protocol, high, low, number), count in ends.items():
         service = CapturedService("tcp" if protocol == TCP_PROTOCOL else "udp", from_pair(high, low), number, count)
         if _can_be_a_service(service):

@@ -86,11 +86,11 @@ class FlowOutcomes:
 
     def backends(self) -> list[list[int]]:
         """The backend numbers of each flow, in the order in which it had them."""
-        found: list[list[int]] = [[] for _ in range(len(self.flows.records))]
+        results: list[list[int]] = [[] for _ in range(len(self.flows.records))]
         moves = self._moves[: self._move_count]
         for flow, backend in zip(moves["flow"].tolist(), moves["backend"].tolist(), strict=True):
-            found[flow].append(backend)
-        return found
+            results[flow].append(backend)
+        return results
 
 
 @step

@@ -82,10 +82,10 @@ def text_of(time_ns: int) -> str:
 
 def parse_time(text: str) -> int:
     """Return nanoseconds: `5s`, `1.5s`, `200ms`, `2m`, `1h`. Raise ValueError for any other text."""
-    found = TIME.fullmatch(text)
-    if found is None:
+    match = TIME.fullmatch(text)
+    if match is None:
         raise ValueError(f"{text!r} is not a time, such as 5s, 1.5s, 200ms or 2m")
-    return round(float(found[1]) * UNITS_NS[found[2]])
+    return round(float(match[1]) * UNITS_NS[match[2]])
 
 
 def parse_reload(text: str) -> tuple[int, Path]:
@@ -99,21 +99,21 @@ def parse_reload(text: str) -> tuple[int, Path]:
 def parse_loss(text: str) -> tuple[int, int]:
     """Return (time in nanoseconds, index of the mux) of `MUX@TIME`. Raise ValueError."""
     name, at, time = text.partition("@")
-    found = MUX.fullmatch(name)
-    if not at or found is None:
+    match = MUX.fullmatch(name)
+    if not at or match is None:
         raise ValueError(f"{text!r} is not MUX@TIME, such as mux1@10s")
-    return parse_time(time), int(found[1]) - 1
+    return parse_time(time), int(match[1]) - 1
 
 
-def load_reloads(given: Sequence[tuple[int, Path]]) -> list[Reload]:
+def load_reloads(files: Sequence[tuple[int, Path]]) -> list[Reload]:
     """Load the configurations; raise UnusableChangeError for the first that is invalid."""
-    found = []
-    for at_ns, path in given:
+    reloads = []
+    for at_ns, path in files:
         try:
-            found.append(Reload(at_ns, path, load(path)))
+            reloads.append(Reload(at_ns, path, load(path)))
         except ConfigError as error:
             raise UnusableChangeError(path, at_ns, error) from error
-    return found
+    return reloads
 
 
 class Timeline:

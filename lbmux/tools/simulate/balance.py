@@ -35,41 +35,43 @@ class Balance:
     seed: int = 1
 
 
-def balance(given: Balance, tell: Tell = no_progress) -> SimulationResult:
+def balance(settings: Balance, tell: Tell = no_progress) -> SimulationResult:
     """Build the tables of each method with new hashes for each repeat."""
-    methods = _methods(given)
+    methods = _methods(settings)
     rows: list[Row] = []
     shares: dict[tuple[str, int], list[Spread]] = {}
-    steps = len(given.sizes) * len(methods) * given.repeats
-    for size in given.sizes:
+    steps = len(settings.sizes) * len(methods) * settings.repeats
+    for size in settings.sizes:
         for method, build in methods.items():
-            rngs = np.random.default_rng([given.seed, size]).spawn(given.repeats)
+            rngs = np.random.default_rng([settings.seed, size]).spawn(settings.repeats)
             counts = []
             for rng in rngs:
-                counts.append(np.bincount(build(rng, size), minlength=given.backends))
-                tell(((len(rows) * given.repeats) + len(counts)) / steps)
+                counts.append(np.bincount(build(rng, size), minlength=settings.backends))
+                tell(((len(rows) * settings.repeats) + len(counts)) / steps)
             over, low = (
                 Spread.of([float(100 * edge(one) / one.mean()) - back for one in counts])
                 for edge, back in ((np.max, 100.0), (np.min, 0.0))
             )
             shares[method, size] = [over, low]
-            paper = PAPER_PERCENT.get((method, size)) if given.backends == 1000 else None
+            paper = PAPER_PERCENT.get((method, size)) if settings.backends == 1000 else None
             rows.append(
                 {
                     "method": method, "size_slots": size, "over_provisioning_percent": over,
                     "paper_percent": paper, "least_percent_of_mean": low,
                 }
             )  # fmt: skip
-    title = f"Load balancing of {given.backends} equal backends"
-    return SimulationResult("balance", title, vars(given) | {"sizes": [*given.sizes]}, rows, [_panel(given, shares)])
+    title = f"Load balancing of {settings.backends} equal backends"
+    return SimulationResult(
+        "balance", title, vars(settings) | {"sizes": [*settings.sizes]}, rows, [_panel(settings, shares)]
+    )
 
 
-def _methods(given: Balance) -> dict[str, Callable[[Generator, int], NDArray[np.integer]]]:
+def _methods(settings: Balance) -> dict[str, Callable[[Generator, int], NDArray[np.integer]]]:
     return {
-        "maglev": lambda rng, size: _maglev(rng, given.backends, size),
-        "karger": lambda rng, size: karger_by_views(rng, given.backends, size, given.views),
-        "karger ring": lambda rng, size: karger_ring(rng, given.backends, size, given.views),
-        "rendezvous": lambda rng, size: rendezvous(rng, given.backends, size),
+        "maglev": lambda rng, size: _maglev(rng, settings.backends, size),
+        "karger": lambda rng, size: karger_by_views(rng, settings.backends, size, settings.views),
+        "karger ring": lambda rng, size: karger_ring(rng, settings.backends, size, settings.views),
+        "rendezvous": lambda rng, size: rendezvous(rng, settings.backends, size),
     }
 
 
@@ -78,12 +80,12 @@ def _maglev(rng: Generator, backends: int, size: int) -> NDArray[np.uint16]:
     return maglev.build(names, [1] * backends, size)
 
 
-def _panel(given: Balance, shares: dict[tuple[str, int], list[Spread]]) -> Panel:
+def _panel(settings: Balance, shares: dict[tuple[str, int], list[Spread]]) -> Panel:
     methods = list(dict.fromkeys(method for method, _ in shares))
-    lines = [Line.of(f"{size} slots", [(m, shares[m, size][0]) for m in methods]) for size in given.sizes]
-    for size in given.sizes if given.backends == 1000 else ():
+    lines = [Line.of(f"{size} slots", [(m, shares[m, size][0]) for m in methods]) for size in settings.sizes]
+    for size in settings.sizes if settings.backends == 1000 else ():
         known = [(method, PAPER_PERCENT[method, size]) for method in methods if (method, size) in PAPER_PERCENT]
         if known:
             lines.append(Line(f"paper, {size} slots", [method for method, _ in known], [value for _, value in known]))
-    title = f"Over-provisioning, {given.backends} backends, {counted(given.repeats, 'repeat')}"
+    title = f"Over-provisioning, {settings.backends} backends, {counted(settings.repeats, 'repeat')}"
     return Panel(title, "method", "most slots of a backend over the mean, less one (%)", lines, "bars")

@@ -54,31 +54,31 @@ class _Tables:
         return np.isin(self.before, list(self.disabled))
 
 
-def change(given: ConfigChange, tell: Tell = no_progress) -> SimulationResult:
+def change(settings: ConfigChange, tell: Tell = no_progress) -> SimulationResult:
     """Compare the tables of all services; OverrideError or UnknownBackendError for an edit that does not apply."""
     overrides = Overrides()
-    for edit in given.edits:
-        overrides, _ = edit(given.after, overrides)
+    for edit in settings.edits:
+        overrides, _ = edit(settings.after, overrides)
     states = overrides.admin_states
-    after = effective(with_overrides(given.after, overrides), frozenset(), states)
+    after = effective(with_overrides(settings.after, overrides), frozenset(), states)
     disabled = {key for key, state in states.items() if state == "disable"}
-    services = {service.name: service for service in given.before.services}
+    services = {service.name: service for service in settings.before.services}
     wanted = {service.name: service for service in after.services}
     rows: list[Row] = []
     panels: list[Panel] = []
-    rng = np.random.default_rng(given.seed)
+    rng = np.random.default_rng(settings.seed)
     for number, (name, old) in enumerate(services.items(), 1):
-        if name in wanted and (old != wanted[name] or given.before.maglev != after.maglev):
-            tables = _tables(old, wanted[name], given.before, after, disabled)
-            rows.append(_row(name, tables, given, rng))
+        if name in wanted and (old != wanted[name] or settings.before.maglev != after.maglev):
+            tables = _tables(old, wanted[name], settings.before, after, disabled)
+            rows.append(_row(name, tables, settings, rng))
             panels.append(_panel(old, wanted[name]))
         tell(number / len(services))
     notes = [f"service {name}: removed" for name in services if name not in wanted]
     notes += [f"service {name}: added" for name in wanted if name not in services]
     same = len(services.keys() & wanted.keys()) - len(rows)
     notes += [f"{counted(same, 'service')} without a change"] if same else []
-    title = f"Slots that move, and what {given.connections:,} live connections a service need"
-    parameters = {name: getattr(given, name) for name in ("connections", "repeats", "seed")}
+    title = f"Slots that move, and what {settings.connections:,} live connections a service need"
+    parameters = {name: getattr(settings, name) for name in ("connections", "repeats", "seed")}
     return SimulationResult("change", title, parameters, rows, [*_moved_panel(rows), *panels[:3]], notes)
 
 
@@ -119,9 +119,9 @@ def _least(tables: _Tables) -> float:
     return float(np.maximum(counts[0] - counts[1], 0).sum() / len(tables.before))
 
 
-def _row(name: str, tables: _Tables, given: ConfigChange, rng: np.random.Generator) -> Row:
+def _row(name: str, tables: _Tables, settings: ConfigChange, rng: np.random.Generator) -> Row:
     lost, moved = float(tables.lost.mean()), float((tables.moved & ~tables.lost).mean())
-    drawn = rng.multinomial(given.connections, [moved, lost, max(0.0, 1 - moved - lost)], given.repeats)
+    drawn = rng.multinomial(settings.connections, [moved, lost, max(0.0, 1 - moved - lost)], settings.repeats)
     return {
         "service": name,
         "slots_moved_percent": 100 * float(tables.moved.mean()),
@@ -147,9 +147,9 @@ def _panel(old: Service, new: Service) -> Panel:
     """Shares of the backends before and after, those with the largest change first."""
     shares = [_shares(service) for service in (old, new)]
     names = sorted({*shares[0], *shares[1]}, key=lambda name: -abs(shares[1].get(name, 0) - shares[0].get(name, 0)))
-    shown = names[:MOST_BACKENDS_DRAWN]
+    drawn = names[:MOST_BACKENDS_DRAWN]
     lines = [
-        Line(label, shown, [share.get(name, 0.0) for name in shown])
+        Line(label, drawn, [share.get(name, 0.0) for name in drawn])
         for label, share in zip(("before", "after"), shares, strict=True)
     ]
     return Panel(f"Shares of {old.name}", "backend", "new flows (%)", lines, "bars")

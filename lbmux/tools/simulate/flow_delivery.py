@@ -124,14 +124,14 @@ def _hops(setting, slot, earlier, mux, muxes, flow, first, alive):  # type: igno
     known = min(setting.history, muxes[mux].tables)
     hops = 0
     for rank in range(2 + known + len(alive)):
-        asked = _candidate(slot, earlier, mux, flow.slot, known, rank)
-        is_new = asked != NONE and asked != first and alive[asked] != 0
+        candidate = _candidate(slot, earlier, mux, flow.slot, known, rank)
+        is_new = candidate != NONE and candidate != first and alive[candidate] != 0
         for before in range(rank):
-            if is_new and _candidate(slot, earlier, mux, flow.slot, known, before) == asked:
+            if is_new and _candidate(slot, earlier, mux, flow.slot, known, before) == candidate:
                 is_new = False
         if is_new:
             hops += 1
-            if asked == flow.owner:
+            if candidate == flow.owner:
                 return hops
     return hops
 

@@ -25,27 +25,27 @@ class FlowComparison:
     seed: int = 1
 
 
-def compare_flows(given: FlowComparison, tell: Tell = no_progress) -> SimulationResult:
+def compare_flows(settings: FlowComparison, tell: Tell = no_progress) -> SimulationResult:
     """Run every policy through every repeat of every scenario; raise InvariantError if the rule does not hold."""
     rows: list[Row] = []
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
-    done, steps = 0, len(given.scenarios) * given.repeats * len(given.policies)
-    for kind in given.scenarios:
+    done, steps = 0, len(settings.scenarios) * settings.repeats * len(settings.policies)
+    for kind in settings.scenarios:
         flows = 0
-        for repeat in range(given.repeats):
-            made = scenario(kind, given.seed * 1000 + repeat)
-            flows += len(made.flows)
-            for name in given.policies:
-                outcomes.setdefault((kind, name), []).append(Run(POLICIES[name], made).run())
+        for repeat in range(settings.repeats):
+            events = scenario(kind, settings.seed * 1000 + repeat)
+            flows += len(events.flows)
+            for name in settings.policies:
+                outcomes.setdefault((kind, name), []).append(Run(POLICIES[name], events).run())
                 done += 1
                 tell(done / steps)
-        rows += [_row(kind, name, flows, outcomes[kind, name]) for name in given.policies]
-    title = f"Flow entries by policy: counts over {given.repeats} sequences of events a scenario"
-    return SimulationResult("flows", title, _parameters(given), rows, _panels(given, outcomes))
+        rows += [_row(kind, name, flows, outcomes[kind, name]) for name in settings.policies]
+    title = f"Flow entries by policy: counts over {settings.repeats} sequences of events a scenario"
+    return SimulationResult("flows", title, _parameters(settings), rows, _panels(settings, outcomes))
 
 
-def _parameters(given: FlowComparison) -> dict[str, object]:
-    return vars(given) | {"scenarios": [*given.scenarios], "policies": [*given.policies]}
+def _parameters(settings: FlowComparison) -> dict[str, object]:
+    return vars(settings) | {"scenarios": [*settings.scenarios], "policies": [*settings.policies]}
 
 
 def _row(kind: str, name: str, flows: int, outcomes: Sequence[Outcome]) -> Row:
@@ -77,15 +77,16 @@ def _misdelivered(outcomes: Sequence[Outcome]) -> Spread:
     return Spread.of([int(one.counts[kinds].sum()) for one in outcomes])
 
 
-def _panels(given: FlowComparison, outcomes: dict[tuple[str, str], list[Outcome]]) -> list[Panel]:
-    per = f"{counted(given.repeats, 'repeat')}"
-    found = []
+def _panels(settings: FlowComparison, outcomes: dict[tuple[str, str], list[Outcome]]) -> list[Panel]:
+    per = f"{counted(settings.repeats, 'repeat')}"
+    panels = []
     for title, y, value in (
         (f"TCP at a host without the connection, {per}", "packets a repeat, before second chance", _misdelivered),
         (f"Entries, {per}", "entries by live flow (%)", _entries),
     ):
         lines = [
-            Line.of(name, [(kind, value(outcomes[kind, name])) for kind in given.scenarios]) for name in given.policies
+            Line.of(name, [(kind, value(outcomes[kind, name])) for kind in settings.scenarios])
+            for name in settings.policies
         ]
-        found.append(Panel(title, "scenario", y, lines, "bars"))
-    return found
+        panels.append(Panel(title, "scenario", y, lines, "bars"))
+    return panels

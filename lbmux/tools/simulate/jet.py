@@ -35,25 +35,27 @@ class Jet:
         )
 
 
-def jet(given: Jet, tell: Tell = no_progress) -> SimulationResult:
+def jet(settings: Jet, tell: Tell = no_progress) -> SimulationResult:
     """Run the trace under each rule; each repeat is another trace."""
-    rules = given.rules()
+    rules = settings.rules()
     outcomes: dict[JetRule, list[JetOutcome]] = {rule: [] for rule in rules}
-    done, steps = 0, given.repeats * len(rules)
-    for repeat in range(given.repeats):
-        trace = replace(given.trace, seed=given.trace.seed * 1000 + repeat)
+    done, steps = 0, settings.repeats * len(rules)
+    for repeat in range(settings.repeats):
+        trace = replace(settings.trace, seed=settings.trace.seed * 1000 + repeat)
         for rule in rules:
-            run = JetRun(trace, rule, given.size)
+            run = JetRun(trace, rule, settings.size)
             for time in run.run():
                 tell((done + time / trace.seconds) / steps)
             outcomes[rule].append(run.outcome())
             done += 1
-    is_papers = replace(given.trace, seed=1, gap_s=5.0) == JetTrace() and given.entries == Jet.entries
+    is_papers = replace(settings.trace, seed=1, gap_s=5.0) == JetTrace() and settings.entries == Jet.entries
     rows = [_row(rule, outcomes[rule], is_papers) for rule in rules]
-    count = f"{given.trace.connections:,} connections, {given.trace.servers} servers"
-    title = f"{count}, {given.trace.removals_per_min:g} removals a minute"
-    parameters = asdict(given.trace) | {name: getattr(given, name) for name in ("size", "entries", "idle_s", "repeats")}
-    return SimulationResult("jet", title, parameters, rows, _panels(given, outcomes))
+    count = f"{settings.trace.connections:,} connections, {settings.trace.servers} servers"
+    title = f"{count}, {settings.trace.removals_per_min:g} removals a minute"
+    parameters = asdict(settings.trace) | {
+        name: getattr(settings, name) for name in ("size", "entries", "idle_s", "repeats")
+    }
+    return SimulationResult("jet", title, parameters, rows, _panels(settings, outcomes))
 
 
 def _row(rule: JetRule, outcomes: Sequence[JetOutcome], is_papers: bool) -> Row:
@@ -70,8 +72,8 @@ def _row(rule: JetRule, outcomes: Sequence[JetOutcome], is_papers: bool) -> Row:
     }
 
 
-def _panels(given: Jet, outcomes: dict[JetRule, list[JetOutcome]]) -> list[Panel]:
-    found = []
+def _panels(settings: Jet, outcomes: dict[JetRule, list[JetOutcome]]) -> list[Panel]:
+    panels = []
     for title, y, column, factor in (("Entries", "entries", 2, 1), ("Marked slots", "slots (%)", 3, 100)):
         lines = []
         for rule, runs in outcomes.items():
@@ -79,6 +81,6 @@ def _panels(given: Jet, outcomes: dict[JetRule, list[JetOutcome]]) -> list[Panel
             values = zip(*((factor * one.samples[:, column]).tolist() for one in runs), strict=True)
             points = list(zip(times, (Spread.of(value) for value in values), strict=True))
             lines.append(Line.of(rule.name, points))
-        runs_text = counted(given.repeats, "trace")
-        found.append(Panel(f"{title}, {runs_text}, at most {given.entries:,} entries", "time (s)", y, lines))
-    return found
+        runs_text = counted(settings.repeats, "trace")
+        panels.append(Panel(f"{title}, {runs_text}, at most {settings.entries:,} entries", "time (s)", y, lines))
+    return panels

@@ -44,9 +44,9 @@ class JetTrace:
         down = rng.uniform(*DOWN_S, len(removals))
         is_long = rng.uniform(size=len(removals)) < LONG_DOWN
         down[is_long] = rng.exponential(LONG_DOWN_S, int(is_long.sum()))
-        found = [(float(time), REMOVE) for time in removals]
-        found += [(float(time), ADD) for time in removals + down if time < self.seconds]
-        return sorted(found)
+        events = [(float(time), REMOVE) for time in removals]
+        events += [(float(time), ADD) for time in removals + down if time < self.seconds]
+        return sorted(events)
 
 
 def mean_length_s() -> float:

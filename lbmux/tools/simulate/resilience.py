@@ -31,42 +31,45 @@ class Resilience:
     seed: int = 1
 
 
-def resilience(given: Resilience, tell: Tell = no_progress) -> SimulationResult:
+def resilience(settings: Resilience, tell: Tell = no_progress) -> SimulationResult:
     """Build the tables before and after each failure, with new names and other failed backends for each repeat."""
-    if not 0 < min(given.failures) <= max(given.failures) < given.backends:
-        raise ValueError(f"failures should be from 1 to {given.backends - 1}, the number of backends less one")
+    if not 0 < min(settings.failures) <= max(settings.failures) < settings.backends:
+        raise ValueError(f"failures should be from 1 to {settings.backends - 1}, the number of backends less one")
     rows: list[Row] = []
     lines = []
-    steps = len(given.sizes) * given.repeats
-    for number, size in enumerate(given.sizes):
-        found: list[list[float]] = []
-        for rng in np.random.default_rng([given.seed, size]).spawn(given.repeats):
-            found.append(_changed(rng, given, size))
-            tell((number * given.repeats + len(found)) / steps)
-        spreads = [Spread.of(values) for values in zip(*found, strict=True)]
-        for failed, spread in zip(given.failures, spreads, strict=True):
+    steps = len(settings.sizes) * settings.repeats
+    for number, size in enumerate(settings.sizes):
+        changed: list[list[float]] = []
+        for rng in np.random.default_rng([settings.seed, size]).spawn(settings.repeats):
+            changed.append(_changed(rng, settings, size))
+            tell((number * settings.repeats + len(changed)) / steps)
+        spreads = [Spread.of(values) for values in zip(*changed, strict=True)]
+        for failed, spread in zip(settings.failures, spreads, strict=True):
             rows.append(
                 {
-                    "size_slots": size, "failed_backends": failed, "failed_percent": 100 * failed / given.backends,
+                    "size_slots": size, "failed_backends": failed, "failed_percent": 100 * failed / settings.backends,
                     "changed_slots_percent": spread,
                 }
             )  # fmt: skip
-        failed_percent = [100 * failed / given.backends for failed in given.failures]
+        failed_percent = [100 * failed / settings.backends for failed in settings.failures]
         lines.append(Line.of(f"{size} slots", list(zip(failed_percent, spreads, strict=True))))
     lines.append(Line("slots of the failed backends", failed_percent, failed_percent))
-    title = f"Resilience of Maglev tables, {given.backends} backends"
+    title = f"Resilience of Maglev tables, {settings.backends} backends"
     panel = Panel(
-        f"{title}, {counted(given.repeats, 'repeat')}", "backends that fail at once (%)", "slots that change (%)", lines
+        f"{title}, {counted(settings.repeats, 'repeat')}",
+        "backends that fail at once (%)",
+        "slots that change (%)",
+        lines,
     )
-    parameters = vars(given) | {"sizes": [*given.sizes], "failures": [*given.failures]}
+    parameters = vars(settings) | {"sizes": [*settings.sizes], "failures": [*settings.failures]}
     return SimulationResult("resilience", title, parameters, rows, [panel])
 
 
-def _changed(rng: Generator, given: Resilience, size: int) -> list[float]:
+def _changed(rng: Generator, settings: Resilience, size: int) -> list[float]:
     """The percentage of slots that change, for each number of failures."""
-    names = [f"{number:x}" for number in rng.integers(0, 1 << 62, given.backends)]
-    before = maglev.build(names, [1] * given.backends, size)
-    return [100 * maglev.disruption(before, _without(rng, names, failed, size)) for failed in given.failures]
+    names = [f"{number:x}" for number in rng.integers(0, 1 << 62, settings.backends)]
+    before = maglev.build(names, [1] * settings.backends, size)
+    return [100 * maglev.disruption(before, _without(rng, names, failed, size)) for failed in settings.failures]
 
 
 def _without(rng: Generator, names: Sequence[str], failed: int, size: int) -> NDArray[np.uint16]:

@@ -41,9 +41,9 @@ class RendezvousTable:
         self._fill(np.flatnonzero(self.slots == server))
 
     def _fill(self, which: NDArray[np.int64]) -> None:
-        members, found = np.array(sorted(self._members), np.int32), np.zeros(len(self.slots), np.uint32)
-        highest(self._seeds[members], which, found)
-        self.slots[which] = members[found[which]]
+        members, winners = np.array(sorted(self._members), np.int32), np.zeros(len(self.slots), np.uint32)
+        highest(self._seeds[members], which, winners)
+        self.slots[which] = members[winners[which]]
 
 
 class MaglevTable:

@@ -83,10 +83,10 @@ def recorded(path: Path) -> Iterator[Reading]:
         with path.open() as lines:
             for number, line in enumerate(iter(lambda: lines.readline(MOST_LINE_CHARACTERS), ""), 1):
                 try:
-                    said = json.loads(line)
-                    if said["version"] != FORMAT:
+                    document = json.loads(line)
+                    if document["version"] != FORMAT:
                         raise ValueError("another version")
-                    reading: Reading = from_plain(Reading, said)
+                    reading: Reading = from_plain(Reading, document)
                     yield reading
                 except (ValueError, TypeError, KeyError, RecursionError) as error:
                     raise LbmuxError(f"{path}:{number}: not a reading of `lbmux top`: {error!r}") from error

@@ -63,9 +63,9 @@ def _note(view: View) -> Text:
 
 def _drops(view: View) -> Text:
     several = view.after is not None and len(view.after.muxes) > 1
-    said = [_drop(reason, by_mux, several) for reason, by_mux in sorted(view.drops().items())]
+    texts = [_drop(reason, by_mux, several) for reason, by_mux in sorted(view.drops().items())]
     unknown = [f"{mux} unknown" for mux in view.unknown()]
-    return Text(f"drops/s: {', '.join(said + unknown) or 'none'}", style="red" if said else "")
+    return Text(f"drops/s: {', '.join(texts + unknown) or 'none'}", style="red" if texts else "")
 
 
 def _drop(reason: str, by_mux: dict[str, float], several: bool) -> str:

@@ -22,8 +22,8 @@ class TerminalWriter:
             self._console.print(render)
         lines = captured.get().splitlines()[: size.height]
         lines += [""] * (len(self._shown) - len(lines))
-        shown = self._shown + [""] * (len(lines) - len(self._shown))
-        for number, (before, line) in enumerate(zip(shown, lines, strict=True)):
+        previous = self._shown + [""] * (len(lines) - len(self._shown))
+        for number, (before, line) in enumerate(zip(previous, lines, strict=True)):
             if before != line:
                 # Clear first: after a full-width line, the cursor is still on its last character.
                 self._console.file.write(f"\x1b[{number + 1};1H\x1b[K{line}")

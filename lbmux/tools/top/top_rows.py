@@ -70,11 +70,11 @@ def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
 
 def drops(before: Reading, after: Reading) -> dict[str, dict[str, float]]:
     """Packets dropped per second, by verdict and mux, without those that did not increase."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    by_verdict: dict[str, dict[str, float]] = defaultdict(dict)
     for mux in _known(before, after):
         for verdict, rate in drop_rates(before.snapshot(mux), after.snapshot(mux)).items():
-            found[verdict][mux] = round(rate, 1)
-    return dict(found)
+            by_verdict[verdict][mux] = round(rate, 1)
+    return dict(by_verdict)
 
 
 def _known(before: Reading, after: Reading) -> list[str]:
@@ -87,22 +87,22 @@ Name = TypeVar("Name")
 
 def _rates(before: Reading, after: Reading, name: Callable[[Key], Name]) -> dict[Name, list[TrafficRates]]:
     """The rates of all backends at all muxes that answered both times, grouped by ``name``."""
-    found: dict[Name, list[TrafficRates]] = defaultdict(list)
+    by_name: dict[Name, list[TrafficRates]] = defaultdict(list)
     for mux in _known(before, after):
         for key, rates in backend_rates(before.snapshot(mux), after.snapshot(mux)).items():
-            found[name(key)].append(rates)
-    return found
+            by_name[name(key)].append(rates)
+    return by_name
 
 
 def _by_name(
     reading: Reading, lines: Callable[[Counts], Sequence[Line]], name: Callable[[Line], str]
 ) -> dict[str, list[tuple[str, Line]]]:
     """Each name with its lines, and the muxes that they are from."""
-    found: dict[str, list[tuple[str, Line]]] = defaultdict(list)
+    by_name: dict[str, list[tuple[str, Line]]] = defaultdict(list)
     for mux, counts in reading.muxes.items():
         for line in lines(counts):
-            found[name(line)].append((mux, line))
-    return found
+            by_name[name(line)].append((mux, line))
+    return by_name
 
 
 def _traffic(after: Reading, lines: Iterable[tuple[str, Line]], rates: Sequence[TrafficRates]) -> Row:
@@ -120,6 +120,6 @@ def _rounded(rate: float | None) -> float | None:
     return None if rate is None else round(rate, 1)
 
 
-def _all(said: Iterator[str]) -> str:
+def _all(texts: Iterator[str]) -> str:
     """The muxes' values, each distinct one once."""
-    return "; ".join(dict.fromkeys(said))
+    return "; ".join(dict.fromkeys(texts))

@@ -57,12 +57,12 @@ class View:
             return []
         before = self.before or self.after
         if self.level == FLOWS:
-            found = flow_rows(self.after, self.service, self.backend)
+            rows = flow_rows(self.after, self.service, self.backend)
         elif self.level == BACKENDS:
-            found = backend_rows(before, self.after, self.service)
+            rows = backend_rows(before, self.after, self.service)
         else:
-            found = service_rows(before, self.after)
-        return sorted(found, key=lambda row: _comparable(row[self.column]), reverse=self.reversed)
+            rows = service_rows(before, self.after)
+        return sorted(rows, key=lambda row: _comparable(row[self.column]), reverse=self.reversed)
 
     def drops(self) -> dict[str, dict[str, float]]:
         """Drops per second by verdict and mux."""
