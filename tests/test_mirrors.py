@@ -13,6 +13,7 @@ MODULES = [path for path in files("lbmux") if path.name != "__init__.py"]
 ELSEWHERE = {
     "api/channel.py": "api/test_control_client.py",
     "manager/health_relay.py": "manager/test_peers.py",
+    "manager/take_over.py": "daemons/test_manager_link.py",
     "manager/signal.py": "manager/test_manager_state.py",
     "manager/relayed_node.py": "manager/test_relay.py",
     "tools/doctor/whole_pool.py": "cli/test_where.py",

@@ -14,11 +14,13 @@ from lbmux.api.protocol import VERSION
 from lbmux.api.requests import AddBackend, Override, PlanRevision, Request, SetWeight
 from lbmux.backends.override_commands import OverrideError
 from lbmux.backends.override_store import NotStoredError, OverrideStore
+from lbmux.backends.overrides import Override as BackendOverride
 from lbmux.backends.overrides import Overrides
 from lbmux.backends.removal import with_ending_services
 from lbmux.config.loader import parse
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.reloader import Reloader
+from lbmux.manager.api_models import LocalOverride
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
@@ -96,7 +98,7 @@ class ManagerLink:
     async def following(self, reloader: Reloader) -> AsyncIterator[None]:
         """Put in force what managers send, as long as the block lasts."""
 
-        self._client.has_diverged = lambda: bool(self._local(reloader))
+        self._client.local = lambda: [self._offered(key, own) for key, own in self._local(reloader).items()]
 
         async def accept(state: NodeState) -> None:
             pools = as_overrides(state.stored.overrides).of
@@ -115,7 +117,17 @@ class ManagerLink:
         async with self._client.following(accept):
             yield
 
-    def _local(self, reloader: Reloader) -> dict[BackendKey, Any]:
+    def _offered(self, key: BackendKey, own: BackendOverride | None) -> LocalOverride:
+        """Return a local override as a mux offers it to the primary."""
+        assert self._client.held is not None  # since `first_config`
+        held = as_overrides(self._client.held.stored.overrides).of.get(key, BackendOverride(0.0))
+        own = own or BackendOverride(time.time())
+        return LocalOverride(
+            service=key[0], backend=key[1], admin_state=own.admin_state, weight=own.weight, added=own.added is not None,
+            since=own.since, held_admin_state=held.admin_state, held_weight=held.weight,
+        )  # fmt: skip
+
+    def _local(self, reloader: Reloader) -> dict[BackendKey, BackendOverride | None]:
         """Return the overrides that were given here while no manager was connected; None: one was revoked."""
         assert self._client.held is not None  # since `first_config`
         pools, own = as_overrides(self._client.held.stored.overrides).of, reloader.overrides.of
@@ -126,7 +138,7 @@ class ManagerLink:
         self._client.answering = server.answers
 
     def handlers(self, own: Handlers) -> dict[Kind, Handler]:
-        """Return the control socket's handlers, which refuse overrides while a manager is connected."""
+        """Return the control socket's handlers, which refuse overrides while there is a manager, at muxes a primary."""
         return {kind: self._guarded(one) if kind in LOCAL_OVERRIDES else one for kind, one in own.items()}
 
     def planning(self, reloader: Reloader, slots_moved: Callable[[Any], dict[str, float]]) -> dict[Kind, Handler]:
@@ -143,7 +155,7 @@ class ManagerLink:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: Request[Any]) -> Any:
-            if self.manager:
+            if self.manager and (self._role != "mux" or self.has_primary):
                 reason = f"this node follows the manager {self.manager}: use --manager"
                 raise OverrideError(request.command, reason)
             return await handler(request)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lbmux.backends.overrides import OverriddenState
 from lbmux.config.field_types import Model, Name
 from lbmux.manager.documents import Canary, Event, Impact, Message, NodeReport, Revision, Rollout, StoredOverride
 from lbmux.manager.tokens import AccessRole
@@ -96,6 +97,31 @@ class OverrideRequest(Model):
 class OverridesAnswer(Model):
     version: int
     overrides: tuple[StoredOverride, ...]
+
+
+class LocalOverride(Model):
+    """An override that was given at a mux's own socket while there was no primary."""
+
+    service: Name
+    backend: Name
+    admin_state: OverriddenState | None = None
+    weight: int | None = None
+    added: bool = False
+    """Whether the backend was added by command."""
+    since: float
+    held_admin_state: OverriddenState | None = None
+    """What the mux had from the pool."""
+    held_weight: int | None = None
+
+
+class LocalOverridesRequest(Model):
+    overrides: Annotated[tuple[LocalOverride, ...], Field(max_length=256)]
+
+
+class TakenOver(Model):
+    taken: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    """Overrides that are not in force, with the reason."""
 
 
 class NodesAnswer(Model):

@@ -74,7 +74,9 @@ class Event(Model):
 
     number: int
     time: float
-    kind: Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary"]
+    kind: Literal[
+        "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict"
+    ]
     by: str
     """The name of a token or of a node."""
     origin: str

@@ -8,6 +8,7 @@ from lbmux.config.field_types import Model
 from lbmux.manager import api_handlers as handlers
 from lbmux.manager import api_models as api
 from lbmux.manager.api_handlers import Call
+from lbmux.manager.take_over import take_over
 from lbmux.manager.tokens import AccessRole
 
 SMALL_BYTES, LARGE_BYTES = 64 * 1024, 24 * 1024 * 1024
@@ -84,5 +85,9 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/v1/renew", "node", handlers.renew, api.CertificateAnswer, "Renew a node's certificate.",
         api.RenewRequest,
+    ),
+    Endpoint(
+        "POST", "/v1/local-overrides", "node", take_over, api.TakenOver, "Take over a mux's own overrides.",
+        api.LocalOverridesRequest, writes=True,
     ),
 )  # fmt: skip

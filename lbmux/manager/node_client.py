@@ -17,6 +17,8 @@ import aiohttp
 
 from lbmux import __version__
 from lbmux.errors import LbmuxError
+from lbmux.manager.api_models import LocalOverride
+from lbmux.manager.hand_over import hand_over
 from lbmux.manager.held_state import NodeState, judge, read_state, taken_over, write_state
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_messages import (
@@ -72,8 +74,8 @@ class NodeClient:
         self.health: Callable[[], tuple[HealthLine, ...]] = tuple
         """An agent's states of its backends; ``health_changed`` is sent when they change."""
         self.health_changed = Signal()
-        self.has_diverged: Callable[[], bool] = lambda: False
-        """Whether the node has changed what is in force by itself: then the same state is put in force again."""
+        self.local: Callable[[], Sequence[LocalOverride]] = tuple
+        """Overrides that were given at this node itself: a mux offers them to the primary, then they are replaced."""
         self.on_view: TakeView = self._keep_view
         self.viewed_at = time.monotonic()
         """Time of the last view from a primary, or of this client's start, on the monotonic clock."""
@@ -266,7 +268,10 @@ class NodeClient:
             refused = ""
             try:
                 state = taken_over(self.held, message)
-                if judge(self.held, message) != "same" or self.has_diverged():
+                local = self.local()
+                if local and self._role == "mux" and not await self._hand_over(local):
+                    continue
+                if local or judge(self.held, message) != "same":
                     await accept(state)
                 self._keep(state)
             except LbmuxError as error:
@@ -274,6 +279,10 @@ class NodeClient:
                 if self.held is not None:
                     self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
             await self._report(message.revision, message.overrides.version, refused)
+
+    async def _hand_over(self, local: Sequence[LocalOverride]) -> bool:
+        """Offer overrides to the primary; return whether the pool's state may replace them now."""
+        return bool(self.manager) and await hand_over(self.manager, self._identity.client_context(), local)
 
     async def _report(self, revision: int, overrides: int, refused: str = "") -> None:
         in_force = self.held.revision if self.held else 0

@@ -7,7 +7,9 @@ from lbmux.manager.pool_state import EVENTS, FILES, HEAD, REVISIONS, numbered, p
 from lbmux.manager.store.store import Store, Write
 
 KEPT_REVISIONS, KEPT_EVENTS = 1000, 5000
-EventKind = Literal["apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary"]
+EventKind = Literal[
+    "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict"
+]  # fmt: skip
 
 
 def revision_writes(revision: Revision, text: bytes) -> list[Write]:

@@ -8,7 +8,7 @@ import pytest
 
 from lbmux.api.control_server import ControlServer
 from lbmux.api.requests import SetWeight
-from lbmux.backends.override_commands import set_admin_state, set_weight
+from lbmux.backends.override_commands import OverrideError, set_admin_state, set_weight
 from lbmux.backends.override_store import OverrideStore
 from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Config
@@ -17,6 +17,7 @@ from lbmux.daemons.manager_link import ManagerLink
 from lbmux.daemons.reloader import Reloader
 from lbmux.errors import ControlError
 from lbmux.manager.proposals import Proposal
+from lbmux.manager.records import list_events
 from tests.api.asking import ask
 from tests.daemons.test_reloader import TapRecord
 from tests.manager.test_nodes import Lab, run, until
@@ -121,17 +122,77 @@ def test_local_overrides_wait_until_no_manager_is_there(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_manager_that_is_back_replaces_local_overrides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_overrides_of_a_mux_without_a_primary_are_taken_over(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.pool.apply(Proposal(file(1, 2)), ALICE)
         await until(lambda: lab.managers[0].state.revision == 1)
         made, reloader, tables = await started(lab)
         await reloader.change(set_weight(5, "b1", None, 1.0))
-        await reloader.change(set_weight(7, "b2", None, 1.0))
+        await reloader.change(set_admin_state("drain", "b2", None, 1.0))
+        states, commit = list[dict[str, int]](), tables.commit
+        tables.commit = lambda plan: (states.append(weights(plan)), commit(plan))  # type: ignore[assignment,func-returns-value]
         async with made.following(reloader):
-            await until(lambda: weights(tables.config) == {"b1": 1, "b2": 1})  # although the pool's state is the same
-        for name in ("b1", "b2"):
-            assert f"backend {name} of service web: the manager's state replaces a local override" in caplog.text
+            reports = lab.managers[0].reports
+            await until(lambda: "mux1" in reports and reports["mux1"].overrides == 2)
+        assert {(one.backend, one.weight, one.admin_state, one.by) for one in lab.pool.state.overrides} == {
+            ("b1", 5, None, "mux1"), ("b2", None, "drain", "mux1"),
+        }  # fmt: skip
+        assert all(state["b1"] == 5 for state in states)  # it was in force all the time
+        assert not [one for one in await list_events(lab.managers[0].store, 9) if one.kind == "conflict"]
+
+    run(tmp_path, scenario)
+
+
+def test_an_override_that_the_pool_changed_meanwhile_is_a_conflict(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, tables = await started(lab)
+        await reloader.change(set_weight(5, "b1", None, 1.0))
+        await lab.pool.override(set_weight(3, "b1", None, 2.0), ALICE)
+        async with made.following(reloader):
+            await until(lambda: weights(tables.config) == {"b1": 3, "b2": 1})
+        (event,) = [one for one in await list_events(lab.managers[0].store, 9) if one.kind == "conflict"]
+        said = (
+            "web/b1: weight 5, given at mux1 at 1970-01-01T00:00:01Z, is not in force: the pool has weight 3 by alice"
+        )
+        assert event.text == said and event.by == "mux1" and said in caplog.text
+        assert "backend b1 of service web: the manager's state replaces a local override" in caplog.text
+
+    run(tmp_path, scenario)
+
+
+def test_an_override_that_needs_force_is_a_conflict(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, _ = await started(lab)
+        await reloader.change(set_admin_state("disable", "b1", None, 1.0))
+        async with made.following(reloader):
+            await until(lambda: not reloader.overrides.of)
+        (event,) = [one for one in await list_events(lab.managers[0].store, 9) if one.kind == "conflict"]
+        assert "web/b1: disable, given at mux1" in event.text and "needs --force" in event.text
+
+    run(tmp_path, scenario)
+
+
+def test_a_mux_takes_overrides_while_its_manager_has_no_primary(tmp_path: Path) -> None:
+    async def weight(request: SetWeight) -> str:
+        return f"{request.backend} {request.weight}"
+
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, _ = await started(lab)
+        async with made.following(reloader):
+            await until(lambda: made.manager)
+            handler = made.handlers({SetWeight: weight})[SetWeight]
+            with pytest.raises(OverrideError, match="follows the manager"):
+                await handler(SetWeight("b1", 5))
+            made.__dict__["_client"].viewed_at -= manager_link.PRIMARY_SILENCE_S + 60
+            assert await handler(SetWeight("b1", 5)) == "b1 5"
 
     run(tmp_path, scenario)
 

@@ -1,0 +1,88 @@
+"""Overrides that were given at a mux's own socket while there was no primary: the primary takes them over.
+
+It does so where the pool still has what the mux had before. Otherwise it keeps the pool's, and the conflict is in the
+pool's events and in its log.
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from lbmux.backends.override_commands import (
+    Change,
+    OverrideError,
+    UnknownBackendError,
+    set_admin_state,
+    set_weight,
+)
+from lbmux.config.field_types import Model
+from lbmux.manager.api_handlers import Call
+from lbmux.manager.api_models import LocalOverride, TakenOver
+from lbmux.manager.documents import StoredOverride
+from lbmux.manager.guard_rails import GuardRailError
+from lbmux.manager.proposals import CanaryError
+from lbmux.manager.stored_overrides import describe
+from lbmux.manager.tokens import AccessError
+
+log = logging.getLogger(__name__)
+REFUSALS = (OverrideError, UnknownBackendError, GuardRailError, CanaryError)
+
+
+async def take_over(call: Call) -> Model:
+    """Take over a mux's own overrides, and answer with those that were and those that were not."""
+    assert call.node is not None  # the endpoint asks for a certificate
+    report = call.manager.nodes.get(call.node.name)
+    if report is None or report.role != "mux":
+        raise AccessError(f"node {call.node.name} is not a mux that is connected")
+    taken, conflicts = list[str](), list[str]()
+    for one in call.body.overrides:
+        what = f"{one.service}/{one.backend}: {_said(one)}"
+        reason = await _refused(call, one)
+        if reason is None:
+            continue
+        if reason:
+            given = datetime.fromtimestamp(one.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            conflicts.append(f"{what}, given at {call.node.name} at {given}, is not in force: {reason}")
+        else:
+            taken.append(what)
+    if conflicts:
+        log.warning("%s", "; ".join(conflicts))
+        await call.manager.pool.record("conflict", call.caller, "; ".join(conflicts))
+    return TakenOver(taken=tuple(taken), conflicts=tuple(conflicts))
+
+
+async def _refused(call: Call, one: LocalOverride) -> str | None:
+    """Put an override in force for the pool; return why that is not possible, or None if the pool has it already."""
+    pool = call.manager.pool
+    found = next((it for it in pool.state.overrides if (it.service, it.backend) == (one.service, one.backend)), None)
+    now = (None, None) if found is None else (found.admin_state, found.weight)
+    if one.added:
+        return None if found is not None and found.added else "add it at the manager"
+    if now == (one.admin_state, one.weight):
+        return None
+    if now != (one.held_admin_state, one.held_weight):
+        return _others(found)
+    try:
+        for change in _changes(one):
+            await pool.override(change, call.caller, f"given at {call.caller.name} without a primary")
+    except REFUSALS as error:
+        return " ".join(str(error).splitlines())
+    return ""
+
+
+def _changes(one: LocalOverride) -> Iterator[Change]:
+    if one.admin_state != one.held_admin_state:
+        yield set_admin_state(one.admin_state, one.backend, one.service, one.since)
+    if one.weight != one.held_weight:
+        yield set_weight(one.weight, one.backend, one.service, one.since)
+
+
+def _said(one: LocalOverride) -> str:
+    weight = "" if one.weight is None else f"weight {one.weight}"
+    return ", ".join(filter(None, (one.admin_state, weight, "added" * one.added))) or "as in the file"
+
+
+def _others(found: StoredOverride | None) -> str:
+    if found is None:
+        return "the pool has the file's meanwhile"
+    return f"the pool has {describe(found)} by {found.by}"

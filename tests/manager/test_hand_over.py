@@ -1,0 +1,57 @@
+"""What a mux does with its own overrides, by the answer of its manager."""
+
+import asyncio
+import ssl
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest, TakenOver
+from lbmux.manager.hand_over import hand_over
+
+ONE = LocalOverride(service="web", backend="b1", weight=5, since=1.0)
+PLAIN: Any = False
+"""In place of TLS settings: the server has none."""
+
+
+def offered(status: int, text: str = "") -> tuple[bool, bytes]:
+    """Return whether the pool's state may replace the override, and what was sent."""
+    sent = list[bytes]()
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.append(await request.read())
+        return web.Response(status=status, text=text)
+
+    async def ask() -> bool:
+        application = web.Application()
+        application.router.add_post("/v1/local-overrides", answer)
+        async with TestServer(application) as server:
+            return await hand_over(str(server.make_url("")).rstrip("/"), PLAIN, [ONE])
+
+    return asyncio.run(ask()), sent[0]
+
+
+@pytest.mark.parametrize(
+    ("taken", "conflicts", "may_replace"), [((), (), True), (("b1",), (), False), (("b1",), ("b2",), True)]
+)
+def test_what_is_taken_over_comes_with_the_next_state(
+    taken: tuple[str, ...], conflicts: tuple[str, ...], may_replace: bool
+) -> None:
+    answer = TakenOver(taken=taken, conflicts=conflicts)
+    found, sent = offered(200, answer.model_dump_json())
+    assert found is may_replace
+    assert LocalOverridesRequest.model_validate_json(sent).overrides == (ONE,)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "may_replace"), [(503, "", False), (404, "", True), (400, "", True), (200, "no JSON", True)]
+)
+def test_overrides_stay_only_while_there_is_no_primary(status: int, text: str, may_replace: bool) -> None:
+    assert offered(status, text)[0] is may_replace
+
+
+def test_overrides_stay_while_the_manager_cannot_be_reached() -> None:
+    tls = ssl.create_default_context()
+    assert asyncio.run(hand_over("https://127.0.0.1:1", tls, [ONE])) is False
