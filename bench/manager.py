@@ -58,13 +58,13 @@ class Bench:
     def api(self) -> ApiClient:
         return ApiClient([f"https://127.0.0.1:{PORT}"], self._token, trusting(self._own.ca.decode()))
 
-    def client(self, name: str, role: str) -> NodeClient:
+    def client(self, name: str, role: str, *hosts: str) -> NodeClient:
         authority, key, own = self._own.authority, new_key(), Identity(self._directory / name)
         assert authority is not None
         subject = Subject(self._own.subject.pool, "node", name)
         certificate = issue(authority, new_request(key, name), subject, datetime.now(UTC))
         own.write(authority.certificate, KeyPair(certificate, key))
-        return NodeClient([f"https://127.0.0.1:{PORT}"], own, role, self._directory / name / "state")  # type: ignore[arg-type]
+        return NodeClient([f"https://127.0.0.1:{PORT}"], own, role, self._directory / name / "state", hosts)  # type: ignore[arg-type]
 
     async def apply(self, services: int) -> None:
         request = ApplyRequest(file=_config(services), force=True)

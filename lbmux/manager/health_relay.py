@@ -1,8 +1,10 @@
 """Relays the health of backends through a manager: it takes agents' reports, and has the view that its muxes get."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 
 from lbmux.config.models import BackendKey
 from lbmux.manager.guard_rails import Wanted
@@ -11,6 +13,7 @@ from lbmux.manager.pool_health import BATCH_S, HealthCollector, HealthView, key_
 from lbmux.manager.pool_watermarks import PoolWatermarks
 from lbmux.manager.signal import Signal
 
+log = logging.getLogger(__name__)
 BEAT_S = 1.0
 """Longest time between two batches of a view, so that muxes know that there is a primary."""
 Lines = dict[BackendKey, HealthLine]
@@ -21,6 +24,9 @@ class HealthRelay:
 
     def __init__(self) -> None:
         self._watermarks = PoolWatermarks()
+        self._hosts: dict[BackendKey, set[str]] = {}
+        """The hosts of each backend, for what agents may report."""
+        self._foreign = set[tuple[str, BackendKey]]()
         self.local: dict[str, Lines] = {}
         self.stopping: dict[str, float] = {}
         """Agents that were connected here and have stopped, and in which time they are expected back, in seconds."""
@@ -32,16 +38,30 @@ class HealthRelay:
         self._collector: HealthCollector | None = None
         self._due = asyncio.Event()
 
-    def report(self, agent: str, lines: Iterable[HealthLine], whole: bool) -> None:
-        """Take the report of an agent that is connected here."""
+    def report(self, agent: str, hosts: Collection[str], lines: Iterable[HealthLine], whole: bool) -> None:
+        """Take the report of an agent that is connected here about backends on its own hosts; ignore the rest.
+
+        ``hosts``: its addresses.  Backends that are not configured, such as those that are being removed, are taken.
+        """
         known = self.local.setdefault(agent, {})
         self.stopping.pop(agent, None)
         if whole:
             known.clear()
-        reported = tuple(lines)
+        reported = tuple(line for line in lines if self._is_own(agent, hosts, key_of(line)))
         known.update((key_of(line), line) for line in reported)
         self.collect(agent, reported, whole)
         self.reported.send()
+
+    def _is_own(self, agent: str, hosts: Collection[str], key: BackendKey) -> bool:
+        own = self._hosts.get(key)
+        if own is None or not own.isdisjoint(hosts):
+            return True
+        if (agent, key) not in self._foreign:
+            self._foreign.add((agent, key))
+            log.warning(
+                "agent %s reports %s, which is on host %s: ignored", agent, "/".join(key), ", ".join(sorted(own))
+            )
+        return False
 
     def expect(self, agent: str, back_in_s: float) -> None:
         """Note that an agent that is connected here stops, and is expected back."""
@@ -72,9 +92,17 @@ class HealthRelay:
             self._collector.ended(agent, time.monotonic(), via)
             self._due.set()
 
-    def configure(self, wanted: Wanted) -> None:
-        """Decide the watermarks by another configuration, or with other overrides."""
+    def configure(self, wanted: Wanted, base: Wanted | None = None) -> None:
+        """Decide the watermarks by another configuration, or with other overrides, and learn the hosts of its backends.
+
+        ``base``: what all but the canary have, while there is one.
+        """
         self._watermarks.configure(wanted)
+        self._hosts = defaultdict(set)
+        for known in (wanted, base or wanted):
+            for service in known.services.values():
+                for backend in service.backends:
+                    self._hosts[service.name, backend.name].add(str(backend.tunnel_to))
         self._due.set()
 
     def follow(

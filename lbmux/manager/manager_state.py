@@ -130,7 +130,7 @@ class Manager:
         """Follow the store and stand for election; a primary that stops gives up its lease at once."""
         await self._check_pool()
         self.state = await load_state(self.store)
-        self.health.configure(self.state.wanted)
+        self.health.configure(self.state.wanted, self.state.base.wanted if self.state.base else None)
         works = (self._follow_state, self._follow_primary, self._stand, self._keep_order)
         tasks = [asyncio.create_task(self._keep_on(work)) for work in works]
         try:
@@ -171,7 +171,7 @@ class Manager:
                 version = state.revision, state.stored.version
                 self.order.change(before, state.wanted, version, time.monotonic())
                 self.state = state
-                self.health.configure(state.wanted)
+                self.health.configure(state.wanted, state.base.wanted if state.base else None)
                 self.changed.send()
 
     async def _keep_order(self) -> None:

@@ -157,7 +157,7 @@ class NodeConnections:
                 if message.back_in_s > 0:
                     self._manager.health.expect(name, message.back_in_s)
                 else:
-                    self._manager.health.report(name, message.lines, message.whole)
+                    self._manager.health.report(name, session.hello.hosts, message.lines, message.whole)
             elif isinstance(message, Answer) and session.relay is not None:
                 session.relay.take(message)
             elif not isinstance(message, Alive):

@@ -13,7 +13,7 @@ from lbmux.manager.hand_over import hand_over
 
 ONE = LocalOverride(service="web", backend="b1", weight=5, since=1.0)
 PLAIN: Any = False
-"""In place of TLS settings: the server has none."""
+"""The server has no TLS."""
 
 
 def offered(status: int, text: str = "") -> tuple[bool, bytes]:

@@ -48,7 +48,9 @@ class Two:
 
     @asynccontextmanager
     async def agent(self, *managers: Manager) -> AsyncIterator[NodeClient]:
-        client = NodeClient([one.url for one in managers], self.lab.identity("h1"), "agent", self.lab.path / "h1.pool")
+        client = NodeClient(
+            [one.url for one in managers], self.lab.identity("h1"), "agent", self.lab.path / "h1.pool", ("10.0.0.1",)
+        )
         client.health = lambda: tuple(self.states)
         async with client.following(lambda _: asyncio.sleep(0)):
             await until(lambda: client.manager)
@@ -147,6 +149,20 @@ def test_the_host_of_an_agent_that_stops_in_an_orderly_way_is_up_for_a_while(
                 stopped = time.monotonic()
                 await two.seen(silent, "mux1", "mux2")
                 assert time.monotonic() - stopped >= 0.4
+
+    run(tmp_path, scenario)
+
+
+def test_an_agent_reports_backends_of_its_own_host_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(two: Two) -> None:
+        other = ("web", "b2", False, "refused")
+        await two.lab.pool.apply(Proposal(file(1, 2)), ALICE)
+        await until(lambda: two.m2.state.revision == 2)
+        two.states = [UP, other]
+        async with two.agent(two.m2), two.mux("mux1", two.m1):
+            await two.seen(UP, "mux1")
+            assert two.views["mux1"] == {("web", "b1"): UP}
+        assert "agent h1 reports web/b2, which is on host 10.0.0.2: ignored" in caplog.text
 
     run(tmp_path, scenario)
 
