@@ -161,21 +161,21 @@ def _copy_us() -> float:
         def work() -> None:
             for first in range(0, FLOWS, FLOWS_A_DATAGRAM):
                 ports = range(1024 + first, 1024 + first + FLOWS_A_DATAGRAM)
-                sender.send(b"".join(_packed(_flow(port), rows[port % 100]) for port in ports))
+                sender.send(b"".join(_pack(_flow(port), rows[port % 100]) for port in ports))
                 message = receiver.recv(65535)
                 for at in range(0, len(message), FLOW_BYTES):
-                    forwarder.assign(*_unpacked(message[at : at + FLOW_BYTES]))
+                    forwarder.assign(*_unpack(message[at : at + FLOW_BYTES]))
 
         work()
         return _cpu_us(work, FLOWS)
 
 
-def _packed(flow: Flow, backend: int) -> bytes:
+def _pack(flow: Flow, backend: int) -> bytes:
     ports = flow.client_port.to_bytes(2, "big") + flow.vip_port.to_bytes(2, "big")
     return flow.client.packed + flow.vip.packed + ports + backend.to_bytes(2, "big") + bytes([flow.protocol, 0])
 
 
-def _unpacked(data: bytes) -> tuple[Flow, int]:
+def _unpack(data: bytes) -> tuple[Flow, int]:
     client, vip = ip_address(data[:4]), ip_address(data[4:8])
     client_port, vip_port, backend = (int.from_bytes(data[at : at + 2], "big") for at in (8, 10, 12))
     return Flow(data[14], client, client_port, vip, vip_port), backend

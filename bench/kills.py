@@ -91,13 +91,13 @@ def run(store: str, seconds: float, seed: int = 1, report: Callable[[str], None]
         if store == "etcd":
             members, where = _members(directory, clients, peers), f"etcd://{','.join(clients)}"
         stack.enter_context(_running(members))
-        token = asyncio.run(_made(directory, where, count))
+        token = asyncio.run(_create_pool(directory, where, count))
         managers = [_manager(directory, where, number, url) for number, url in enumerate(urls)]
         stack.enter_context(_running(managers))
         ca = trusting((directory / "m0" / "ca.crt").read_text())
         client, *each = (ApiClient(some, token, ca, REQUEST_S) for some in (urls, *([url] for url in urls)))
         outcome = _under_kills(client, each, [*managers, *members], random.Random(seed), seconds, report)
-        kept = _kept(_until_primary(each))
+        kept = _stored_revisions(_until_primary(each))
         outcome.lost = {number: text for number, text in outcome.acknowledged.items() if kept.get(number) != text}
         return outcome
 
@@ -164,7 +164,7 @@ def _config(number: int) -> str:
     return f"services:\n  - name: web\n    vip: 192.0.2.1\n    protocol: tcp\n    port: 80\n    backends:\n{backends}"
 
 
-def _kept(client: ApiClient) -> dict[int, str]:
+def _stored_revisions(client: ApiClient) -> dict[int, str]:
     """Return the messages of all revisions by number."""
     revisions = client.get("/v1/revisions", RevisionsAnswer).revisions
     return {one.revision.number: one.revision.message for one in revisions}
@@ -219,7 +219,7 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-async def _made(directory: Path, where: str, count: int) -> str:
+async def _create_pool(directory: Path, where: str, count: int) -> str:
     """Make the pool and its managers' certificates; return the admin's token."""
     own = Identity(directory / "m0")
     async with open_store(where) as store:

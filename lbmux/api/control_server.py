@@ -121,14 +121,14 @@ class ControlServer:
                 f"the request is in version {version!r} of the control protocol, this daemon speaks version {VERSION}"
             )
             raise ControlError(self.path, f"{reason}: use an lbmux of the daemon's version")
-        kind, handler = self._known(command)
+        kind, handler = self._look_up(command)
         try:
             inspect.signature(kind).bind(**arguments)
-            return handler, kind(**{name: _checked(kind, name, value) for name, value in arguments.items()})
+            return handler, kind(**{name: _validate(kind, name, value) for name, value in arguments.items()})
         except (TypeError, ValueError) as error:
             raise ControlError(self.path, f"{command}: {error}") from None
 
-    def _known(self, command: str) -> tuple[Kind, Handler]:
+    def _look_up(self, command: str) -> tuple[Kind, Handler]:
         for kind, handler in self.handlers.items():
             if kind.command == command:
                 return kind, handler
@@ -138,7 +138,7 @@ class ControlServer:
         raise ControlError(self.path, f"unknown command {command!r}; use one of {known}")
 
 
-def _checked(kind: Kind, name: str, value: Any) -> Any:
+def _validate(kind: Kind, name: str, value: Any) -> Any:
     """Validate an argument by the request's annotation; raise ValueError if its type is wrong."""
     from pydantic import ValidationError
 

@@ -56,7 +56,7 @@ def set_admin_state(
         raise OverrideError(str(admin_state), f"is not an override; use one of {', '.join(get_args(OverriddenState))}")
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
-        keys, in_file = _known(file, overrides, backend, service), _keys(file)
+        keys, in_file = _keys_of(file, overrides, backend, service), _keys(file)
         of, removals = dict(overrides.of), dict(overrides.removals)
         for key in keys:
             if key in removals and (admin_state == "disable" or key not in in_file):
@@ -100,10 +100,10 @@ def set_admin_state_of_host(admin_state: OverriddenState | None, host: str, serv
 def set_weight(weight: int | None, backend: str, service: str | None, now: float) -> Change:
     """Override a backend's weight, or (None) return to the file's."""
     if weight is not None:
-        _checked(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP works: this validates the weight
+        _validate(Backend, {"dip": "192.0.2.1", "weight": weight}, backend)  # any DIP works: this validates the weight
 
     def change(file: Config, overrides: Overrides) -> tuple[Overrides, list[BackendKey]]:
-        keys, of = _known(file, overrides.without_removals(), backend, service), dict(overrides.of)
+        keys, of = _keys_of(file, overrides.without_removals(), backend, service), dict(overrides.of)
         for key in keys:
             _update(of, key, now, weight=weight)
         return _apply(file, overrides, Overrides(of, overrides.removals), keys, now), keys
@@ -173,7 +173,7 @@ def _keys(config: Config) -> set[BackendKey]:
     return {(service.name, backend.name) for service in config.services for backend in service.backends}
 
 
-def _known(file: Config, overrides: Overrides, backend: str | None, service: str | None) -> list[BackendKey]:
+def _keys_of(file: Config, overrides: Overrides, backend: str | None, service: str | None) -> list[BackendKey]:
     """Return the keys of all backends of this name, in the file or added by command; raise UnknownBackendError.
 
     Without ``backend``, all backends of the service; raise OverrideError if there is none.
@@ -193,15 +193,15 @@ def _known(file: Config, overrides: Overrides, backend: str | None, service: str
 def _check(config: Config, changed: str) -> None:
     """Raise OverrideError if a file with this configuration would be invalid; only service ``changed`` is new."""
     services = tuple(_service(s) if s.name == changed else s for s in config.services)
-    _checked(Config, dict(config) | {"services": services}, changed)
+    _validate(Config, dict(config) | {"services": services}, changed)
 
 
 def _service(service: Service, *more: Mapping[str, Any]) -> Service:
     backends = (*service.backends, *more)
-    return _checked(Service, dict(service) | {"port": service.port or "any", "backends": backends}, service.name)
+    return _validate(Service, dict(service) | {"port": service.port or "any", "backends": backends}, service.name)
 
 
-def _checked(model: type[Checked], values: Mapping[str, Any], what: str) -> Checked:
+def _validate(model: type[Checked], values: Mapping[str, Any], what: str) -> Checked:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

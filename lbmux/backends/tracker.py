@@ -87,7 +87,7 @@ class BackendTracker:
         """Restore the results of a former process whose tables are still in force; other backends count as up."""
         self._in_force = None
         if self._path is not None:
-            self._checkers = state_file.read(self._path, _checked, "backends that were down count as up at first")
+            self._checkers = state_file.read(self._path, _read_checkers, "backends that were down count as up at first")
             self._kept = frozenset(state_file.read(self._path, _kept, "no service counts as kept by its watermark"))
 
     @property
@@ -226,7 +226,7 @@ def _line(
     }  # fmt: skip
 
 
-def _checked(lines: Any) -> dict[BackendKey, Checker]:
+def _read_checkers(lines: Any) -> dict[BackendKey, Checker]:
     found = {
         (str(s), str(b)): Checker(1, 1, state_file.seconds(since), state, str(why))
         for s, b, state, why, since in (line for line in lines if len(line) > 1)

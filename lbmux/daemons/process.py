@@ -59,13 +59,13 @@ def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -
     """An event that SIGTERM and SIGINT set; SIGHUP calls ``on_reload``.  SIGINT and a second signal set ``at_once``."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
-    def asked(number: signal.Signals) -> None:
+    def on_signal(number: signal.Signals) -> None:
         if at_once is not None and (stop.is_set() or number == signal.SIGINT):
             at_once.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked, number)
+        loop.add_signal_handler(number, on_signal, number)
     if on_reload is not None:
         loop.add_signal_handler(signal.SIGHUP, on_reload)
     return stop

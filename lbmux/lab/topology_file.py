@@ -33,7 +33,7 @@ def load(path: Path) -> Topology:
     try:
         topology = parse(content)
     except ValidationError as error:
-        raise LabError("", _lines(path, _described(error))) from error
+        raise LabError("", _lines(path, _describe(error))) from error
     if mistakes := list(problems(topology)):
         raise LabError("", _lines(path, mistakes))
     return topology
@@ -73,10 +73,10 @@ def problems(topology: Topology) -> Iterator[str]:
     try:
         Config.model_validate(topology.config)
     except ValidationError as error:
-        yield from (f"config.{line}" for line in _described(error))
+        yield from (f"config.{line}" for line in _describe(error))
 
 
-def _described(error: ValidationError) -> list[str]:
+def _describe(error: ValidationError) -> list[str]:
     return [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
 
 

@@ -195,8 +195,8 @@ class TraceHub:
         return await self._recording.follow(client.prefilter for client in self._clients) if self._recording else ""
 
     def _describe(self, event: TraceEvent) -> TracedFrame:
-        original, slow = self._shown(event.came), event.slow
-        left = None if event.left is None else self._shown(event.left)
+        original, slow = self._sent_frame(event.came), event.slow
+        left = None if event.left is None else self._sent_frame(event.left)
         return TracedFrame(
             program=self._program,
             time_ns=original.time_ns,
@@ -215,10 +215,10 @@ class TraceHub:
             left_length=left.length if left else None,
             is_reply=event.is_reply,
             tunnel_ports=Ports.of(self._snapshot().tables)._asdict(),
-            slowpath=None if slow is None else SlowPathReport(slow.did, [self._shown(one) for one in slow.sent]),
+            slowpath=None if slow is None else SlowPathReport(slow.did, [self._sent_frame(one) for one in slow.sent]),
         )
 
-    def _shown(self, frame: FrameCopy) -> SentFrame:
+    def _sent_frame(self, frame: FrameCopy) -> SentFrame:
         data = base64.b64encode(frame.data).decode()
         return SentFrame(frame.time_ns, self._named(frame.interface), data, frame.length)
 

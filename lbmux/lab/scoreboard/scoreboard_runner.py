@@ -63,7 +63,7 @@ def _of_scenario(
                 if time.monotonic() > until:
                     raise LabError("", "not started: the time limit for all experiments has passed")
                 with deadline(BUILD_S):
-                    system = system or _built(scenario, lab)
+                    system = system or _build(scenario, lab)
                 with deadline(RECOVER_S + load.seconds + sum(one.takes_s for one in events_of(event))):
                     result: Outcome | Failure = experiment(system, event, load)
             except Exception as error:
@@ -74,7 +74,7 @@ def _of_scenario(
             lab.down()
 
 
-def _built(scenario: Scenario, lab: Lab) -> SystemUnderTest:
+def _build(scenario: Scenario, lab: Lab) -> SystemUnderTest:
     lab.down()
     lab.up(programs=False)
     system = SystemUnderTest(scenario, lab)

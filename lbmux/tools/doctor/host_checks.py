@@ -69,7 +69,7 @@ def tunnels(node: NodeState) -> Iterator[Finding]:
     for batch in (probed[at : at + AT_ONCE] for at in range(0, len(probed), AT_ONCE)):
         answers |= probe(own, batch, tunnels_to)
     for target, answer in answers.items():
-        yield _said(target, answer, own[target.host.version])
+        yield _finding(target, answer, own[target.host.version])
     # One long probe for each host and tunnel.  If the server is silent, a router on the path may still send an error.
     asked = [target for target, answer in answers.items() if answer.kind == "open" or _may_be_silent(target, answer)]
     paths = {(target.host, target.kind): target for target in sorted(asked, key=lambda t: answers[t].kind == "open")}
@@ -105,7 +105,7 @@ def _may_be_silent(target: Target, answer: Answer) -> bool:
     return answer.kind == "silence" and target.protocol == "udp" and not target.answers
 
 
-def _said(target: Target, answer: Answer, source: Address) -> Finding:
+def _finding(target: Target, answer: Answer, source: Address) -> Finding:
     check, name, tunnel = "backend", target.name, TUNNELS[target.kind]
     if answer.kind == "open":
         return ok(check, f"{name} answers {'on the link' if target.kind == 'direct' else 'through the tunnel'}")

@@ -59,7 +59,7 @@ class JetRun:
         every = trace.servers + trace.horizon + additions
         self._seeds, self._rng = rng.integers(0, 1 << 64, every, np.uint64), rng
         self._alive, self._open = np.ones(every, np.uint8), np.ones(every, np.uint8)
-        self._table = self._made(self._working, size)
+        self._table = self._build(self._working, size)
         horizon = list(range(trace.servers + trace.horizon))
         self._union = RendezvousTable(self._seeds, horizon, size) if rule.rule == "jet" else None
         self._slots = np.zeros(size, SLOT)
@@ -102,7 +102,7 @@ class JetRun:
             raise LbmuxError(f"more than {len(self._connections)} live connections at once")
         return JetOutcome(int(state["broken"]), int(state["lost"]), int(state["packets"]), np.array(self._samples))
 
-    def _made(self, servers: list[int], size: int) -> ServerTable:
+    def _build(self, servers: list[int], size: int) -> ServerTable:
         if self.rule.table == "maglev":
             return MaglevTable(servers, size)
         return RendezvousTable(self._seeds, servers, size)
