@@ -97,7 +97,7 @@ class GetConfig(Request[str], command="config"):
 
 @dataclass(frozen=True)
 class PlanRevision(Request[answers.Planned], command="plan"):
-    """Plan the tables for a revision of the manager's, and put nothing in force.
+    """Plan the tables for a revision of the manager, without putting it in force.
 
     ``file`` is compressed (zlib) and in base64; ``overrides`` have the fields of the manager's.
     """

@@ -14,7 +14,7 @@ State = TypeVar("State")
 
 
 def prepare(path: Path, lines: Sequence[Sequence[Any]]) -> Path:
-    """Write a new file beside ``path``, which is to replace it, and sync it; on OSError the new file is removed."""
+    """Write a new file beside ``path``, which will replace it, and sync it. Remove the new file on OSError."""
     new = path.with_name(f"{path.name}.new")
     try:
         with new.open("w") as file:

@@ -95,7 +95,7 @@ class BackendTracker:
         return _down(self._checkers)
 
     def effective(self, config: Config, overrides: Overrides, *, dry_run: bool = False) -> Config:
-        """Return the configuration of the tables; ``dry_run``: it will not be put in force."""
+        """Return the configuration of the tables; ``dry_run``: the caller will not apply it."""
         probed = {service.name for service in config.services if service.health}
         down = {key for key in self.down if key[0] in probed}  # without probes, old results mean nothing
         down |= self._new(config)
@@ -105,7 +105,7 @@ class BackendTracker:
         return effective(config, down, overrides.admin_states, self.cut_off, kept)
 
     def _new(self, config: Config) -> set[BackendKey]:
-        """Return the backends that are to be probed and were not in force before."""
+        """Return the new backends that will be probed."""
         if self._in_force is None:
             return set()
         probed = ((service.name, one.name) for service in config.services if service.health for one in service.backends)

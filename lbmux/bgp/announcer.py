@@ -160,7 +160,7 @@ class Announcer:
         os.set_blocking(self._watchdog.stdin.fileno(), False)
 
     def _before_exec(self) -> Callable[[], None]:
-        """Return what the watchdog does before it runs: it and the speaker keep the speaker's capabilities only."""
+        """Return the watchdog's set-up, which leaves it and the speaker only the speaker's capabilities."""
         reduce, tie = with_only(self._speaker.capabilities), speaker_watchdog.dies_with_parent()
 
         def body() -> None:

@@ -52,7 +52,7 @@ class Where:
         return places[0]
 
     def nodes(self, role: str = "") -> "list[RelayedNode]":
-        """Return the pool's nodes that are meant and connected; raise LbmuxError if there are none."""
+        """Return the selected nodes that are connected; raise LbmuxError if there are none."""
         from lbmux.cli.pool.manager_access import client
         from lbmux.manager.relayed_node import RelayedNode
 
@@ -60,7 +60,7 @@ class Where:
         return [RelayedNode(client(*self.access), one.node) for one in reports]
 
     def reports(self) -> "list[NodeReport]":
-        """Return what the manager knows of the nodes that are meant."""
+        """Return the manager's reports of the selected nodes."""
         from fnmatch import fnmatchcase
 
         from lbmux.cli.pool.manager_access import client

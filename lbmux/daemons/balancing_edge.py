@@ -165,7 +165,7 @@ def mux_addresses(config: Config, own: Collection[Address], file: Path) -> tuple
 
 @contextlib.contextmanager
 def accepting_local(interface: str) -> Iterator[None]:
-    """Accept IPv4 packets from addresses of this host, meanwhile.
+    """Accept IPv4 packets from this host's addresses inside the block.
 
     The mux's probe of its own host comes from such an address; the answer of another edge's host comes from the VIP.
     """

@@ -96,7 +96,7 @@ class ManagerLink:
 
     @contextlib.asynccontextmanager
     async def following(self, reloader: Reloader) -> AsyncIterator[None]:
-        """Put in force what managers send, as long as the block lasts."""
+        """Apply the managers' states until the block ends."""
 
         self._client.local = lambda: [self._offered(key, own) for key, own in self._local(reloader).items()]
 

@@ -41,7 +41,7 @@ class Reloadable(Protocol):
 
 
 class Effective(Protocol):
-    """Makes of a configuration with overrides what the tables get; ``dry_run``: it will not be put in force."""
+    """Turns a configuration with overrides into that of the tables. ``dry_run``: the caller will not apply it."""
 
     def __call__(self, config: Config, overrides: Overrides, /, *, dry_run: bool = False) -> Config: ...
 
@@ -164,7 +164,7 @@ class Reloader:
         return keys
 
     async def follow(self, change: Change) -> None:
-        """Put a change in force that no operator asked for, stored or not: a restart would find it again."""
+        """Apply a change that no operator requested, even if it cannot be stored: a restart would repeat it."""
         async with self._lock:
             overrides, _ = await asyncio.to_thread(change, self.config, self.overrides)
             await self._enforce(self.config, overrides, await self._prepared(overrides))

@@ -47,7 +47,7 @@ class LayoutError(LbmuxError):
 
 @dataclass
 class StatusHandlers:
-    """``snapshot`` returns what is in force; ``about`` has what is in neither tables nor driver."""
+    """``snapshot`` returns the state in force; ``about`` has the values that neither tables nor driver know."""
 
     snapshot: Callable[[], Snapshot]
     driver: Driver

@@ -47,7 +47,7 @@ def explain_frame(frame: bytes, mux: Place | Config) -> Explanation:
 
 
 def frame_of(path: Path, number: int) -> bytes:
-    """The ``number``th frame of a capture, from 1; a frame without an Ethernet header has one made for it.
+    """Return frame ``number`` of a capture, counted from 1. A frame without an Ethernet header gets one.
 
     Raise CaptureError if the capture is damaged before that frame or has fewer frames, SetupError if it
     does not open.

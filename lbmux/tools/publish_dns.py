@@ -21,7 +21,7 @@ CURRENT = "current"
 
 
 def publish(steering_map: SteeringMap, directory: Path, listen: tuple[Address, ...], port: int = 53) -> int:
-    """Put a map in force and return its number; if gdnsd does not run, its next start uses it.
+    """Publish a map and return its number. If gdnsd does not run, it uses the map at its next start.
 
     Raise SetupError if gdnsd refuses it: then the previous map stays in force.
     """

@@ -34,7 +34,7 @@ def node_of(place: "Place") -> str:
 def ask_all(
     where: Where, ask: "Callable[[ControlClient], Answer]", timeout_s: float | None = TIMEOUT_S
 ) -> "Iterator[tuple[str, Answer]]":
-    """Ask all daemons that are meant at once, and yield the nodes and answers; at the end raise the first error."""
+    """Ask all selected daemons at once, and yield nodes and answers. Raise the first error at the end."""
     from concurrent.futures import ThreadPoolExecutor
 
     from lbmux.cli.shown_error import show_error

@@ -71,7 +71,7 @@ def events(limit: int, managers: tuple[str, ...], token_file: Path, manager_ca: 
 @options.manager_access
 @options.json
 def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
-    """Show the overrides in force in the pool: who ordered them, when, why, and until when (--manager)."""
+    """Show the pool's overrides with author, time, reason and end (--manager)."""
     from lbmux.cli.pool.manager_access import client, stamp
     from lbmux.cli.text_table import print_table
     from lbmux.manager.api_models import OverridesAnswer

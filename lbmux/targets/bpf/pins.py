@@ -164,7 +164,7 @@ def linked_program(path: Path, descriptor: int) -> int:
 
 
 def open_slot(interface: str) -> int:
-    """Open the slot of the agent behind an interface's mux. It is made and pinned if there is none."""
+    """Open the slot of the agent behind an interface's mux. Create and pin it if there is none."""
     path = Pins(directory_of(interface, "agent")).link_path(syscall.Attach.XDP, BEHIND_MUX)
     with suppress(BpfError):
         return syscall.open_pinned(path)

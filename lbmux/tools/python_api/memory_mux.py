@@ -106,7 +106,7 @@ class Mux:
         return [Flow(**{name: one[name] for name in Flow.__dataclass_fields__}) for one in rows]
 
     def reload(self, config: Given) -> list[str]:
-        """Put another configuration in force, as `lbmux reload` does; return a line for each difference.
+        """Apply another configuration, as `lbmux reload` does, and return a line for each difference.
 
         Flows stay with their backends where these still exist.  After an error, ConfigError or TableError, the running
         configuration stays in force.
