@@ -1,10 +1,10 @@
-# Every target sets up what it needs: as root on Debian or Ubuntu the packages of .ci/packages, and for all a
-# virtual environment in .venv with lbmux in it. A later run finds both ready and starts at once.
+# Every target sets up what it needs: a virtual environment in .venv with lbmux in it and, as root on Debian or Ubuntu,
+# the packages in .ci/packages. Later runs find both ready.
 
 PYTHON ?= python3
 VENV := .venv/bin
 
-# The environment is made again where the package's needs, the interpreter or the place of the tree have changed.
+# A change of the requirements, the interpreter or the tree's path rebuilds the environment.
 READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --version; pwd; } | sha256sum | cut -c1-16)
 
 .PHONY: demo test check fast bench setup packages clean

@@ -1,4 +1,7 @@
-"""Trace event: one frame of a mux or an agent, its verdict, and what the slow path did with it."""
+"""A trace event: one frame of a mux or an agent, its verdict, and what the slow path did with it.
+
+trace_hub.py makes the events.
+"""
 
 import contextlib
 import time
