@@ -32,13 +32,13 @@ def config(
 
 def tables(config: Config, workers: int = 1, memory: Tables | None = None) -> Tables:
     """Return tables with that configuration in force and every next hop known."""
-    made = memory or Tables.allocate(sizes_for(config, workers))
-    mux = MuxTables(made, *LOCAL)
+    result = memory or Tables.allocate(sizes_for(config, workers))
+    mux = MuxTables(result, *LOCAL)
     mux.commit(mux.plan(config))
     hop = NextHop(0, mac_to_int("02:00:00:00:00:01"), mac_to_int("02:00:00:00:00:02"), 1500)
     for destination in mux.destinations():
         mux.set_next_hop(destination, hop)
-    return made
+    return result
 
 
 def tcp_frame(length: int = 64, destination: str = "02:00:00:00:00:01", version: int = 4, flags: str = "A") -> bytes:

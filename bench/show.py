@@ -40,12 +40,12 @@ def run() -> list[Result]:
         control = bed.lab.directory / "mux.sock"
         flows = _fill(bed, control)
         quiet, _ = _measure(bed, lambda: None)
-        found = {name: _measure(bed, lambda asked=asked: _ask(control, asked)) for name, asked in QUESTIONS.items()}
+        outcomes = {name: _measure(bed, lambda asked=asked: _ask(control, asked)) for name, asked in QUESTIONS.items()}
     results = [
         Result("show", f"longest wait in {SAMPLES} packets, no request", quiet["longest_us"] / 1000, "ms",
                note=f"99 of 100: {quiet['p99_us'] / 1000:.2g} ms"),
     ]  # fmt: skip
-    for name, (waits, times) in found.items():
+    for name, (waits, times) in outcomes.items():
         longest, note = waits["longest_us"], f"99 of 100: {waits['p99_us'] / 1000:.2g} ms; {waits['lost']:.0f} lost"
         what = f"show flows, {name}"
         results += [

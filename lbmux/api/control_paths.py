@@ -11,10 +11,10 @@ def default_path(program: str) -> Path:
     return Path("/run/lbmux") / f"{program}.sock"
 
 
-def meant_path(given: Path | None) -> Path:
+def meant_path(explicit: Path | None) -> Path:
     """Return the given socket, or else the first existing one of mux, agent and edge."""
     paths = [default_path(program) for program in PROGRAMS]
-    return given or next((path for path in paths if path.exists()), paths[0])
+    return explicit or next((path for path in paths if path.exists()), paths[0])
 
 
 def named_places(places: Sequence[Place]) -> dict[str, Place]:

@@ -180,8 +180,8 @@ def _keys_of(file: Config, overrides: Overrides, backend: str | None, service: s
     """
     both = (*file.services, *with_overrides(file, overrides).services)
     if backend is None:
-        if found := {(one.name, known.name) for one in both if one.name == service for known in one.backends}:
-            return sorted(found)
+        if matches := {(one.name, known.name) for one in both if one.name == service for known in one.backends}:
+            return sorted(matches)
         raise OverrideError(str(service), "there is no such service with backends; see `lbmux show services`")
     services = both if service is None else [one for one in both if one.name == service]
     keys = {(one.name, backend) for one in services if any(known.name == backend for known in one.backends)}

@@ -236,14 +236,14 @@ def _text(text: str) -> str:
 
     A paragraph that starts with a backspace, which tells click not to wrap it, stays as it is.
     """
-    found = ""
+    page = ""
     for part in filter(None, re.split(r"\n\s*\n", cleandoc(text))):
         if part.startswith("\b"):
-            found += "\n.Bd -literal\n" + _escaped(part.removeprefix("\b").strip()) + "\n.Ed"
+            page += "\n.Bd -literal\n" + _escaped(part.removeprefix("\b").strip()) + "\n.Ed"
         else:
             sentences = re.sub(r"(?<=[.!?])\s+(?=\S)", "\n", " ".join(part.split()))
-            found += ("\n.Pp\n" if found else "") + _escaped(sentences)
-    return found.removeprefix("\n")
+            page += ("\n.Pp\n" if page else "") + _escaped(sentences)
+    return page.removeprefix("\n")
 
 
 def _escaped(text: str) -> str:

@@ -19,9 +19,9 @@ def unoptimised_llvm(function: Callable[..., Any], signature: str) -> str:
     LLVM's passes run once, later, for the BPF target.
     """
     with _no_machine_code(), fast_typing():
-        made = cfunc(signature, error_model="numpy", pipeline_class=StepCompiler, _nrt=False)(function)._library
-        module = made._final_module
-        for library in callees(made):
+        native = cfunc(signature, error_model="numpy", pipeline_class=StepCompiler, _nrt=False)(function)._library
+        module = native._final_module
+        for library in callees(native):
             module.link_in(library._final_module)
         return str(module)
 

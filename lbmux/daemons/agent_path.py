@@ -137,8 +137,8 @@ def reply_sources(agent: AgentTables) -> set[ReplySource]:
     """One source per backend of this host; any port of a service stands for all its ports."""
 
     def ports(service: Service, backend: Backend) -> range | None:
-        found = [*ports_of(service, backend)]
-        return range(found[0], found[-1] + 1) if found[0] else None
+        numbers = [*ports_of(service, backend)]
+        return range(numbers[0], numbers[-1] + 1) if numbers[0] else None
 
     pairs = (*agent.served, *agent.probed)
     return {ReplySource(backend.dip, ports(service, backend), service.protocol) for service, backend in pairs}

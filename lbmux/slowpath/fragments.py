@@ -91,8 +91,8 @@ class Fragments:
             self._drop(key, "fragment_timeout")
         while self._queue and now - self._queue[0][0] > self.limits.buffered_s:
             _, key = self._queue.popleft()
-            found = self._datagrams.get(key)
-            if found is not None and found.waiting and now - found.waiting[0][0] > self.limits.buffered_s:
+            pending = self._datagrams.get(key)
+            if pending is not None and pending.waiting and now - pending.waiting[0][0] > self.limits.buffered_s:
                 self._drop(key, "fragment_timeout")
 
     def _datagram(self, packet: Packet, now: float) -> Datagram:

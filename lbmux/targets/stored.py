@@ -77,11 +77,11 @@ class StoredTables:
 
     def _map(self, regions: dict[str, int]) -> dict[str, NDArray[np.uint8]]:
         memory = mmap.mmap(self._file, HEADER_BYTES + sum(map(_pages, regions.values())))
-        found, at = {}, HEADER_BYTES
+        views, at = {}, HEADER_BYTES
         for name, size in regions.items():
-            found[name] = np.frombuffer(memory, np.uint8, size, at)
+            views[name] = np.frombuffer(memory, np.uint8, size, at)
             at += _pages(size)
-        return found
+        return views
 
     def _copy(self, description: dict[str, Any]) -> StoredRows:
         return StoredRows(

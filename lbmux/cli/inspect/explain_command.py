@@ -78,11 +78,11 @@ def command(
     read = None if config is None else load(config)
     mux = None if read is not None or (where.is_pool and number is None) else where.one("mux")
     explanation, layers = _explain(packet, number, syn, length, read or mux or where)
-    asked = explanation.packet
+    subject = explanation.packet
     if router is not None:
         explanation = with_router(explanation, router, mux)
     if seed is not None:
-        explanation = with_seed(explanation, seed, _ways(muxes, read, asked), mux)
+        explanation = with_seed(explanation, seed, _ways(muxes, read, subject), mux)
     _print(explanation, layers, as_json)
 
 

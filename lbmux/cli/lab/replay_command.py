@@ -76,7 +76,7 @@ MOST_MUXES = 64
     help=f"Their destination MAC address. [default: {DESTINATION_MAC}]",
 )  # fmt: skip
 @options.json
-def command(**given: Any) -> None:
+def command(**arguments: Any) -> None:
     """Send the capture IN (- is standard input) through the data path of a mux.
 
     IN is a pcap or pcapng file, plain or compressed with gzip or zstd.  Its link type is Ethernet, raw IP, Linux cooked
@@ -92,7 +92,7 @@ def command(**given: Any) -> None:
     With --to, frames are sent to an interface unchanged, except for --map, and except that frames without an Ethernet
     header get one with the MAC addresses of the options.  If a MAC option is given, all frames get these addresses.
     """
-    wanted = ReplayOptions(**given)
+    wanted = ReplayOptions(**arguments)
     wanted.check()
     to_stderr = "-" in (str(wanted.write), str(wanted.flows_csv))
     with_json = click.get_current_context().meta

@@ -78,10 +78,10 @@ def tunnels(node: NodeState) -> Iterator[Finding]:
         yield _fits(target, answer)
 
 
-def _hops(node: NodeState, found: list[Target]) -> dict[Address, NextHop | None]:
+def _hops(node: NodeState, probed: list[Target]) -> dict[Address, NextHop | None]:
     """Next hops by host: for hosts without an outer header always, for others where the mux knows them."""
     known = {ip_address(line.host): line for line in node.neighbours if line.mac}
-    direct = {target.host for target in found if target.kind == "direct"}
+    direct = {target.host for target in probed if target.kind == "direct"}
     return {host: _hop(host, known.get(host)) for host in direct | known.keys()}
 
 

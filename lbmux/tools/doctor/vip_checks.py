@@ -106,8 +106,8 @@ def _on_links() -> list[tuple[Address, str]]:
             for message in ip.get_links()
             if not message["flags"] & (LOOPBACK | NO_ARP)
         }
-        found = [(ip_address(m.get_attr("IFA_ADDRESS")), m["index"]) for m in ip.get_addr(family=socket.AF_INET6)]
-    return [(address, names[at]) for address, at in found if at in names]
+        pairs = [(ip_address(m.get_attr("IFA_ADDRESS")), m["index"]) for m in ip.get_addr(family=socket.AF_INET6)]
+    return [(address, names[at]) for address, at in pairs if at in names]
 
 
 def links() -> list[str]:
