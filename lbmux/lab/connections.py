@@ -179,11 +179,13 @@ class Traffic:
         connection.lines += 1
 
     async def open_short(self, every_s: float) -> None:
-        """Open short connections at a steady rate, each for one line."""
+        """Open short connections, each for one line, at a rate that also holds where this process is late."""
+        due = time.monotonic()
         async with asyncio.TaskGroup() as group:
             while True:
                 group.create_task(self._one_short())
-                await asyncio.sleep(every_s)
+                due += every_s
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def _one_short(self) -> None:
         start = time.monotonic()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -187,3 +188,27 @@ def test_a_report_waits_for_answers_to_connections_that_are_stuck() -> None:
 def test_a_report_does_not_wait_for_ever() -> None:
     found = asyncio.run(report_of_stuck(answers_s=60, most_s=0.1))
     assert found["lines"] == 1 and found["longest_stall_ms"] > 1000
+
+
+def test_new_connections_keep_their_rate_where_the_client_is_late() -> None:
+    async def run() -> int:
+        traffic = Traffic("127.0.0.1", 1, 1.0)
+        opened = list[float]()
+
+        async def one() -> None:
+            opened.append(time.monotonic())
+
+        traffic.__dict__["_one_short"] = one
+        opening = asyncio.create_task(traffic.open_short(0.01))
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        while time.monotonic() - begun < 0.5:
+            time.sleep(0.1)  # the process gets no turn
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        elapsed_s = time.monotonic() - begun
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        return round(elapsed_s / 0.01) - len(opened)
+
+    assert abs(asyncio.run(run())) <= 6
