@@ -7,59 +7,24 @@ does not empty.
 """
 
 import argparse
-import asyncio
 import random
 import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 
-from lbmux.lab.pool_member import etcd_command
-from lbmux.lab.processes import python
-from lbmux.manager.admission import make_pool
-from lbmux.manager.api_client import ApiClient, ApiError, trusting
-from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, RevisionsAnswer, StatusAnswer
-from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
-from lbmux.manager.identity import Identity
+from bench.manager_processes import Program, managers_running
+from lbmux.manager.api_client import ApiClient, ApiError
+from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, RevisionsAnswer
 from lbmux.manager.records import KEPT_REVISIONS
-from lbmux.manager.store.open_store import open_store
-from lbmux.manager.store.store import UnavailableError
 
 REPLICAS = 3
-START_S, REQUEST_S = 60.0, 6.0
 PAUSES_S, DEAD_S = (0.0, 1.0), (0.0, 0.7)
 """From a revision that was acknowledged to the next kill, and until what was killed starts again: bounds of times."""
 PROGRESS_S = 20.0
 """Longest wait for that revision, in seconds."""
-
-
-@dataclass
-class Program:
-    """A manager or a member, which may be killed and started again."""
-
-    name: str
-    command: Sequence[str]
-    log: Path
-    process: "subprocess.Popen[bytes] | None" = None
-    kills: int = 0
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 @dataclass
@@ -83,31 +48,20 @@ class Outcome:
 
 def run(store: str, seconds: float, seed: int = 1, report: Callable[[str], None] = print) -> Outcome:
     """Kill and apply for a time; raise AssertionError if the pool does not come back."""
-    with tempfile.TemporaryDirectory(prefix="lbmux-kills-", dir="/dev/shm") as name, ExitStack() as stack:
-        directory, count = Path(name), 1 if store == "sqlite" else REPLICAS
-        ends = [f"127.0.0.1:{port}" for port in _free_ports(3 * count)]
-        urls, clients, peers = [f"https://{one}" for one in ends[:count]], ends[count : 2 * count], ends[2 * count :]
-        members, where = [], str(directory / "store")
-        if store == "etcd":
-            members, where = _members(directory, clients, peers), f"etcd://{','.join(clients)}"
-        stack.enter_context(_running(members))
-        token = asyncio.run(_create_pool(directory, where, count))
-        managers = [_manager(directory, where, number, url) for number, url in enumerate(urls)]
-        stack.enter_context(_running(managers))
-        ca = trusting((directory / "m0" / "ca.crt").read_text())
-        client, *each = (ApiClient(some, token, ca, REQUEST_S) for some in (urls, *([url] for url in urls)))
-        outcome = _under_kills(client, each, [*managers, *members], random.Random(seed), seconds, report)
-        kept = _stored_revisions(_until_primary(each))
+    with managers_running("sqlite" if store == "sqlite" else "etcd", 1 if store == "sqlite" else REPLICAS) as pool:
+        pool.primary()
+        programs = [*pool.managers, *pool.members]
+        outcome = _under_kills(pool.client(), programs, random.Random(seed), seconds, report)
+        kept = _stored_revisions(pool.client(pool.primary()[0]))
         outcome.lost = {number: text for number, text in outcome.acknowledged.items() if kept.get(number) != text}
         return outcome
 
 
 def _under_kills(
-    client: ApiClient, each: Sequence[ApiClient], programs: Sequence[Program], chance: random.Random, seconds: float,
+    client: ApiClient, programs: Sequence[Program], chance: random.Random, seconds: float,
     report: Callable[[str], None],
 ) -> Outcome:  # fmt: skip
-    """Apply with ``client`` while programs are killed; ``each``: clients of one manager."""
-    _until_primary(each)
+    """Apply with ``client`` while programs are killed."""
     outcome, stop = Outcome(), threading.Event()
     applying = threading.Thread(target=_apply, args=(client, outcome, seconds, stop))
     applying.start()
@@ -168,76 +122,6 @@ def _stored_revisions(client: ApiClient) -> dict[int, str]:
     """Return the messages of all revisions by number."""
     revisions = client.get("/v1/revisions", RevisionsAnswer).revisions
     return {one.revision.number: one.revision.message for one in revisions}
-
-
-def _until_primary(managers: Sequence[ApiClient]) -> ApiClient:
-    """Wait until a manager says that it is primary, and return its client."""
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        for client in managers:
-            with suppress(ApiError):
-                if client.get("/v1/status", StatusAnswer).is_primary:
-                    return client
-        time.sleep(0.05)
-    raise AssertionError(f"no primary within {START_S:g} s")
-
-
-@contextmanager
-def _running(programs: Sequence[Program]) -> Iterator[None]:
-    try:
-        for one in programs:
-            one.start()
-        yield
-    finally:
-        for one in programs:
-            one.kill()
-
-
-def _manager(directory: Path, where: str, number: int, url: str) -> Program:
-    words = ["manager", "--store", where, "--state", str(directory / f"m{number}")]
-    words += ["--listen", url.removeprefix("https://"), "--advertise", url]
-    return Program(f"manager{number}", python("lbmux.cli.main", *words), directory / f"m{number}.log")
-
-
-def _members(directory: Path, clients: Sequence[str], peers: Sequence[str]) -> list[Program]:
-    """Return the members of a cluster; ``clients`` and ``peers``: their addresses for managers and each other."""
-    cluster = ",".join(f"etcd{number}=http://{peer}" for number, peer in enumerate(peers))
-    programs = []
-    for number, (client, peer) in enumerate(zip(clients, peers, strict=True)):
-        name, log = f"etcd{number}", directory / f"etcd{number}.log"
-        command = etcd_command(name, "127.0.0.1", str(directory / name), cluster)
-        own = {"http://127.0.0.1:2379": f"http://{client}", "http://127.0.0.1:2380": f"http://{peer}"}
-        programs.append(Program(name, [own.get(word, word) for word in command], log))
-    return programs
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-async def _create_pool(directory: Path, where: str, count: int) -> str:
-    """Make the pool and its managers' certificates; return the admin's token."""
-    own = Identity(directory / "m0")
-    async with open_store(where) as store:
-        async with asyncio.timeout(START_S):
-            while True:
-                try:
-                    await store.get("pool/id")
-                    break
-                except UnavailableError:
-                    await asyncio.sleep(0.1)
-        _, token = await make_pool(store, own, "m0", ["127.0.0.1"], time.time())
-    authority = own.authority
-    assert authority is not None  # it was just created
-    for number in range(1, count):
-        key, subject = new_key(), Subject(own.subject.pool, "manager", f"m{number}")
-        certificate = issue(authority, new_request(key, f"m{number}", ["127.0.0.1"]), subject, datetime.now(UTC))
-        Identity(directory / f"m{number}").write(authority.certificate, KeyPair(certificate, key))
-    return token
 
 
 def main() -> None:

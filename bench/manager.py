@@ -1,34 +1,36 @@
-"""A manager on SQLite, as a process: until a change is in force on simulated nodes, which speak the real protocol.
+"""The manager as processes: until a change is in force on simulated nodes, which speak the real protocol.
 
 A node of this bench puts a state in force at once: what a mux takes for its tables is not part of the figures. Times
-run from the start of the request, with its TLS handshake. The store and the nodes' states are in memory (/dev/shm).
+run from the start of the request, with its TLS handshake. The stores and the nodes' states are in memory (/dev/shm).
+All nodes are in one process, which shares the machine with the managers.
 """
 
 import asyncio
+import shutil
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
+from bench.manager_processes import ManagerPool, Program, managers_running
 from bench.report import Result
-from lbmux.lab.processes import python
-from lbmux.manager.admission import make_pool
-from lbmux.manager.api_client import ApiClient, ApiError, trusting
-from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, OverrideRequest, OverridesAnswer, StatusAnswer
+from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, OverrideRequest, OverridesAnswer
 from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_request
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_client import NodeClient
 from lbmux.manager.node_messages import HealthLine
-from lbmux.manager.store.open_store import open_store
 
 SERVICES, BACKENDS, MUXES, CHANGES, DEATHS = 1000, 10, 4, 40, 100
+MANAGERS = 5
+AGENTS, HEALTH_CHANGES_PER_S = 20, 1000
 NODES, NODE_CHANGES, NODE_SERVICES = 1000, 10, 10
-PORT, AT_ONCE, WAIT_S = 17443, 50, 60.0
+STEADY_S, STEADY_EVERY_S = 600.0, 0.6
+"""100 changes a minute for ten minutes."""
+AT_ONCE, WAIT_S = 50, 60.0
 
 
 class Node:
@@ -49,58 +51,27 @@ class Node:
 
 
 class Bench:
-    """A pool with one manager; ``api`` is an admin's client."""
+    """A pool and its primary."""
 
-    def __init__(self, directory: Path, own: Identity, token: str) -> None:
-        self._directory, self._own, self._token = directory, own, token
+    def __init__(self, pool: ManagerPool, services: int) -> None:
+        self._pool = pool
+        url, self.process = pool.primary()
+        self.api = pool.client(url)
+        request = ApplyRequest(file=_config(services), force=True)
+        self.api.post("/v1/config", request, ApplyAnswer)
 
-    @property
-    def api(self) -> ApiClient:
-        return ApiClient([f"https://127.0.0.1:{PORT}"], self._token, trusting(self._own.ca.decode()))
-
-    def client(self, name: str, role: str, *hosts: str) -> NodeClient:
-        authority, key, own = self._own.authority, new_key(), Identity(self._directory / name)
+    def client(self, name: str, role: Literal["mux", "agent"], *hosts: str) -> NodeClient:
+        authority, key, own = self._pool.identity.authority, new_key(), Identity(self._pool.directory / name)
         assert authority is not None
-        subject = Subject(self._own.subject.pool, "node", name)
+        subject = Subject(self._pool.identity.subject.pool, "node", name)
         certificate = issue(authority, new_request(key, name), subject, datetime.now(UTC))
         own.write(authority.certificate, KeyPair(certificate, key))
-        return NodeClient([f"https://127.0.0.1:{PORT}"], own, role, self._directory / name / "state", hosts)  # type: ignore[arg-type]
-
-    async def apply(self, services: int) -> None:
-        request = ApplyRequest(file=_config(services), force=True)
-        await asyncio.to_thread(self.api.post, "/v1/config", request, ApplyAnswer)
+        return NodeClient(self._pool.urls, own, role, self._pool.directory / name / "state", hosts)
 
     async def weigh(self, weight: int) -> int:
         request = OverrideRequest(action="weight", backend="s0b0", weight=weight)
         answer = await asyncio.to_thread(self.api.post, "/v1/overrides", request, OverridesAnswer)
         return answer.version
-
-
-@asynccontextmanager
-async def _manager() -> AsyncIterator[tuple[Bench, "subprocess.Popen[bytes]"]]:
-    with tempfile.TemporaryDirectory(prefix="lbmux-bench-", dir="/dev/shm") as name:
-        directory, own = Path(name), Identity(Path(name) / "m1")
-        async with open_store(f"{name}/store") as store:
-            _, token = await make_pool(store, own, "localhost", ["127.0.0.1"], time.time())
-        words = ["manager", "--store", f"{name}/store", "--state", f"{name}/m1", "--listen", f"127.0.0.1:{PORT}"]
-        command = [*python("lbmux.cli.main", *words), "--advertise", f"https://127.0.0.1:{PORT}"]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            bench = Bench(directory, own, token)
-            try:
-                await _until_primary(bench)
-                yield bench, process
-            finally:
-                process.terminate()
-
-
-async def _until_primary(bench: Bench) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                if (await asyncio.to_thread(bench.api.get, "/v1/status", StatusAnswer)).is_primary:
-                    return
-            except ApiError:  # still starting
-                await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -116,32 +87,66 @@ async def _nodes(bench: Bench, count: int, prefix: str) -> AsyncIterator[list[No
         yield found
 
 
+@asynccontextmanager
+async def _changing_health(bench: Bench) -> AsyncIterator[None]:
+    """Let agents report HEALTH_CHANGES_PER_S changes, spread over all services."""
+    async with AsyncExitStack() as stack:
+        tasks = []
+        for number in range(AGENTS):
+            own = range(number * SERVICES // AGENTS, (number + 1) * SERVICES // AGENTS)
+            hosts = [_dip(service, backend) for service in own for backend in range(BACKENDS)]
+            agent = bench.client(f"agent{number}", "agent", *hosts)
+            states = {(n, b): (f"s{n}", f"s{n}b{b}", True, "connected") for n in own for b in range(BACKENDS)}
+            agent.health = lambda states=states: tuple(states.values())  # type: ignore[misc]
+            await stack.enter_async_context(agent.following(_accept))
+            tasks.append(asyncio.create_task(_flap(agent, states)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _flap(agent: NodeClient, states: dict[tuple[int, int], HealthLine]) -> None:
+    """Change the state of one backend after the other."""
+    due = time.monotonic()
+    while True:
+        for key, (service, backend, is_up, _) in tuple(states.items()):
+            states[key] = (service, backend, not is_up, "refused" if is_up else "connected")
+            agent.health_changed.send()
+            due += AGENTS / HEALTH_CHANGES_PER_S
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+async def _accept(state: NodeState) -> None:
+    return
+
+
 async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not holds():
             await asyncio.sleep(0.001)
 
 
-async def _weights(bench: Bench, nodes: Sequence[Node], changes: int) -> list[float]:
+async def _weights(bench: Bench, nodes: Sequence[Node], changes: int, every_s: float = 0.0) -> list[float]:
     """Return, for each change of a weight, the time until it was in force on all nodes, in milliseconds."""
-    found = []
+    found, due = [], time.monotonic()
     for number in range(changes):
         begun = time.perf_counter()
         version = await bench.weigh(2 + number % 7)
-        await _until(lambda version=version: all(node.overrides >= version for node in nodes))
+        await _until(lambda version=version: all(node.overrides >= version for node in nodes))  # type: ignore[misc]
         found.append(1000 * (max(node.at for node in nodes) - begun))
+        due += every_s
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
     return found
 
 
 async def _deaths(bench: Bench, muxes: Sequence[Node]) -> list[float]:
     """Return, for each death of a backend, the time from its agent's report to the last mux's view, in milliseconds."""
-    agent, states, found = bench.client("agent", "agent"), dict[str, HealthLine](), list[float]()
+    agent, states, found = bench.client("agent", "agent", _dip(0, 0)), dict[str, HealthLine](), list[float]()
     agent.health = lambda: tuple(states.values())
-
-    async def accept(state: NodeState) -> None:
-        return
-
-    async with agent.following(accept):
+    async with agent.following(_accept):
         for number in range(DEATHS):
             key = "s0", f"b{number}"
             states[key[1]] = (*key, True, "connected")
@@ -150,7 +155,7 @@ async def _deaths(bench: Bench, muxes: Sequence[Node]) -> list[float]:
             states[key[1]] = (*key, False, "refused")
             begun = time.perf_counter()
             agent.health_changed.send()
-            await _until(lambda key=key: all(key in mux.down for mux in muxes))
+            await _until(lambda key=key: all(key in mux.down for mux in muxes))  # type: ignore[misc]
             found.append(1000 * (time.perf_counter() - begun))
     return found
 
@@ -159,59 +164,102 @@ def _config(services: int) -> str:
     lines = ["maglev: {size: 251}", "services:"]
     for n in range(services):
         lines += [f"  - name: s{n}", f"    vip: 192.{n // 250}.{n % 250}.1", "    protocol: tcp", "    port: 80",
-                  "    backends:"]  # fmt: skip
-        lines += [f"      - {{name: s{n}b{b}, dip: 10.{n // 250}.{n % 250}.{b + 1}}}" for b in range(BACKENDS)]
+                  "    health: {kind: tcp, by: agent}", "    backends:"]  # fmt: skip
+        lines += [f"      - {{name: s{n}b{b}, dip: {_dip(n, b)}}}" for b in range(BACKENDS)]
     return "\n".join(lines) + "\n"
 
 
-def _cpu_s(process: "subprocess.Popen[bytes]") -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+def _dip(service: int, backend: int) -> str:
+    return f"10.{service // 250}.{service % 250}.{backend + 1}"
+
+
+def _cpu_s(program: Program) -> float:
+    fields = _proc(program, "stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def _memory_mib(process: "subprocess.Popen[bytes]") -> float:
-    line = next(one for one in Path(f"/proc/{process.pid}/status").read_text().splitlines() if one.startswith("VmRSS"))
+def _memory_mib(program: Program) -> float:
+    line = next(one for one in _proc(program, "status").splitlines() if one.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
+
+
+def _proc(program: Program, name: str) -> str:
+    assert program.process is not None  # it runs
+    return Path(f"/proc/{program.process.pid}/{name}").read_text()
 
 
 def _p99(values: Sequence[float]) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
 
 
-async def _small_pool() -> list[Result]:
-    async with _manager() as (bench, _):
-        await bench.apply(SERVICES)
-        async with _nodes(bench, MUXES, "mux") as muxes:
-            times, deaths = await _weights(bench, muxes, CHANGES), await _deaths(bench, muxes)
-    what = f"{SERVICES} x {BACKENDS}, {MUXES} muxes: a weight in force"
+def _of_weights(what: str, times: Sequence[float], median_ms: int, p99_ms: int) -> list[Result]:
     return [
-        Result("manager", f"{what}, median", statistics.median(times), "ms", goal="<= 25"),
-        Result("manager", f"{what}, p99", _p99(times), "ms"),
-        Result("manager", f"a backend's death at {MUXES} muxes, median of {DEATHS}", statistics.median(deaths), "ms"),
-        Result("manager", f"a backend's death at {MUXES} muxes, p99", _p99(deaths), "ms", goal="<= 50"),
+        Result("manager", f"{what}, median", statistics.median(times), "ms", goal=f"<= {median_ms}"),
+        Result("manager", f"{what}, p99", _p99(times), "ms", goal=f"<= {p99_ms}"),
     ]
 
 
-async def _large_pool() -> list[Result]:
-    async with _manager() as (bench, process):
-        await bench.apply(NODE_SERVICES)
-        async with _nodes(bench, NODES, "node") as nodes:
-            before, begun = _cpu_s(process), time.perf_counter()
-            times = await _weights(bench, nodes, NODE_CHANGES)
-            cpu = (_cpu_s(process) - before) / (time.perf_counter() - begun)
-            memory = _memory_mib(process)
-    note = "nodes and manager share the machine"
+async def _one_manager(bench: Bench) -> list[Result]:
+    async with _nodes(bench, MUXES, "mux") as muxes:
+        times, deaths = await _weights(bench, muxes, CHANGES), await _deaths(bench, muxes)
+    what = f"a backend's death at {MUXES} muxes"
     return [
-        Result(
-            "manager", f"{NODES} nodes: a weight in force on all, median", statistics.median(times), "ms", note=note
-        ),
-        Result(
-            "manager", f"{NODES} nodes: a weight in force on all, longest", max(times), "ms", goal="<= 1000", note=note
-        ),
-        Result("manager", f"{NODES} nodes: the manager's CPU meanwhile", cpu, "cores"),
-        Result("manager", f"{NODES} nodes: the manager's memory", memory, "MiB"),
+        *_of_weights(f"SQLite, {SERVICES} x {BACKENDS}, {MUXES} muxes: a weight in force", times, 25, 250),
+        Result("manager", f"{what}, median of {DEATHS}", statistics.median(deaths), "ms"),
+        Result("manager", f"{what}, p99", _p99(deaths), "ms", goal="<= 50"),
     ]
+
+
+async def _several_managers(bench: Bench) -> list[Result]:
+    async with _nodes(bench, MUXES, "mux") as muxes:
+        times, deaths = await _weights(bench, muxes, CHANGES), await _deaths(bench, muxes)
+        async with _changing_health(bench):
+            await asyncio.sleep(1.0)
+            busy = await _weights(bench, muxes, CHANGES)
+    pool = f"etcd, {MANAGERS} managers"
+    return [
+        *_of_weights(f"{pool}, {SERVICES} x {BACKENDS}, {MUXES} muxes: a weight in force", times, 75, 250),
+        Result("manager", f"{pool}: a backend's death at {MUXES} muxes, p99", _p99(deaths), "ms", goal="<= 50"),
+        *_of_weights(f"{pool}, {HEALTH_CHANGES_PER_S} health changes a second: a weight in force", busy, 150, 500),
+    ]
+
+
+async def _many_nodes(bench: Bench) -> list[Result]:
+    async with _nodes(bench, NODES, "node") as nodes:
+        times = await _weights(bench, nodes, NODE_CHANGES)
+        before, begun = _cpu_s(bench.process), time.perf_counter()
+        steady = await _weights(bench, nodes, round(STEADY_S / STEADY_EVERY_S), STEADY_EVERY_S)
+        elapsed_s = time.perf_counter() - begun
+        cpu, memory = (_cpu_s(bench.process) - before) / elapsed_s, _memory_mib(bench.process)
+    what, meanwhile = f"{NODES} nodes: a weight in force on all", f"100 changes a minute for {STEADY_S / 60:g} minutes"
+    behind_s = elapsed_s - STEADY_S
+    return [
+        Result("manager", f"{what}, median", statistics.median(times), "ms"),
+        Result("manager", f"{what}, longest", max(times), "ms", goal="<= 1000"),
+        Result("manager", f"{meanwhile}: longest", max(steady), "ms", goal="<= 1000"),
+        Result("manager", f"{meanwhile}: backlog at the end", max(0.0, behind_s), "s", goal="<= 1"),
+        Result("manager", f"{meanwhile}: the manager's CPU", cpu, "cores"),
+        Result("manager", f"{meanwhile}: the manager's memory", memory, "MiB"),
+    ]
+
+
+def one_manager() -> list[Result]:
+    with managers_running("sqlite", 1) as pool:
+        return asyncio.run(_one_manager(Bench(pool, SERVICES)))
+
+
+def several_managers() -> list[Result]:
+    """The same with a cluster of etcd, and while the health of backends changes; empty if etcd is not installed."""
+    if shutil.which("etcd") is None:
+        return []
+    with managers_running("etcd", MANAGERS) as pool:
+        return asyncio.run(_several_managers(Bench(pool, SERVICES)))
+
+
+def many_nodes() -> list[Result]:
+    with managers_running("sqlite", 1) as pool:
+        return asyncio.run(_many_nodes(Bench(pool, NODE_SERVICES)))
 
 
 def run() -> list[Result]:
-    return asyncio.run(_small_pool()) + asyncio.run(_large_pool())
+    return one_manager() + several_managers() + many_nodes()

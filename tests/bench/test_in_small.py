@@ -55,8 +55,9 @@ def test_replay(small: Small) -> None:
 
 def test_manager(small: Small) -> None:
     small(manager, SERVICES=2, MUXES=2, CHANGES=2, DEATHS=2, NODES=3, NODE_CHANGES=2, NODE_SERVICES=1)
+    small(manager, MANAGERS=3, AGENTS=2, HEALTH_CHANGES_PER_S=20, STEADY_S=1.2)
     results = manager.run()
-    assert len(results) == 8 and all(result.value >= 0 for result in results)
+    assert len(results) == 15 and all(result.value >= 0 for result in results)
 
 
 def test_loading(small: Small) -> None:
