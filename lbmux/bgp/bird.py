@@ -70,12 +70,13 @@ def static_routes(routes: frozenset[Route], version: int, number: int) -> str:
 
 def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:
     """Parse ``show protocols all`` and ``show bfd sessions``; ``now`` is in seconds since the epoch, as their times."""
-    blocks = {block.split(maxsplit=1)[0]: block for block in re.split(r"^1002-", protocols, flags=re.M)[1:]}
+    split = re.split(r"^1002-", protocols, flags=re.M)[1:]
+    blocks = {words[0]: block for block in split if (words := block.split(maxsplit=1))}
     neighbours = []
     for number, peer in enumerate(bgp.peers, 1):
         block = blocks.get(f"peer{number}", "")
         state = re.search(r"BGP state:\s+(\w+)", block)
-        since, exported = re.match(r"(?:\S+\s+){4}(\d+)", block), re.findall(r"(\d+) exported", block)
+        since, exported = re.match(r"(?:\S+\s+){4}(\d{1,18})", block), re.findall(r"(\d{1,18}) exported", block)
         bfd = re.search(rf"^(?:1020-|\s)\s*{re.escape(str(peer.address))}\s+\S+\s+(\w+)", sessions, re.M)
         error = re.search(r"Last error:\s+(\S.*?)\s*$", block, re.M)
         up = state is not None and state[1] == "Established"

@@ -76,3 +76,10 @@ def test_neighbours_are_read_from_its_answers() -> None:
 
 def test_a_speaker_that_says_nothing_is_down() -> None:
     assert {n.state for n in parse_neighbours("", "", BGP, 0.0)} == {"down"}
+
+
+def test_an_answer_with_an_empty_block_is_of_no_session() -> None:
+    """Found by tests.fuzz."""
+    found = parse_neighbours("1002-\0" + " " * 40 + "\n1002-", "", BGP, 0.0)
+    assert [peer.state for peer in found] == ["down", "down"]
+    assert parse_neighbours(PROTOCOLS + "1002-", SESSIONS, BGP, 1_700_000_060.0)[0].state == "established"
