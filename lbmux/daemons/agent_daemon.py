@@ -31,6 +31,7 @@ from lbmux.daemons.reply_hold import release_if_unused
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.socket_sync_task import SocketSyncTask
 from lbmux.daemons.status_handlers import StatusHandlers
+from lbmux.daemons.traffic_sampler import TrafficSampler
 from lbmux.daemons.tunnel_sockets import tunnel_sockets
 from lbmux.linux.host_sockets import HostSockets
 from lbmux.linux.interface_addresses import addresses
@@ -143,6 +144,7 @@ class AgentDaemon(Daemon[Options]):
             self.snapshot, self.driver, options.config, self.about, path.ring, slow=path.slow.counters
         )
         self.trace_hub = TraceHub(self.snapshot, path.loop.watch, self.driver)
+        self.sampler = TrafficSampler("agent", self.snapshot, lambda: self.driver.kernel is not None)
 
     def on_config(self) -> list[Listener]:
         return [
@@ -169,13 +171,14 @@ class AgentDaemon(Daemon[Options]):
         await enter(self.health.running())
         await self._configure_health()
         await enter(self.backends.running())
+        await enter(self.sampler.running())
         await self.listen()
         where = f"{self.options.interface} ({driver.name})"
         log.info("agent on %s, mode %s: %d backends of this host", where, self.options.mode, len(self.agent.served))
 
     def handlers(self) -> dict[Kind, Handler]:
         handlers = {**self.status.handlers(), **self.backends.handlers(), Trace: self.trace_hub.watch}
-        return {**handlers, CountConnections: self.socket_sync_task.count}
+        return {**handlers, **self.sampler.handlers(), CountConnections: self.socket_sync_task.count}
 
     def metrics(self) -> AbstractAsyncContextManager[object]:
         return serving(self.options.metrics, self.status)

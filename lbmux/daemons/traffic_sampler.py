@@ -1,4 +1,4 @@
-"""Samples a mux's counters once a second, and answers requests for its history."""
+"""Samples a node's counters once a second, and answers requests for its history."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ LATE_S = 0.01
 
 
 class TrafficSampler:
-    """``program``: mux or edge; ``in_kernel``: whether kernel programs process frames before user space."""
+    """``program``: mux, agent or edge; ``in_kernel``: whether kernel programs process frames before user space."""
 
     def __init__(self, program: str, snapshot: Callable[[], Snapshot], in_kernel: Callable[[], bool]) -> None:
         self._program, self._snapshot, self._in_kernel = program, snapshot, in_kernel
@@ -52,5 +52,5 @@ def traffic_totals(snapshot: Snapshot, in_kernel: bool) -> TrafficTotals:
     lines = verdicts(snapshot, in_kernel)
     sent = [line for line in lines if line.kind == "send"]
     drops = {line.verdict: line.packets for line in lines if line.kind == "drop" and line.packets}
-    new_flows = int(snapshot.tables.traffic["flows"].sum())
+    new_flows = None if snapshot.is_agent else int(snapshot.tables.traffic["flows"].sum())
     return TrafficTotals(sum(one.packets for one in sent), sum(one.bytes for one in sent), new_flows, drops)

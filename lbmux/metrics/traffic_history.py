@@ -1,4 +1,4 @@
-"""The last 15 minutes of a mux's traffic, a point for each second.  Pure: the caller has the clock and the counters."""
+"""The last 15 minutes of a node's traffic, a point for each second.  Pure: the caller has clock and counters."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ MOST_FILLED_S = 10
 
 @dataclass(frozen=True)
 class TrafficTotals:
-    """Counters since the tables were made.  ``drops`` by verdict."""
+    """Counters since the tables were made.  ``drops`` by verdict; ``new_flows``: None if they are not counted."""
 
     packets: int
     bytes: int
-    new_flows: int
+    new_flows: int | None
     drops: Mapping[str, int]
 
 
@@ -58,7 +58,7 @@ def _went_back(before: TrafficTotals, after: TrafficTotals) -> bool:
     return (
         after.packets < before.packets
         or after.bytes < before.bytes
-        or after.new_flows < before.new_flows
+        or (after.new_flows or 0) < (before.new_flows or 0)
         or any(after.drops.get(name, 0) < count for name, count in before.drops.items())
     )
 
@@ -69,6 +69,6 @@ def _point(second: int, before: TrafficTotals, after: TrafficTotals, seconds: in
         second,
         (after.packets - before.packets) / seconds,
         (after.bytes - before.bytes) / seconds,
-        (after.new_flows - before.new_flows) / seconds,
+        None if after.new_flows is None else (after.new_flows - (before.new_flows or 0)) / seconds,
         {name: rate for name, rate in drops.items() if rate},
     )

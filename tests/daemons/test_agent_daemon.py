@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from scapy.layers.inet import ICMP, IP, TCP
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP
+from tests.api.asking import ask
 from tests.daemons.at_hosts import CLIENT, MODES, MUX, STRANGER, dns, serve, serving, whoami
 from tests.daemons.running_daemons import Daemon, Wire, configuration, running, send, service
 
@@ -47,6 +49,16 @@ def test_a_connection_to_the_vip_works_and_the_reply_comes_from_it(
         through = [IP(frame[14:]) for frame in wire.frames(100, 0.3)]
     assert through
     assert {(packet.src, packet.dst) for packet in through} == {(CLIENT, VIP)}, "no reply through the mux"
+
+
+def test_an_agent_keeps_its_history(lab: Lab) -> None:
+    serve(lab)
+    with running(lab, "mux1", "mux"), running(lab, "host1", "agent") as agent:
+        assert whoami(lab) == "h1"
+        deadline = time.monotonic() + 10
+        while not sum(one["packets"] for one in ask(agent.control, "history", since=0.0)["points"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_udp_is_translated_in_both_directions(lab: Lab) -> None:

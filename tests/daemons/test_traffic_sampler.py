@@ -8,7 +8,8 @@ from lbmux.api.answers import History
 from lbmux.api.requests import GetHistory
 from lbmux.daemons.traffic_sampler import TrafficSampler, traffic_totals
 from lbmux.datapath.verdicts import Verdict
-from tests.linux.inside import Inside, client
+from lbmux.metrics.traffic_history import TrafficHistory
+from tests.linux.inside import Inside, agent_with_a_flow, client
 
 WAIT_S = 20.0
 
@@ -20,6 +21,17 @@ def test_totals_are_those_of_all_services() -> None:
     assert (totals.packets, totals.new_flows, totals.drops) == (3, 2, {})
     mux.tables.verdicts["packets"][:, Verdict.NO_BACKEND] += 2
     assert traffic_totals(mux.snapshot, in_kernel=False).drops == {"no_backend": 2 * len(mux.tables.verdicts)}
+
+
+def test_an_agent_does_not_count_new_flows() -> None:
+    snapshot, history = agent_with_a_flow(), TrafficHistory()
+    snapshot.tables.verdicts["packets"][0, Verdict.DELIVERED] += 3
+    history.sample(1, traffic_totals(snapshot, in_kernel=False))
+    snapshot.tables.verdicts["packets"][0, Verdict.DELIVERED] += 5
+    snapshot.tables.verdicts["packets"][0, Verdict.NOT_A_MUX] += 2
+    history.sample(2, traffic_totals(snapshot, in_kernel=False))
+    (point,) = history.since(0)
+    assert (point.packets, point.new_flows, point.drops) == (5, None, {"not_a_mux": 2})
 
 
 def test_history_has_the_seconds_and_the_log() -> None:

@@ -7,12 +7,15 @@ from lbmux.api.answers.program_answer import ProgramAnswer
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """Packets, bytes and new flows in one second since 1970; ``drops``: packets by verdict, without zeros."""
+    """Packets, bytes and new flows in one second since 1970; ``drops``: packets by verdict, without zeros.
+
+    An agent's packets are those that it delivered, and replies; it does not count new flows (None).
+    """
 
     second: int
     packets: float
     bytes: float
-    new_flows: float
+    new_flows: float | None
     drops: dict[str, float]
 
 

@@ -30,7 +30,7 @@ __all__ = ["command"]
     help="How many seconds to go back, at most 900.",
 )
 def history(where: Where, as_json: bool, seconds: int) -> None:
-    """Show a mux's traffic in each of the last seconds, and its log's lines of that time."""
+    """Show a node's traffic in each of the last seconds, and its log's lines of that time."""
     from time import time
 
     from lbmux.api.requests import GetHistory
@@ -49,7 +49,7 @@ def _print_history(answer: "History") -> None:
         [
             {
                 "time": _clock(one.second), "packets/s": round(one.packets), "Mbit/s": f"{one.bytes * 8 / 1e6:.1f}",
-                "new flows/s": round(one.new_flows),
+                "new flows/s": None if one.new_flows is None else round(one.new_flows),
                 "dropped/s": ", ".join(f"{rate:.0f} {verdict}" for verdict, rate in one.drops.items()) or None,
             }
             for one in answer.points

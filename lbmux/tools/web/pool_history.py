@@ -63,7 +63,7 @@ def _sum(second: int, points: Sequence[HistoryPoint]) -> dict[str, Any]:
     for point in points:
         for verdict, rate in point.drops.items():
             drops[verdict] += rate
-    sums = {name: round(sum(getattr(point, name) for point in points), 1) for name in FIELDS}
+    sums = {name: round(sum(getattr(point, name) or 0 for point in points), 1) for name in FIELDS}
     return {
         "second": second,
         "muxes": len(points),
