@@ -198,13 +198,13 @@ def _take_over() -> list[Result]:
             one.close()
     finally:
         lab.down()
-    picked = sorted({min(waits, key=lambda asked: abs(asked - wanted)) for wanted in SPREAD})
+    picked = sorted({min(waits, key=lambda hosts: abs(hosts - wanted)) for wanted in SPREAD})
     results = [Result("help", f"lab, {HOSTS} hosts: a request and its answer, usually", usual, "ms")]
-    for asked in picked:
-        value = statistics.median(waits[asked])
-        name = f"the first after a take-over, {asked} hosts tried in vain"
+    for hosts in picked:
+        value = statistics.median(waits[hosts])
+        name = f"the first after a take-over, {hosts} hosts tried in vain"
         results.append(
-            Result("help", name, value, "ms", "usually", value / usual, note=f"{len(waits[asked])} connections")
+            Result("help", name, value, "ms", "usually", value / usual, note=f"{len(waits[hosts])} connections")
         )
     return results
 

@@ -113,8 +113,8 @@ class BackendTracker:
 
     def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
         """Return the answer of the control socket; safe to call in a thread while probes run."""
-        found = self._checkers.copy(), self.cut_off, self._kept, self.describe_host, self.kept_by_pool
-        return states(file, wanted, overrides, *found)
+        inputs = self._checkers.copy(), self.cut_off, self._kept, self.describe_host, self.kept_by_pool
+        return states(file, wanted, overrides, *inputs)
 
 
 def _unprobed(host: Address) -> str:
@@ -131,18 +131,18 @@ def states(
     ``wanted``: the ``file`` with overrides; ``kept``: the services that were below their watermark; ``describe_host``:
     what probes of a host have found; ``kept_by_pool``: as in `below_watermarks`.
     """
-    found = list[dict[str, Any]]()
+    lines = list[dict[str, Any]]()
     kept = below_watermarks(wanted, _down(checkers), overrides.admin_states, cut_off, kept, kept_by_pool)
     for service in wanted.services:
         states = _of_service(service, overrides, checkers, service.name in kept, cut_off, describe_host)
-        found += [_line(wanted, service, *state) for state in states]
-    there = {(line["service"], line["backend"]) for line in found}
+        lines += [_line(wanted, service, *state) for state in states]
+    there = {(line["service"], line["backend"]) for line in lines}
     for service in file.services:
         for backend in service.backends:
             override = overrides.of.get((service.name, backend.name))
             if override is not None and override.admin_state == "remove" and (service.name, backend.name) not in there:
-                found.append(_line(file, service, backend, OVERRIDDEN_STATES["remove"], "by command", override.since))
-    return found
+                lines.append(_line(file, service, backend, OVERRIDDEN_STATES["remove"], "by command", override.since))
+    return lines
 
 
 def _down(checkers: Mapping[BackendKey, Checker]) -> set[BackendKey]:
@@ -227,13 +227,13 @@ def _line(
 
 
 def _read_checkers(lines: Any) -> dict[BackendKey, Checker]:
-    found = {
+    checkers = {
         (str(s), str(b)): Checker(1, 1, state_file.seconds(since), state, str(why))
         for s, b, state, why, since in (line for line in lines if len(line) > 1)
     }
-    if not all(checker.state in get_args(ProbeState) for checker in found.values()):
+    if not all(checker.state in get_args(ProbeState) for checker in checkers.values()):
         raise ValueError("unknown state")
-    return found
+    return checkers
 
 
 def _kept(lines: Any) -> dict[str, bool]:

@@ -140,10 +140,10 @@ class Health:
         silent_s = self._agent_health_client.silent_s(state.key)
         if silent_s is None:
             return state
-        said = "no report from its agent yet"
+        silence = "no report from its agent yet"
         if not math.isinf(silent_s):
-            said = f"its agent has been silent for {silent_s:.0f} s"
-        return replace(state, reason=f"{state.reason}; {said}")
+            silence = f"its agent has been silent for {silent_s:.0f} s"
+        return replace(state, reason=f"{state.reason}; {silence}")
 
     def _take_view(self, lines: "Iterable[HealthLine]", kept: tuple[str, ...] | None) -> None:
         """Take what changed in the pool's health; states of backends that are not configured yet are kept."""
@@ -181,8 +181,8 @@ class Health:
         for host in sorted(self._reported - before, key=str):
             log.warning("host %s does not answer through the tunnel: its backends get no traffic", host)
         for host in sorted(before - self._reported, key=str):
-            if found := self._hosts.describe(host):  # it is still configured
-                log.info("%s: its backends get traffic", found)
+            if description := self._hosts.describe(host):  # it is still configured
+                log.info("%s: its backends get traffic", description)
         self._changed.set()
 
     def _on_result(self, key: BackendKey, healthy: bool, reason: str) -> None:

@@ -86,16 +86,16 @@ def _kind_of(block, left, swapped, interfaces, described):
 
 
 @step
-def _at_the_end(found, count):
+def _at_the_end(result, count):
     """Return why scanning stops at a block whose end is not in memory yet."""
-    if found == IS_PACKET:
+    if result == IS_PACKET:
         return MORE
-    return FULL if found == IS_FOREIGN and count != 0 else SKIP  # the block is read again after FULL; count it once
+    return FULL if result == IS_FOREIGN and count != 0 else SKIP  # the block is read again after FULL; count it once
 
 
 @step
-def _count_skipped(found, interfaces, number):
-    if found == IS_FOREIGN:
+def _count_skipped(result, interfaces, number):
+    if result == IS_FOREIGN:
         interface_at(at_address(interfaces), number).skipped += u64(1)
 
 
@@ -127,18 +127,18 @@ def scan(
     at = start
     while True:
         block = memory + u64(at)
-        found, kind, size, number = _kind_of(block, end - at, swapped, interfaces, described)
-        if found >= 0:
-            return found, at, count, last_ns
+        result, kind, size, number = _kind_of(block, end - at, swapped, interfaces, described)
+        if result >= 0:
+            return result, at, count, last_ns
         if end - at < size:
-            stop = _at_the_end(found, count)
-            _count_skipped(found if stop == SKIP else IS_OTHER, interfaces, number)
+            stop = _at_the_end(result, count)
+            _count_skipped(result if stop == SKIP else IS_OTHER, interfaces, number)
             return stop, at, count, last_ns
         trailer = word_at(at_address(block + u64(size - TRAILER_BYTES)), 0).value
         if int64(host_order(trailer, swapped)) != size:
             return BLOCK_TRAILER, at, count, last_ns
-        if found != IS_PACKET:
-            _count_skipped(found, interfaces, number)
+        if result != IS_PACKET:
+            _count_skipped(result, interfaces, number)
             at += size
             continue
         if count == capacity:
@@ -146,9 +146,9 @@ def scan(
         if number >= described:
             return NO_INTERFACE, at, count, last_ns
         own = interface_at(at_address(interfaces), number)
-        found, before, captured, original, last_ns = _packet(block, kind, size, swapped, own, last_ns)
-        if found >= 0:
-            return found, at, count, last_ns
+        result, before, captured, original, last_ns = _packet(block, kind, size, swapped, own, last_ns)
+        if result >= 0:
+            return result, at, count, last_ns
         if not has_room(arena, address, length, count, captured, original):
             return FULL, at, count, last_ns
         put(arena, address, length, missing, flags, count, block + u64(before), captured, original, own.kind)

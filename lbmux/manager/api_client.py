@@ -54,8 +54,8 @@ class ApiClient:
             self._headers["Forwarded"] = forwarded_for(origin)
 
     def get(self, path: str, answer: type[Answer], **query: object) -> Answer:
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, b"", answer)
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", f"{path}?{urlencode(parameters)}" if parameters else path, b"", answer)
 
     def post(self, path: str, body: Model, answer: type[Answer]) -> Answer:
         return self._ask("POST", path, body.model_dump_json().encode(), answer)

@@ -97,15 +97,15 @@ async def rollback(call: Call) -> Model:
 
 async def revisions(call: Call) -> Model:
     reports = [one for one in call.manager.nodes.values() if one.connected]
-    found = await list_revisions(call.manager.store)
-    lines = [api.RevisionLine(revision=one, rollout=rollout(one.number, reports)) for one in found]
+    stored = await list_revisions(call.manager.store)
+    lines = [api.RevisionLine(revision=one, rollout=rollout(one.number, reports)) for one in stored]
     return api.RevisionsAnswer(revisions=tuple(lines))
 
 
 async def events(call: Call) -> Model:
     limit = call.number("limit")
-    found = await list_events(call.manager.store, EVENTS_SHOWN if limit is None else max(limit, 1))
-    return api.EventsAnswer(events=tuple(found))
+    stored = await list_events(call.manager.store, EVENTS_SHOWN if limit is None else max(limit, 1))
+    return api.EventsAnswer(events=tuple(stored))
 
 
 async def overrides(call: Call) -> Model:
@@ -129,8 +129,8 @@ async def nodes(call: Call) -> Model:
 
 
 async def tokens(call: Call) -> Model:
-    found = (await call.manager.store.read(TOKENS)).entries.values()
-    stored = [Token.model_validate_json(one.value) for one in found]
+    entries = (await call.manager.store.read(TOKENS)).entries.values()
+    stored = [Token.model_validate_json(one.value) for one in entries]
     return api.TokensAnswer(tokens=tuple(api.TokenLine(**one.model_dump(exclude={"digest"})) for one in stored))
 
 

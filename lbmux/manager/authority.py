@@ -83,22 +83,22 @@ def new_request(key: bytes, name: str, addresses: Collection[str] = ()) -> bytes
 def issue(authority: KeyPair, request: bytes, subject: Subject, now: datetime, days: int = CERTIFICATE_DAYS) -> bytes:
     """Sign a request and return the certificate; the CA decides on the subject, the request on further names."""
     try:
-        asked = x509.load_pem_x509_csr(request)
-        if not asked.is_signature_valid:
+        csr = x509.load_pem_x509_csr(request)
+        if not csr.is_signature_valid:
             raise CertificateError("the request is not signed by its own key")
-        names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, InvalidSignature, x509.ExtensionNotFound) as error:
         raise CertificateError(f"not a certificate request: {error}") from error
     ca, private = x509.load_pem_x509_certificate(authority.certificate), _private(authority.key)
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH] + [ExtendedKeyUsageOID.SERVER_AUTH] * (subject.role == "manager")
     certificate = (
-        _builder(_name(subject), asked.public_key(), now, days)
+        _builder(_name(subject), csr.public_key(), now, days)
         .issuer_name(ca.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(names, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(asked.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(csr.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(private.public_key()), critical=False)
         .sign(private, hashes.SHA256())
     )
@@ -108,8 +108,8 @@ def issue(authority: KeyPair, request: bytes, subject: Subject, now: datetime, d
 def subject_of(certificate: bytes) -> Subject:
     """Return what a certificate in DER or PEM says; its signature was checked by TLS."""
     is_pem = certificate.startswith(b"-----")
-    found = (x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate)(certificate).subject
-    parts = [found.get_attributes_for_oid(oid) for oid in (NameOID.ORGANIZATION_NAME, UNIT, NameOID.COMMON_NAME)]
+    name = (x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate)(certificate).subject
+    parts = [name.get_attributes_for_oid(oid) for oid in (NameOID.ORGANIZATION_NAME, UNIT, NameOID.COMMON_NAME)]
     if not all(parts):
         raise CertificateError("the certificate does not name a pool, a role and a node")
     return Subject(*(str(part[0].value) for part in parts))

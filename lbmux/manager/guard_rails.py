@@ -47,10 +47,10 @@ def check(before: Wanted, after: Wanted, moved: float | None = None, most_moved:
 
     ``moved``: the share of live connections that would move, as the nodes count it; None if they were not asked.
     """
-    found = list(_services(before, after))
+    reasons = list(_services(before, after))
     if moved is not None and moved > most_moved:
-        found.append(f"{moved:.1%} of the live connections would move; the limit is {most_moved:.1%}")
-    return found
+        reasons.append(f"{moved:.1%} of the live connections would move; the limit is {most_moved:.1%}")
+    return reasons
 
 
 def _services(before: Wanted, after: Wanted) -> Iterator[str]:

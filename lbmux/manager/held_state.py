@@ -47,10 +47,10 @@ def judge(held: NodeState | None, state: State) -> Judgement:
         return "other_pool"
     if state.epoch < held.epoch:
         return "stale"
-    mine, given = (held.revision, held.stored.version), (state.revision, state.overrides.version)
-    if mine == given and state.digest == held.digest and state.overrides == held.stored:
+    mine, theirs = (held.revision, held.stored.version), (state.revision, state.overrides.version)
+    if mine == theirs and state.digest == held.digest and state.overrides == held.stored:
         return "same"
-    if state.epoch == held.epoch and (given[0] < mine[0] or given[1] < mine[1]):
+    if state.epoch == held.epoch and (theirs[0] < mine[0] or theirs[1] < mine[1]):
         return "behind"
     return "new"
 

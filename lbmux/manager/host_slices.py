@@ -38,8 +38,8 @@ class HostSlices:
         """Return the file and the overrides for a host with these addresses, in the order of the whole file."""
         backends, overrides = defaultdict[str, list[Backend]](list), list[StoredOverride]()
         for host in hosts:
-            for name, found in self._served.get(host, {}).items():
-                backends[name] += found
+            for name, served in self._served.get(host, {}).items():
+                backends[name] += served
             overrides += self._overrides.get(host, [])
             for one in self._overrides.get(host, []):
                 backends[one.service] += []  # an addition needs its service

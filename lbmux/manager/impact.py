@@ -64,12 +64,12 @@ class NoNodes:
 def moved_connections(before: Wanted, after: Wanted, live: Counts) -> Flows:
     """Return all connections, those that a change moves or breaks, and those that remain with removed backends."""
     names, disabled = _changed(before, after), _newly_disabled(before, after)
-    found = [
+    counts = [
         _without_state(before, after, service, live) if service.tracking == "none"
         else _of_service(_part(before, name), _part(after, name), disabled, live)
         for name, service in before.services.items() if name in names
     ]  # fmt: skip
-    return Flows(sum(live.values()), sum(one.move for one in found), sum(one.remain for one in found))
+    return Flows(sum(live.values()), sum(one.move for one in counts), sum(one.remain for one in counts))
 
 
 def may_move(before: Wanted, after: Wanted) -> bool:
@@ -94,8 +94,8 @@ def _of_service(old: Config, new: Config, disabled: set[BackendKey], live: Count
     mine = {(service.name, one.name): live.get((service.name, one.name), 0) for one in service.backends}
     cut = sum(count for key, count in mine.items() if key in disabled)
     rest = {key: count for key, count in mine.items() if key not in disabled}
-    found = flows(old, new, rest)[service.name]
-    return Flows(sum(mine.values()), found.move + cut, found.remain)
+    totals = flows(old, new, rest)[service.name]
+    return Flows(sum(mine.values()), totals.move + cut, totals.remain)
 
 
 def _without_state(before: Wanted, after: Wanted, service: Service, live: Counts) -> Flows:

@@ -89,10 +89,10 @@ class Manager:
     @property
     def nodes(self) -> dict[str, NodeReport]:
         """The last report of each node, as far as this manager knows."""
-        found = dict(self.gone)
+        lines = dict(self.gone)
         for reports in (*self.elsewhere.values(), self.reports):
-            found.update((name, one) for name, one in reports.items() if one.connected or name not in found)
-        return found
+            lines.update((name, one) for name, one in reports.items() if one.connected or name not in lines)
+        return lines
 
     @property
     def progress(self) -> Progress:
@@ -199,9 +199,9 @@ class Manager:
     async def _see_primary(self) -> None:
         entry = await self.store.get(ELECTION)
         epoch = await epoch_now(self.store)
-        found = Primary(json.loads(entry.value)["url"], epoch) if entry and epoch is not None else Primary()
-        if found != self.primary:
-            self.primary = found
+        primary = Primary(json.loads(entry.value)["url"], epoch) if entry and epoch is not None else Primary()
+        if primary != self.primary:
+            self.primary = primary
             self.changed.send()
 
     async def _stand(self) -> None:

@@ -123,11 +123,11 @@ class PeerLink:
                 return
             message = parse_message(received.data)
             if isinstance(message, View):
-                health, told = self._manager.health, Progress(message.agents, message.muxes)
+                health, progress = self._manager.health, Progress(message.agents, message.muxes)
                 if message.lines or (message.epoch, message.number) != (health.view.epoch, health.view.number):
                     health.follow(message.epoch, message.number, message.lines, message.kept)
-                if told != self._manager.told:
-                    self._manager.told = told
+                if progress != self._manager.told:
+                    self._manager.told = progress
                     self._manager.reported.send()
 
 
@@ -156,13 +156,13 @@ class PeerConnections:
         return socket
 
     async def _send(self, socket: web.WebSocketResponse) -> None:
-        health, sent, said = self._manager.health, (-1, 0), Progress()
+        health, sent, last = self._manager.health, (-1, 0), Progress()
         while self._manager.is_primary:
             viewed, reported, view = health.viewed.next, self._manager.reported.next, health.view
             now, progress = (view.epoch, view.number), self._manager.progress
-            if view.epoch == self._manager.primary.epoch and (now != sent or progress != said):
+            if view.epoch == self._manager.primary.epoch and (now != sent or progress != last):
                 lines = view.since(*sent) if now != sent else ()
-                sent, said = now, progress
+                sent, last = now, progress
                 message = View(
                     epoch=now[0], number=now[1], lines=lines, kept=view.kept, agents=progress.agents,
                     muxes=progress.muxes,

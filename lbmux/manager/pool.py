@@ -77,8 +77,8 @@ class Pool:
             check_current(expected, self.state.revision)
             if proposal.service is not None:
                 self._config()
-                given = self.state.text, proposal.text, proposal.service, Path(proposal.name)
-                text = await asyncio.to_thread(merge_service, *given)
+                arguments = self.state.text, proposal.text, proposal.service, Path(proposal.name)
+                text = await asyncio.to_thread(merge_service, *arguments)
             whole = proposal.text if proposal.service is None else text  # with its header: lines keep their numbers
             config = await asyncio.to_thread(parse, whole, Path(proposal.name))
             return await self._put(text, config, proposal, caller)
@@ -130,9 +130,9 @@ class Pool:
         impact = await self._impact(after, plan)
         reasons = await self._reasons(after, impact)
         old = state.config or Config(services=())
-        found = tuple(await asyncio.to_thread(changes, old, config))
+        differences = tuple(await asyncio.to_thread(changes, old, config))
         if proposal.dry_run or text == state.text:
-            return Applied(None, found, reasons, impact)
+            return Applied(None, differences, reasons, impact)
         if reasons and not proposal.force:
             raise GuardRailError(reasons)
         revision = new_revision(
@@ -142,7 +142,7 @@ class Pool:
         kind: EventKind = "apply" if rollback_of is None else "rollback"
         writes = [
             *revision_writes(revision, text),
-            *self._event(kind, caller, _summary(revision, found), revision.number),
+            *self._event(kind, caller, _summary(revision, differences), revision.number),
         ]
         overrides, canary = self._overrides(stored), self._canary(proposal, stored)
         if canary is not None or state.canary is not None:
@@ -154,7 +154,7 @@ class Pool:
             head, revision.number, head, text, config, kept, head if overrides else state.overrides_at, state.epoch,
             canary, base_of(canary, state.text, old, kept) if canary else None,
         )  # fmt: skip
-        return Applied(revision, found, reasons, impact)
+        return Applied(revision, differences, reasons, impact)
 
     def _canary(self, proposal: Proposal, stored: tuple[StoredOverride, ...]) -> Canary | None:
         """Return the canary of a new revision, if there is to be one."""
@@ -192,9 +192,9 @@ class Pool:
         if plan is None and not await asyncio.to_thread(may_move, before, after):
             return None
         live, plans = await asyncio.gather(self._survey.connections(), plan or NoNodes().plans(b"", self.state.stored))
-        found = await asyncio.to_thread(moved_connections, before, after, live.counts)
+        flows = await asyncio.to_thread(moved_connections, before, after, live.counts)
         return Impact(
-            connections=found.all, moving=found.move, remaining=found.remain, slots=plans.slots, refused=plans.refused,
+            connections=flows.all, moving=flows.move, remaining=flows.remain, slots=plans.slots, refused=plans.refused,
             silent=(*live.silent, *plans.silent),
         )  # fmt: skip
 
@@ -209,11 +209,11 @@ class Pool:
         if not (writes := self._overrides(stored)):
             return
         state, by_key = self.state, {(one.service, one.backend): one for one in stored}
-        told = [
+        texts = [
             f"{'/'.join(key)}: {stored_overrides.describe(by_key[key]) if key in by_key else 'as in the file'}"
             for key in keys
         ]
-        writes += self._event(kind, caller, "; ".join(told))
+        writes += self._event(kind, caller, "; ".join(texts))
         guards = [Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)]
         at = await self._commit(guards, writes)
         self.state = replace(state, at=at, stored=self._next(stored), overrides_at=at)
@@ -257,7 +257,7 @@ class Pool:
         )  # fmt: skip
 
 
-def _summary(revision: Revision, found: Collection[str]) -> str:
+def _summary(revision: Revision, lines: Collection[str]) -> str:
     what = revision.message or (f"as revision {revision.rollback_of}" if revision.rollback_of else "")
-    listed = "; ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    listed = "; ".join([*lines][:5]) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
     return ": ".join(filter(None, (what, listed or "the same configuration")))

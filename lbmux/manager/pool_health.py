@@ -103,8 +103,8 @@ class HealthCollector:
 
     def is_up(self, key: BackendKey) -> bool | None:
         """Return a backend's state as ``changes`` returned it last; None: none was reported."""
-        said = self._said.get(key)
-        return None if said is None else said[2]
+        report = self._said.get(key)
+        return None if report is None else report[2]
 
     def report(self, agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
         """Take an agent's states; ``whole``: they are all that it has; ``via``: its manager."""
@@ -141,8 +141,8 @@ class HealthCollector:
         return tuple(changed)
 
     def _damped(self, key: BackendKey, line: HealthLine, now: float) -> HealthLine:
-        said, is_up = self._said.get(key), line[2]
-        if said is not None and said[2] and not is_up:
+        report, is_up = self._said.get(key), line[2]
+        if report is not None and report[2] and not is_up:
             self._flaps.setdefault(key, Flaps()).went_down(now)
         if is_up and (flaps := self._flaps.get(key)) is not None:
             if flaps.is_held(now):

@@ -91,9 +91,9 @@ async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
 
 async def _base(store: Store, canary: Canary, stored: StoredOverrides, known: PoolState) -> Base:
     """Return what all but the canary have; its file is read only if ``known`` does not have it."""
-    found = next((one for one in (known, known.base) if one is not None and one.revision == canary.base), None)
-    if found is not None and found.config is not None:
-        return base_of(canary, found.text, found.config, stored)
+    match = next((one for one in (known, known.base) if one is not None and one.revision == canary.base), None)
+    if match is not None and match.config is not None:
+        return base_of(canary, match.text, match.config, stored)
     text = await read_file(store, canary.base)
     return base_of(canary, text, await asyncio.to_thread(parse, text, Path(f"revision {canary.base}")), stored)
 

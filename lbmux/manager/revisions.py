@@ -42,8 +42,8 @@ class UnknownRevisionError(LbmuxError):
 
 def split_header(text: bytes) -> tuple[int | None, bytes]:
     """Return the revision in the first line, or None, and the file without that line."""
-    found = HEADER.match(text)
-    return (int(found[1]), text[found.end() :]) if found else (None, text)
+    match = HEADER.match(text)
+    return (int(match[1]), text[match.end() :]) if match else (None, text)
 
 
 def with_header(text: bytes, revision: Revision) -> bytes:

@@ -79,11 +79,11 @@ class SentStates:
             text, stored = self._host_slices(state).of(hosts)
             return Sent(self._manager.pool_id, state.epoch, state.revision, text, stored)
         if self._whole is None or self._whole[0] is not state:
-            found = [
+            parts = [
                 Sent(self._manager.pool_id, state.epoch, one.revision, one.text, one.stored)
                 for one in (state, state.base or state)
             ]
-            self._whole = state, found[0], found[1]
+            self._whole = state, parts[0], parts[1]
         is_first = state.canary is None or node == state.canary.mux or role == "agent"
         return self._whole[1] if is_first else self._whole[2]
 

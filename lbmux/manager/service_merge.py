@@ -43,11 +43,11 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
     start, end, old_column = items.get(name, (0, 0, 0))
     lines[first:last] = [_shifted(line, column - old_column) for line in source[start:end]]
     merged = "".join(_ended(line) for line in lines).encode()
-    found = {one.name: one for one in parse(merged, Path(f"the current revision with {name} from {path}")).services}
+    services = {one.name: one for one in parse(merged, Path(f"the current revision with {name} from {path}")).services}
     others = {one.name: one for one in before.services if one.name != name}
-    mine = found.pop(name, None)
+    mine = services.pop(name, None)
     # Idle times for all services come from the current revision.
-    if mine is None or found != others or mine != wanted[name].model_copy(update={"idle": mine.idle}):
+    if mine is None or services != others or mine != wanted[name].model_copy(update={"idle": mine.idle}):
         raise MergeError(name, "cannot be merged, because the files use flow style or aliases: apply the whole file")
     return merged
 

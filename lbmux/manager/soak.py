@@ -37,10 +37,10 @@ async def soak(canary: Canary, survey: Survey, report: Callable[[], NodeReport |
 async def _until_in_force(canary: Canary, report: Callable[[], NodeReport | None]) -> str:
     deadline = time.monotonic() + IN_FORCE_S
     while True:
-        found = report()
-        if reason := _state(canary, found):
+        node = report()
+        if reason := _state(canary, node):
             return reason
-        if found is not None and found.in_force >= canary.revision:
+        if node is not None and node.in_force >= canary.revision:
             return ""
         if time.monotonic() >= deadline:
             return f"{canary.mux} has not put it in force within {IN_FORCE_S:g} s"

@@ -69,8 +69,8 @@ def next_end(stored: Collection[StoredOverride]) -> float | None:
 
 def describe(one: StoredOverride) -> str:
     """Return what an override does: `drain`, `weight 5`, `added`."""
-    said = [one.admin_state or "", "" if one.weight is None else f"weight {one.weight}", "added" if one.added else ""]
-    return ", ".join(filter(None, said))
+    parts = [one.admin_state or "", "" if one.weight is None else f"weight {one.weight}", "added" if one.added else ""]
+    return ", ".join(filter(None, parts))
 
 
 def _stored(key: BackendKey, override: Override, terms: Terms) -> StoredOverride:

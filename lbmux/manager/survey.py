@@ -73,8 +73,8 @@ class NodeSurvey:
     async def _ask(self, role: str, request: Request[Result]) -> Answers[Result]:
         """Ask all connected nodes of a role."""
         line = json.dumps({"command": request.command, "version": VERSION, **vars(request)}) + "\n"
-        asked = [one for one in self._manager.nodes.values() if one.connected and one.role == role]
-        found, limit, tls = Answers[Result](), asyncio.Semaphore(AT_ONCE), self._manager.identity.client_context()
+        nodes = [one for one in self._manager.nodes.values() if one.connected and one.role == role]
+        answers, limit, tls = Answers[Result](), asyncio.Semaphore(AT_ONCE), self._manager.identity.client_context()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls, limit=AT_ONCE)) as session:
 
             async def ask(report: NodeReport) -> None:
@@ -85,13 +85,13 @@ class NodeSurvey:
                             text = await (
                                 self._here(report.node, line) if is_here else _elsewhere(session, report, line)
                             )
-                        _take(report.node, text, request, found)
+                        _take(report.node, text, request, answers)
                     except (TimeoutError, LbmuxError, aiohttp.ClientError, OSError, ValueError, KeyError):
-                        found.silent.append(report.node)
+                        answers.silent.append(report.node)
 
-            await asyncio.gather(*map(ask, asked))
-        found.silent.sort()
-        return found
+            await asyncio.gather(*map(ask, nodes))
+        answers.silent.sort()
+        return answers
 
     async def _here(self, node: str, line: str) -> str:
         async with aclosing(self._relay(node).ask(line)) as lines:
@@ -103,15 +103,15 @@ async def _elsewhere(session: aiohttp.ClientSession, report: NodeReport, line: s
         return await response.text()
 
 
-def _take(node: str, text: str, request: Request[Result], found: Answers[Result]) -> None:
+def _take(node: str, text: str, request: Request[Result], answers: Answers[Result]) -> None:
     """Add a node's answers; raise ValueError or KeyError if they are not those of this version."""
     results = list[Result]()
     for answer in map(json.loads, text.splitlines()):
         if not answer["ok"]:
-            found.refused[node] = "; ".join([answer["error"], *answer.get("problems", ())])
+            answers.refused[node] = "; ".join([answer["error"], *answer.get("problems", ())])
             return
         if not answer.get("end"):
             results.append(from_plain(request.answer, answer["result"]))
     if not results:
         raise ValueError("no answer")
-    found.given[node] = results
+    answers.given[node] = results

@@ -41,8 +41,8 @@ async def take_over(call: Call) -> Model:
         if reason is None:
             continue
         if reason:
-            given = datetime.fromtimestamp(one.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            conflicts.append(f"{what}, given at {call.node.name} at {given}, is not in force: {reason}")
+            since = datetime.fromtimestamp(one.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            conflicts.append(f"{what}, given at {call.node.name} at {since}, is not in force: {reason}")
         else:
             taken.append(what)
     if conflicts:
@@ -54,14 +54,14 @@ async def take_over(call: Call) -> Model:
 async def _refused(call: Call, one: LocalOverride) -> str | None:
     """Put an override in force for the pool; return why that is not possible, or None if the pool has it already."""
     pool = call.manager.pool
-    found = next((it for it in pool.state.overrides if (it.service, it.backend) == (one.service, one.backend)), None)
-    now = (None, None) if found is None else (found.admin_state, found.weight)
+    theirs = next((it for it in pool.state.overrides if (it.service, it.backend) == (one.service, one.backend)), None)
+    now = (None, None) if theirs is None else (theirs.admin_state, theirs.weight)
     if one.added:
-        return None if found is not None and found.added else "add it at the manager"
+        return None if theirs is not None and theirs.added else "add it at the manager"
     if now == (one.admin_state, one.weight):
         return None
     if now != (one.held_admin_state, one.held_weight):
-        return _others(found)
+        return _others(theirs)
     try:
         for change in _changes(one):
             await pool.override(change, call.caller, f"given at {call.caller.name} without a primary")
@@ -82,7 +82,7 @@ def _said(one: LocalOverride) -> str:
     return ", ".join(filter(None, (one.admin_state, weight, "added" * one.added))) or "as in the file"
 
 
-def _others(found: StoredOverride | None) -> str:
-    if found is None:
+def _others(override: StoredOverride | None) -> str:
+    if override is None:
         return "the pool has the file's meanwhile"
-    return f"the pool has {describe(found)} by {found.by}"
+    return f"the pool has {describe(override)} by {override.by}"

@@ -79,23 +79,23 @@ def new_join_token(
 
 def token_id(text: str) -> str:
     """Return the id in a token of either kind; raise AccessError."""
-    found = TOKEN.fullmatch(text) or JOIN_TOKEN.fullmatch(text)
-    if found is None:
+    match = TOKEN.fullmatch(text) or JOIN_TOKEN.fullmatch(text)
+    if match is None:
         raise AccessError("the token is not one of lbmux", 401)
-    return found[1]
+    return match[1]
 
 
 def ca_fingerprint_in(join_token: str) -> str:
-    found = JOIN_TOKEN.fullmatch(join_token)
-    if found is None:
+    match = JOIN_TOKEN.fullmatch(join_token)
+    if match is None:
         raise AccessError("the token is not one that `lbmux manager join-token` prints", 401)
-    return found[3]
+    return match[3]
 
 
 def check_secret(text: str, stored: Token | JoinToken | None, now: float) -> None:
     """Raise AccessError unless the text is the stored token, and it has not ended."""
-    found = TOKEN.fullmatch(text) if isinstance(stored, Token) else JOIN_TOKEN.fullmatch(text)
-    if found is None or stored is None or not hmac.compare_digest(_digest(found[2]), stored.digest):
+    match = TOKEN.fullmatch(text) if isinstance(stored, Token) else JOIN_TOKEN.fullmatch(text)
+    if match is None or stored is None or not hmac.compare_digest(_digest(match[2]), stored.digest):
         raise AccessError("the token is unknown", 401)
     if stored.until is not None and stored.until <= now:
         raise AccessError("the token has expired", 401)

@@ -42,7 +42,7 @@ class SearchStage(IntEnum):
 
 
 def next_candidate(
-    found: Candidates, stage: SearchStage, refused: Collection[int], refused_key: int
+    candidates: Candidates, stage: SearchStage, refused: Collection[int], refused_key: int
 ) -> tuple[int, SearchStage] | None:
     """Return the next backend and the stage, or None if all have been tried.
 
@@ -50,11 +50,11 @@ def next_candidate(
     the last stage needs.
     """
     if stage < SearchStage.LIKELY_ASKED:
-        left = [backend for backend in found.likely if backend not in refused]
+        left = [backend for backend in candidates.likely if backend not in refused]
         if left:
             is_last = stage == SearchStage.ONE_LEFT or len(left) == 1
             return left[0], SearchStage.LIKELY_ASKED if is_last else SearchStage.ONE_LEFT
-    for backend, key in zip(found.rest, found.keys, strict=True):
+    for backend, key in zip(candidates.rest, candidates.keys, strict=True):
         if backend not in refused and (stage < SearchStage.REST or key > refused_key):
             return backend, SearchStage.REST
     return None

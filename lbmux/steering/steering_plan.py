@@ -84,10 +84,10 @@ def plan(steering: Steering, groups: Groups, latency: Latency, present: Steering
     load = parts.users * _load_of_a_user(steering, groups)
     solved = assign(cost[live], load, capacity[live])
     chosen = live[solved.pops]
-    made = _map(steering, groups, estimates, parts, chosen)
+    steering_map = _map(steering, groups, estimates, parts, chosen)
     summaries = _summaries(steering, parts, load, chosen, _everywhere(solved.prices, live, capacity))
     return _summary(Plan(
-        made, estimates, summaries, float(groups.users.sum()), 0, 0, 0, None, max(0.0, solved.gap),
+        steering_map, estimates, summaries, float(groups.users.sum()), 0, 0, 0, None, max(0.0, solved.gap),
         max(0.0, float(load.sum() - capacity[live].sum())),
     ), parts, rtt_ms, chosen, live)  # fmt: skip
 
@@ -165,13 +165,13 @@ def _summaries(
     )  # fmt: skip
 
 
-def _summary(made: Plan, parts: _Parts, rtt_ms: Floats, chosen: Indexes, live: Indexes) -> Plan:
+def _summary(plan: Plan, parts: _Parts, rtt_ms: Floats, chosen: Indexes, live: Indexes) -> Plan:
     """Fill in the number of users that move, and their latencies."""
     known, each = parts.present >= 0, np.arange(len(chosen))
     moves = known & (parts.present != chosen)
     is_dead = known & ~np.isin(parts.present, live)
     return replace(
-        made, moved=float(parts.users[moves].sum()), moved_from_dead=float(parts.users[moves & is_dead].sum()),
+        plan, moved=float(parts.users[moves].sum()), moved_from_dead=float(parts.users[moves & is_dead].sum()),
         rtt_ms=_mean(rtt_ms[chosen, each], parts.users),
         rtt_ms_before=_mean(rtt_ms[parts.present, each][known], parts.users[known]) if known.any() else None,
     )  # fmt: skip

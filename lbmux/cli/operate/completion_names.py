@@ -17,10 +17,10 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         try:
-            found = dict.fromkeys(names(ctx))
+            candidates = dict.fromkeys(names(ctx))
         except Exception:  # a traceback would garble the line that the user types
             return []
-        return [name for name in found if name.startswith(incomplete)]
+        return [name for name in candidates if name.startswith(incomplete)]
 
     return complete
 
@@ -32,14 +32,14 @@ def _lines(ctx: click.Context) -> list[tuple[str, str]]:
     from lbmux.api.requests import GetBackends, GetHealth
     from lbmux.errors import ControlError
 
-    given = ctx.params.get("controls") or ctx.params.get("control")
-    client = ControlClient(meant_path(Path(given[0]) if isinstance(given, tuple) else given), TIMEOUT_S)
-    found: list[tuple[str, str]] = []
+    control = ctx.params.get("controls") or ctx.params.get("control")
+    client = ControlClient(meant_path(Path(control[0]) if isinstance(control, tuple) else control), TIMEOUT_S)
+    keys: list[tuple[str, str]] = []
     with contextlib.suppress(ControlError):
-        found += [line.key for line in client.whole(GetBackends()).backends]
+        keys += [line.key for line in client.whole(GetBackends()).backends]
     with contextlib.suppress(ControlError):  # only the health list has backends that are out of the tables
-        found += [line.key for line in client.whole(GetHealth()).health]
-    return found or _configured()
+        keys += [line.key for line in client.whole(GetHealth()).health]
+    return keys or _configured()
 
 
 def _configured() -> list[tuple[str, str]]:

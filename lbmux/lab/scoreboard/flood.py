@@ -25,9 +25,9 @@ def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKE
 
 def flood(vip: str, port: int, count: int = PACKETS, seconds: float = SECONDS) -> None:
     """Send the flood from this machine, spread evenly over ``seconds``.  Needs CAP_NET_RAW."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        asked.connect((vip, port))
-        client = ip_address(asked.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((vip, port))
+        client = ip_address(probe.getsockname()[0])
     packets = list(acknowledgments(client, ip_address(vip), port, count))
     begun = time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:

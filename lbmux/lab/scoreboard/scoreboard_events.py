@@ -194,7 +194,7 @@ EVENTS = {
 
 def events_of(name: str) -> list[Event]:
     """The events of ``A`` or ``A+B``.  Raise LabError for an unknown name."""
-    found = [EVENTS.get(part) for part in name.split("+")]
-    if any(event is None for event in found):
+    events = [EVENTS.get(part) for part in name.split("+")]
+    if any(event is None for event in events):
         raise LabError("", f"no event {name!r}: use one of {', '.join(EVENTS)}, or two joined by +")
-    return [event for event in found if event is not None]
+    return [event for event in events if event is not None]

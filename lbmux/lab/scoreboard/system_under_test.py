@@ -161,8 +161,8 @@ class SystemUnderTest:
     def override(self, what: OverriddenState | None) -> None:
         """Set the backend's override on every forwarder that has it: drain, disable, or None to clear it."""
         is_own = self.forwarder_is_backend and not self.scenario.balances
-        asked = [self._hit] if is_own else self._reachable(self.scenario.forwarder)
-        for node in asked:
+        nodes = [self._hit] if is_own else self._reachable(self.scenario.forwarder)
+        for node in nodes:
             self._client(node).ask(Override(self.backend, what))
 
     def change(self, changed: Callable[[Config], Config]) -> None:
@@ -246,8 +246,8 @@ class SystemUnderTest:
             return False
 
     def _start(self, node: str) -> None:
-        found = self.lab.topology.node(node)
-        self.lab.start(found, next(one for one in found.programs if one.name == self.scenario.forwarder))
+        target = self.lab.topology.node(node)
+        self.lab.start(target, next(one for one in target.programs if one.name == self.scenario.forwarder))
 
     def _client(self, node: str) -> ControlClient:
         return ControlClient(self.lab.directory / f"{node}.sock")

@@ -59,14 +59,14 @@ async def hold(store: Store, leadership: Leadership) -> None:
     loop = asyncio.get_running_loop()
     kept = loop.time()
     while loop.time() - kept < LEASE_S:
-        asked = loop.time()
+        attempt = loop.time()
         with contextlib.suppress(UnavailableError, TimeoutError):
             try:
                 async with asyncio.timeout_at(kept + LEASE_S):
                     await store.keep(leadership.lease)
             except LeaseExpiredError:
                 return
-            kept = asked
+            kept = attempt
         await asyncio.sleep(RETRY_S)
 
 

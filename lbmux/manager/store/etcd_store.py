@@ -67,8 +67,8 @@ class EtcdStore(Store):
         body = {"compare": compare, "success": [*map(self._request, writes)], "failure": look_up}
         answer = await self._ask("/kv/txn", body, is_write=True)
         if not answer.get("succeeded"):
-            found = [one["response_range"].get("kvs", ()) for one in answer["responses"]]
-            modified = [int(kvs[0]["mod_revision"]) if kvs else 0 for kvs in found]
+            responses = [one["response_range"].get("kvs", ()) for one in answer["responses"]]
+            modified = [int(kvs[0]["mod_revision"]) if kvs else 0 for kvs in responses]
             pairs = zip(guards, modified, strict=True)
             raise ConflictError(tuple(guard.key for guard, at in pairs if guard.modified != at))
         return _revision(answer)

@@ -71,8 +71,8 @@ def tunnels(node: NodeState) -> Iterator[Finding]:
     for target, answer in answers.items():
         yield _finding(target, answer, own[target.host.version])
     # One long probe for each host and tunnel.  If the server is silent, a router on the path may still send an error.
-    asked = [target for target, answer in answers.items() if answer.kind == "open" or _may_be_silent(target, answer)]
-    paths = {(target.host, target.kind): target for target in sorted(asked, key=lambda t: answers[t].kind == "open")}
+    slow = [target for target, answer in answers.items() if answer.kind == "open" or _may_be_silent(target, answer)]
+    paths = {(target.host, target.kind): target for target in sorted(slow, key=lambda t: answers[t].kind == "open")}
     long = [replace(target, length_bytes=WIRE_BYTES) for target in paths.values()]
     for target, answer in probe(own, long, tunnels_to).items():
         yield _fits(target, answer)

@@ -53,11 +53,11 @@ def verdicts(node: NodeState) -> Iterator[Finding]:
     if node.counters is None:
         return
     packets = node.counters["verdicts"]
-    found = [name for name in VERDICTS if packets.get(name)]
-    for name in found:
+    names = [name for name in VERDICTS if packets.get(name)]
+    for name in names:
         state, what, hint = VERDICTS[name]
         yield Finding(name, state, f"{counted(packets[name], 'packet')} {what}, since the tables were created", hint)
-    if not found:
+    if not names:
         yield ok("verdicts", "no packet had an error verdict")
 
 

@@ -118,8 +118,8 @@ def links() -> list[str]:
 
 def claimed(node: NodeState) -> Iterator[Finding]:
     """Ask on each of the router's links whether a machine claims a VIP by ARP or neighbour discovery."""
-    asked, rest = node.vips[:MOST_ASKED], node.vips[MOST_ASKED:]
-    pairs = [(vip, name) for vip in asked for name in links() if int(first_address(name, vip.version))]
+    checked, rest = node.vips[:MOST_ASKED], node.vips[MOST_ASKED:]
+    pairs = [(vip, name) for vip in checked for name in links() if int(first_address(name, vip.version))]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # each unanswered look-up waits for its timeout
         answers = pool.map(lambda pair: who_has(pair[1], pair[0]), pairs)
         claims = [(*pair, mac) for pair, macs in zip(pairs, answers, strict=True) for mac in sorted(macs)]
@@ -127,7 +127,7 @@ def claimed(node: NodeState) -> Iterator[Finding]:
         yield _claim(vip, name, mac)
     if pairs and not claims:
         yield ok("VIP on link", "no machine on this router's links answers for a VIP")
-    if alone := [vip for vip in asked if vip not in {vip for vip, _ in pairs}]:
+    if alone := [vip for vip in checked if vip not in {vip for vip, _ in pairs}]:
         seen = f"{', '.join(map(str, alone))}: no link here has a source address of that IP version to ask from"
         yield unchecked("VIP on link", seen)
     if rest:

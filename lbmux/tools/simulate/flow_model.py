@@ -144,16 +144,16 @@ def _change(setting, slots, earlier, mux, table, now):  # type: ignore[no-untype
 
 
 @compiled_nogil
-def _sweep(setting, slots, entries, flows, muxes, now, found):  # type: ignore[no-untyped-def]
-    """Sweep each mux; add its entries and its marked slots, and then the live flows, to ``found``."""
+def _sweep(setting, slots, entries, flows, muxes, now, counts):  # type: ignore[no-untyped-def]
+    """Sweep each mux; add its entries and its marked slots, and then the live flows, to ``counts``."""
     for mux in range(len(muxes)):
         if not muxes[mux].live:
             continue
         sweep(setting[0], slots[mux], entries[mux], flows, now)
         for index in range(len(flows)):
-            found[0] += entries[mux, index].target != NONE
+            counts[0] += entries[mux, index].target != NONE
         for at in range(slots.shape[1]):
-            found[1] += slots[mux, at].marked != 0
+            counts[1] += slots[mux, at].marked != 0
     for index in range(len(flows)):
         is_live = flows[index].owner != NONE and not flows[index].gone
-        found[2] += is_live and now - flows[index].seen < setting[0].idle_tcp_s
+        counts[2] += is_live and now - flows[index].seen < setting[0].idle_tcp_s

@@ -44,13 +44,13 @@ class DryRuns:
 
     def _weights(self) -> dict[str, Weights]:
         """Weights by service, from the first mux that answers.  The page shows where muxes disagree."""
-        found = next((one for one in self.poller.statuses if not one.error), None)
-        if found is None:
+        status = next((one for one in self.poller.statuses if not one.error), None)
+        if status is None:
             return {}
-        weights: dict[str, dict[str, int]] = {service.service: {} for service in found.services}
-        for line in found.backends:
+        weights: dict[str, dict[str, int]] = {service.service: {} for service in status.services}
+        for line in status.backends:
             weights.get(line.service, {})[line.backend] = line.weight
-        return {one.service: Weights(weights[one.service], one.slots) for one in found.services}
+        return {one.service: Weights(weights[one.service], one.slots) for one in status.services}
 
     async def proposal(self, request: web.Request) -> web.Response:
         """Compare a proposal, one request at a time to bound memory."""
@@ -60,12 +60,12 @@ class DryRuns:
             try:
                 text = await request.read()
                 await self.poller.poll_details()
-                found = await asyncio.to_thread(moves, self._weights(), text, request.query.get("service"))
+                services = await asyncio.to_thread(moves, self._weights(), text, request.query.get("service"))
             except web.HTTPRequestEntityTooLarge:
                 return too_large()
             except LbmuxError as error:
                 return refused(str(error))
-            return web.json_response({"version": 1, "services": found})
+            return web.json_response({"version": 1, "services": services})
 
     async def explain(self, request: web.Request) -> web.Response:
         places = self.poller.places()

@@ -131,12 +131,12 @@ class ManagerPage:
 
     def _reports(self) -> Sequence[NodeReport]:
         """Return what the primary knows of the nodes; without one, what this manager knows."""
-        manager, found = self._manager, dict(self._manager.nodes)
+        manager, reports = self._manager, dict(self._manager.nodes)
         if not manager.is_primary and manager.primary.url:
             client = ApiClient([manager.primary.url], "", manager.identity.client_context(), PRIMARY_S)
             with suppress(LbmuxError):
-                found = {one.node: one for one in client.get("/v1/nodes", NodesAnswer).nodes}
-        return [found[name] for name in sorted(found)]
+                reports = {one.node: one for one in client.get("/v1/nodes", NodesAnswer).nodes}
+        return [reports[name] for name in sorted(reports)]
 
 
 def _needed(route: web.RouteDef) -> AccessRole:

@@ -25,11 +25,11 @@ def _service_line(service: Service) -> dict[str, Any]:
 
 def host_lines(services: Sequence[Service]) -> list[dict[str, Any]]:
     """Return each host once, with the sums over its backends."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_host: dict[str, list[Mapping[str, Any]]] = {}
     for service in services:
         for backend in service["backends"]:
-            found.setdefault(backend["host"], []).append(backend)
-    return [_host_line(host, backends) for host, backends in found.items()]
+            by_host.setdefault(backend["host"], []).append(backend)
+    return [_host_line(host, backends) for host, backends in by_host.items()]
 
 
 def _host_line(host: str, backends: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -54,11 +54,11 @@ def backends_of_host(services: Sequence[Service], host: str) -> list[dict[str, A
 def search(text: str, services: Sequence[Service], muxes: Sequence[str]) -> list[dict[str, Any]]:
     """Return at most MOST_FOUND things whose name or address contains the text: ``kind``, ``at`` and ``where``."""
     text = text.strip().lower()
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    matches: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def add(kind: str, at: tuple[str, ...], where: str, *names: str) -> None:
         if any(text in name.lower() for name in names):
-            found.setdefault((kind, *at), {"kind": kind, "at": at, "where": where})
+            matches.setdefault((kind, *at), {"kind": kind, "at": at, "where": where})
 
     for mux in muxes if text else ():
         add("mux", (mux,), "", mux)
@@ -69,4 +69,4 @@ def search(text: str, services: Sequence[Service], muxes: Sequence[str]) -> list
             add("backend", (service["service"], backend["backend"]), backend["dip"], backend["backend"], backend["dip"])
             add("host", (backend["host"],), "", backend["host"])
     order = ("mux", "service", "host", "backend")
-    return sorted(found.values(), key=lambda one: order.index(one["kind"]))[:MOST_FOUND]
+    return sorted(matches.values(), key=lambda one: order.index(one["kind"]))[:MOST_FOUND]

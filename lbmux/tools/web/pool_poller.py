@@ -46,9 +46,9 @@ class PoolPoller:
     _task: "asyncio.Task[dict[str, Any]] | None" = None
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MOST_THREADS))
 
-    async def in_thread(self, function: Callable[..., Result], *given: Any) -> Result:
+    async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function that waits for a mux, in a thread of this poller's own: a manager needs its others."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def poll_summaries(self) -> None:
         """Poll the totals, at most once an interval for all callers together."""

@@ -29,7 +29,7 @@ def severity_of_backend(backend: Mapping[str, Any]) -> str:
     """Return the worst of what the muxes say of a backend."""
     if not backend["reachable"]:
         return "bad"
-    return worst([severity_of(said["state"]) for said in backend["health"]])
+    return worst([severity_of(line["state"]) for line in backend["health"]])
 
 
 def mux_problems(muxes: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -57,11 +57,11 @@ def _backend_problems(service: str, backend: Mapping[str, Any]) -> Iterator[Prob
     name, at = f"{service}/{backend['backend']}", ("backend", service, backend["backend"])
     if not backend["reachable"]:
         yield _problem("bad", name, "no next hop", *at)
-    for said in backend["health"]:
-        severity = severity_of(said["state"])
+    for line in backend["health"]:
+        severity = severity_of(line["state"])
         if severity != "good":
-            who = f" ({', '.join(said['muxes'])})" if len(backend["health"]) > 1 else ""
-            yield _problem(severity, name, f"{said['state']}: {said['reason']}{who}", *at)
+            who = f" ({', '.join(line['muxes'])})" if len(backend["health"]) > 1 else ""
+            yield _problem(severity, name, f"{line['state']}: {line['reason']}{who}", *at)
 
 
 def _problem(severity: str, what: str, text: str, *at: str) -> Problem:

@@ -98,12 +98,12 @@ class PoolSite:
         try:
             while True:
                 await self.poller.poll_summaries()
-                shown = overview(self.poller.summaries, self.poller.history, self.poller.services, since)
-                since = max((point["second"] for point in shown["points"]), default=since)
-                shown["scoreboard"] = await asyncio.to_thread(self._stamp)
-                shown["can"] = visitor.can | {"explain": self.explains}
-                shown["visitor"] = visitor.name
-                await response.write(f"data: {json.dumps(shown)}\n\n".encode())
+                message = overview(self.poller.summaries, self.poller.history, self.poller.services, since)
+                since = max((point["second"] for point in message["points"]), default=since)
+                message["scoreboard"] = await asyncio.to_thread(self._stamp)
+                message["can"] = visitor.can | {"explain": self.explains}
+                message["visitor"] = visitor.name
+                await response.write(f"data: {json.dumps(message)}\n\n".encode())
                 self.poller.refresh_details()
                 await asyncio.sleep(self.poller.interval_s)
         except ConnectionError:
@@ -115,8 +115,8 @@ class PoolSite:
 
     async def service(self, request: web.Request) -> web.Response:
         name, services = request.query.get("name", ""), (await self.poller.poll_details())["services"]
-        found = next((one for one in services if one["service"] == name), None)
-        return self._dated({"service": found}) if found else refused(f"no service {name!r}", 404)
+        line = next((one for one in services if one["service"] == name), None)
+        return self._dated({"service": line}) if line else refused(f"no service {name!r}", 404)
 
     async def hosts(self, request: web.Request) -> web.Response:
         services = (await self.poller.poll_details())["services"]
@@ -124,23 +124,23 @@ class PoolSite:
 
     async def host(self, request: web.Request) -> web.Response:
         name, services = request.query.get("name", ""), (await self.poller.poll_details())["services"]
-        found = backends_of_host(services, name)
-        return self._dated({"host": name, "backends": found}) if found else refused(f"no host {name!r}", 404)
+        backends = backends_of_host(services, name)
+        return self._dated({"host": name, "backends": backends}) if backends else refused(f"no host {name!r}", 404)
 
     async def mux(self, request: web.Request) -> web.Response:
         await self.poller.poll_summaries()
         name, history = request.query.get("name", ""), self.poller.history
-        found = next((one for one in self.poller.summaries if one.name == name), None)
-        if found is None:
+        summary = next((one for one in self.poller.summaries if one.name == name), None)
+        if summary is None:
             return refused(f"no mux {name!r}", 404)
-        line = mux_line(found, history) | {"sessions": sessions_of([found])}
+        line = mux_line(summary, history) | {"sessions": sessions_of([summary])}
         return web.json_response(
             {"version": 1, "mux": line, "points": history.points([name]), "events": history.events([name])}
         )
 
     async def problems(self, request: web.Request) -> web.Response:
-        found = await self.poller.poll_details()
-        problems = [*mux_problems(found["muxes"], found["sessions"]), *service_problems(found["services"])]
+        details = await self.poller.poll_details()
+        problems = [*mux_problems(details["muxes"], details["sessions"]), *service_problems(details["services"])]
         return self._dated({"problems": by_severity(problems)})
 
     async def search(self, request: web.Request) -> web.Response:
@@ -168,11 +168,11 @@ class PoolSite:
             return refused(visitor.may_not, 403)
         try:
             action = page_actions.parse(await request.read())
-            said = await self.poller.in_thread(page_actions.override, action, visitor.manager, self.places())
+            lines = await self.poller.in_thread(page_actions.override, action, visitor.manager, self.places())
         except LbmuxError as error:
             return refused(str(error), _status(error))
-        log.info("from the page%s: %s", f" ({visitor.name})" * bool(visitor.name), "; ".join(said))
-        return web.json_response({"version": 1, "said": said})
+        log.info("from the page%s: %s", f" ({visitor.name})" * bool(visitor.name), "; ".join(lines))
+        return web.json_response({"version": 1, "said": lines})
 
     async def apply(self, request: web.Request) -> web.Response:
         """Apply a configuration to the pool, or with ``dry_run`` report what would change."""

@@ -62,7 +62,7 @@ def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
 
 def _edges(now: MuxStatus, before: MuxStatus | None) -> list[dict[str, Any]]:
     """Edges from this mux to each host, summed over its backends.  ``serves``: whether one of them is in the tables."""
-    found: dict[str, dict[str, Any]] = {
+    edges: dict[str, dict[str, Any]] = {
         host: {
             "mux": now.name, "host": host, "serves": False, "reachable": True, "packets_per_s": 0.0,
             "bytes_per_s": 0.0,
@@ -70,9 +70,9 @@ def _edges(now: MuxStatus, before: MuxStatus | None) -> list[dict[str, Any]]:
         for host in [*(line.host for line in now.backends), *(line.host for line in now.health)]
     }  # fmt: skip
     for line, rates in traffic(now, before):
-        edge = found[line.host]
+        edge = edges[line.host]
         edge["serves"] = True
         edge["reachable"] &= bool(line.reachable)
         for key in ("packets_per_s", "bytes_per_s"):
             edge[key] = round(edge[key] + rates[key], 1)
-    return list(found.values())
+    return list(edges.values())

@@ -10,10 +10,10 @@ from lbmux.tools.web.mux_status import MuxStatus, traffic
 
 def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dict[str, Any]]:
     """Each service once, summed over the muxes.  ``agree``: whether all muxes have the same Maglev table."""
-    found: dict[str, dict[str, Any]] = {}
+    services: dict[str, dict[str, Any]] = {}
     for now, before in pairs:
         for shown in now.services:
-            service = found.setdefault(
+            service = services.setdefault(
                 shown.service,
                 {key: getattr(shown, key) for key in ("service", "vip", "protocol", "port", "slots")}
                 | {"digests": [], "live_flows": 0, "backends": {}},
@@ -21,15 +21,15 @@ def services_of(pairs: Sequence[tuple[MuxStatus, MuxStatus | None]]) -> list[dic
             service["digests"].append(shown.digest)
             service["live_flows"] += shown.live_flows
         for state in now.health:
-            if state.service in found:  # the service may be new since the first answer
-                _add_health(found[state.service]["backends"], now.name, state)
+            if state.service in services:  # the service may be new since the first answer
+                _add_health(services[state.service]["backends"], now.name, state)
         for line, rates in traffic(now, before):
-            backend = found[line.service]["backends"].get(line.backend)
+            backend = services[line.service]["backends"].get(line.backend)
             if backend is not None:
                 _add_traffic(backend, line, rates)
     return [
         service | {"agree": len(set(service["digests"])) == 1, "backends": list(service["backends"].values())}
-        for service in found.values()
+        for service in services.values()
     ]
 
 
@@ -42,9 +42,9 @@ def _add_health(backends: dict[str, dict[str, Any]], mux: str, line: HealthLine)
         | {"health": [], "reachable": True, "live_flows": 0}
         | {f"{key}_per_s": 0.0 for key in NAMES},
     )
-    for said in backend["health"]:
-        if (said["state"], said["reason"]) == (line.state, line.reason):
-            said["muxes"].append(mux)
+    for entry in backend["health"]:
+        if (entry["state"], entry["reason"]) == (line.state, line.reason):
+            entry["muxes"].append(mux)
             return
     backend["health"].append({"state": line.state, "reason": line.reason, "muxes": [mux]})
 

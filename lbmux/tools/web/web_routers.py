@@ -12,7 +12,7 @@ ROUTER = "router"
 
 def sessions_of(statuses: Sequence[MuxStatus | MuxSummary]) -> list[dict[str, Any]]:
     """The sessions between routers and muxes.  A mux that does not answer may have a session with any router."""
-    found = [
+    sessions = [
         {
             "router": peer.address,
             "mux": one.name,
@@ -23,15 +23,15 @@ def sessions_of(statuses: Sequence[MuxStatus | MuxSummary]) -> list[dict[str, An
         for one in statuses
         for peer in one.neighbours
     ]
-    known = list(dict.fromkeys(session["router"] for session in found))
+    known = list(dict.fromkeys(session["router"] for session in sessions))
     for one in statuses:
         if not one.neighbours:
             routers = known if one.error and known else [ROUTER]
-            found += [
+            sessions += [
                 {"router": router, "mux": one.name, "up": not one.error, "state": "", "reason": one.error}
                 for router in routers
             ]
-    return found
+    return sessions
 
 
 def vips_of(services: Sequence[dict[str, Any]], statuses: Sequence[MuxStatus]) -> list[dict[str, Any]]:
@@ -42,12 +42,12 @@ def vips_of(services: Sequence[dict[str, Any]], statuses: Sequence[MuxStatus]) -
         for prefix in one.bgp.prefixes if one.bgp else ():
             announced.setdefault(prefix.partition("/")[0], []).extend(peers)
     unknown = [ROUTER] if any(not one.error and not one.neighbours for one in statuses) else []
-    found: dict[str, dict[str, Any]] = {}
+    vips: dict[str, dict[str, Any]] = {}
     for service in services:
         vip = service["vip"]
         routers = list(dict.fromkeys(announced.get(vip, []))) + unknown
-        line = found.setdefault(vip, {"vip": vip, "services": [], "routers": routers, "packets_per_s": 0.0})
+        line = vips.setdefault(vip, {"vip": vip, "services": [], "routers": routers, "packets_per_s": 0.0})
         line["services"].append(service["service"])
         own = sum(backend["packets_per_s"] for backend in service["backends"])
         line["packets_per_s"] = round(line["packets_per_s"] + own, 1)
-    return list(found.values())
+    return list(vips.values())

@@ -54,8 +54,8 @@ async def serve(site: Site, host: str, port: int, token: str | None) -> None:
             where, hint = f"{host} port {port}", "give another with --host and --port"
             raise SetupError(where, error.strerror or str(error), hint) from None
         at = runner.addresses[0]
-        shown = f"[{at[0]}]" if ":" in at[0] else at[0]
-        log.info("http://%s:%d/%s", shown, at[1], f"?token={token}" if token else "")
+        host_text = f"[{at[0]}]" if ":" in at[0] else at[0]
+        log.info("http://%s:%d/%s", host_text, at[1], f"?token={token}" if token else "")
         ready()
         await stop.wait()
     finally:
