@@ -143,6 +143,8 @@ ELSEWHERE = {
     "linux/probe_routes.py": "daemons/test_tunnel_probes.py",
     "linux/reply_interfaces.py": "daemons/test_two_arms.py",
     "manager/node_client.py": "manager/test_nodes.py",
+    "manager/json_answers.py": "manager/test_http_server.py",
+    "manager/request_bodies.py": "manager/test_http_server.py",
     "manager/request_access.py": "manager/test_http_server.py",
     "manager/api_client.py": "manager/test_http_server.py",
     "manager/api_handlers.py": "manager/test_http_server.py",

@@ -10,47 +10,32 @@ from time import perf_counter
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from lbmux.api.protocol import VERSION
 from lbmux.api.requests import READING
-from lbmux.config.field_types import Model, error_message
-from lbmux.errors import ConfigError, LbmuxError, SetupError
+from lbmux.errors import LbmuxError, SetupError
 from lbmux.manager.api_handlers import Call
 from lbmux.manager.api_models import ErrorAnswer
 from lbmux.manager.connection_limits import ConnectionLimits
 from lbmux.manager.endpoints import ENDPOINTS, LARGE_BYTES, SMALL_BYTES, Endpoint
-from lbmux.manager.guard_rails import GuardRailError
+from lbmux.manager.json_answers import error_answer, json_answer
 from lbmux.manager.manager_metrics import ManagerMetrics
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.nodes import NodeConnections
 from lbmux.manager.openapi import document
 from lbmux.manager.peers import PeerConnections, PeerLink
-from lbmux.manager.proposals import Caller, CanaryError, NotPrimaryError, TooLargeError
+from lbmux.manager.proposals import Caller, NotPrimaryError
 from lbmux.manager.relay import RelayError
 from lbmux.manager.renewal import keep_valid
 from lbmux.manager.request_access import bearer, certificate_end, manager_of, node_of, origin_of, token_of
-from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
+from lbmux.manager.request_bodies import control_request, read_body
 from lbmux.manager.store.backup import back_up
-from lbmux.manager.store.store import ConflictError, UnavailableError
+from lbmux.manager.store.store import UnavailableError
 from lbmux.manager.survey import NodeSurvey
 from lbmux.manager.tokens import AccessError, AccessRole, Token, check_role
 
 log = logging.getLogger(__name__)
-BODY_S, HANDSHAKE_S, KEEP_ALIVE_S, STOP_S, CLIENT_CHECK_S = 20.0, 5.0, 30.0, 1.0, 1.0
-STATUSES: tuple[tuple[type[LbmuxError], int], ...] = (
-    (UnknownRevisionError, 404),
-    (RelayError, 404),
-    (StaleRevisionError, 409),
-    (ConflictError, 409),
-    (GuardRailError, 409),
-    (CanaryError, 409),
-    (TooLargeError, 413),
-    (UnavailableError, 503),
-    (NotPrimaryError, 503),
-)
-"""The status of an error's answer; else 400."""
-
+HANDSHAKE_S, KEEP_ALIVE_S, STOP_S, CLIENT_CHECK_S = 5.0, 30.0, 1.0, 1.0
 
 Extension = Callable[["HttpServer", web.Application], None]
 """Adds routes to a server's application."""
@@ -120,14 +105,14 @@ class HttpServer:
         async def handle(request: web.Request) -> web.Response:
             started = perf_counter()
             try:
-                answer = _json(await endpoint.handle(await self._call(endpoint, request)))
+                answer = json_answer(await endpoint.handle(await self._call(endpoint, request)))
             except web.HTTPException:
                 raise
             except LbmuxError as error:
-                answer = _error(error, request)
+                answer = error_answer(error, request)
             except Exception:
                 log.exception("%s %s failed", request.method, request.path)
-                answer = _json(ErrorAnswer(error="internal error; the manager's log has the reason"), 500)
+                answer = json_answer(ErrorAnswer(error="internal error; the manager's log has the reason"), 500)
             self._metrics.requests.labels(endpoint.path, answer.status).inc()
             self._metrics.seconds.labels(endpoint.path).observe(perf_counter() - started)
             return answer
@@ -155,7 +140,7 @@ class HttpServer:
             name = token.name
         if (endpoint.writes or (endpoint.asks_primary and manager.primary.url)) and not manager.is_primary:
             raise NotPrimaryError(manager.primary.url)
-        body = await _body(endpoint.request, request, endpoint.most_bytes) if endpoint.request else None
+        body = await read_body(endpoint.request, request, endpoint.most_bytes) if endpoint.request else None
         return Call(manager, Caller(name, origin), request.query, body, token, node)
 
     async def _admit(self, request: web.Request, role: AccessRole) -> Token:
@@ -189,7 +174,7 @@ class HttpServer:
         try:
             await self._admit(request, "viewer")
         except LbmuxError as error:
-            return _error(error, request)
+            return error_answer(error, request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         sent = ""
@@ -205,7 +190,7 @@ class HttpServer:
             await self._admit(request, "admin")
             return web.Response(body=await back_up(self._manager.store), content_type="application/octet-stream")
         except LbmuxError as error:
-            return _error(error, request)
+            return error_answer(error, request)
 
     async def _node(self, request: web.Request) -> web.StreamResponse:
         """Serve a node, over a WebSocket."""
@@ -213,7 +198,7 @@ class HttpServer:
             node = node_of(request, self._manager.pool_id)
         except LbmuxError as error:
             log.warning("node from %s refused: %s", request.remote, error)
-            return _error(error, request)
+            return error_answer(error, request)
         self.admit(request)
         return await self._nodes.serve(request, node)
 
@@ -224,7 +209,7 @@ class HttpServer:
             if not self._manager.is_primary:
                 raise NotPrimaryError(self._manager.primary.url)
         except LbmuxError as error:
-            return _error(error, request)
+            return error_answer(error, request)
         self.admit(request)
         return await self._peers.serve(request, peer)
 
@@ -232,7 +217,7 @@ class HttpServer:
         """Relay a request of the control protocol to a node, and send the lines of its answers as they come."""
         try:
             token = await self._asker(request)
-            line, command = await _control_request(request, LARGE_BYTES if token is None else SMALL_BYTES)
+            line, command = await control_request(request, LARGE_BYTES if token is None else SMALL_BYTES)
             if command not in READING:
                 if token is None:
                     raise AccessError("another manager may only read")
@@ -240,7 +225,7 @@ class HttpServer:
                 log.warning("%s from %s: %s at %s", token.name, request.remote, command, request.match_info["node"])
             answers = self._nodes.relay(request.match_info["node"]).ask(line)
         except LbmuxError as error:
-            return _error(error, request)
+            return error_answer(error, request)
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl", "Cache-Control": "no-store"})
         await response.prepare(request)
         async with aclosing(answers):
@@ -259,19 +244,9 @@ class HttpServer:
         try:
             await self._admit(request, "viewer")
         except LbmuxError as error:
-            return _error(error, request)
+            return error_answer(error, request)
         text = self._metrics.text(self._manager)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-
-async def _control_request(request: web.Request, most_bytes: int) -> tuple[str, str]:
-    """Return a request's line, and its command; raise AccessError."""
-    try:
-        text = await _text(request, most_bytes)
-        command = json.loads(text)["command"]
-        return " ".join(text.decode().splitlines()) + "\n", str(command)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AccessError("the body is not a request of the control protocol", 400) from error
 
 
 async def _pass_on(answers: AsyncGenerator[str], request: web.Request, response: web.StreamResponse) -> None:
@@ -293,52 +268,3 @@ async def _pass_on(answers: AsyncGenerator[str], request: web.Request, response:
         await response.write(json.dumps({"version": VERSION, "ok": False, "error": error.reason}).encode() + b"\n")
     except ConnectionError:
         return
-
-
-async def _body(model: type[Model], request: web.Request, most_bytes: int) -> Model:
-    """Read and check a request's body; raise AccessError with the status of its fault."""
-    text = await _text(request, most_bytes)
-    try:
-        return await asyncio.to_thread(model.model_validate_json, text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise AccessError(f"{field or 'the request'}: {error_message(first, model)}", 400) from error
-
-
-async def _text(request: web.Request, most_bytes: int) -> bytes:
-    """Read a request's body; raise AccessError with the status of its fault."""
-    text = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.content.iter_any():
-                text += part
-                if len(text) > most_bytes:
-                    raise AccessError(f"the request has over {most_bytes} bytes", 413)
-    except TimeoutError:
-        raise AccessError(f"the request's body did not arrive within {BODY_S:g} s", 408) from None
-    return bytes(text)
-
-
-def _json(answer: Model, status: int = 200) -> web.Response:
-    return web.Response(body=answer.model_dump_json().encode(), status=status, content_type="application/json")
-
-
-def _error(error: LbmuxError, request: web.Request) -> web.Response:
-    """Answer with an error; a request for the primary is sent on to it."""
-    first, *more = str(error).splitlines()
-    if isinstance(error, ConfigError):
-        first, more = "the configuration is invalid", error.lines()
-    status = next((status for kind, status in STATUSES if isinstance(error, kind)), 400)
-    if isinstance(error, AccessError):
-        status = error.status
-    answer = _json(ErrorAnswer(error=first, problems=tuple(more)), status)
-    other = (
-        error.primary if isinstance(error, NotPrimaryError) else error.manager if isinstance(error, RelayError) else ""
-    )
-    if other:
-        answer.set_status(307)
-        answer.headers["Location"] = f"{other}{request.path_qs}"
-    if answer.status in (408, 413):
-        answer.force_close()  # the rest of the body is not read
-    return answer

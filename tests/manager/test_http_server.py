@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lbmux.manager import api_models as api
-from lbmux.manager import connection_limits, http_server
+from lbmux.manager import connection_limits, http_server, request_bodies
 from lbmux.manager.api_client import ApiClient, ApiError, trusting
 from lbmux.manager.documents import Revision
 from lbmux.manager.tokens import AccessRole
@@ -145,7 +145,7 @@ def test_bad_requests_change_nothing(manager: Running, monkeypatch: pytest.Monke
     assert status == 413 and "over 65536 bytes" in answer["error"]
     status, answer = raw(manager, "POST", "/v1/config", **{"Content-Length": str(100 << 20)})  # body not read
     assert status == 413
-    monkeypatch.setattr(http_server, "BODY_S", 0.05)
+    monkeypatch.setattr(request_bodies, "BODY_S", 0.05)
     status, answer = raw(manager, "POST", "/v1/rollback", **{"Content-Length": "10"})
     assert status == 408 and "did not arrive" in answer["error"]
     assert manager.manager.state.revision == 0
