@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from lbmux.config.models import BackendKey
 from lbmux.manager.guard_rails import Wanted
 from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.placement import Placement
 from lbmux.manager.pool_health import BATCH_S, HealthCollector, HealthView, key_of
 from lbmux.manager.pool_watermarks import PoolWatermarks
 from lbmux.manager.signal import Signal
@@ -24,8 +24,7 @@ class HealthRelay:
 
     def __init__(self) -> None:
         self._watermarks = PoolWatermarks()
-        self._hosts: dict[BackendKey, set[str]] = {}
-        """The hosts of each backend, for what agents may report."""
+        self._placement = Placement()
         self._foreign = set[tuple[str, BackendKey]]()
         self.local: dict[str, Lines] = {}
         self.stopping: dict[str, float] = {}
@@ -53,14 +52,11 @@ class HealthRelay:
         self.reported.send()
 
     def _is_own(self, agent: str, hosts: Collection[str], key: BackendKey) -> bool:
-        own = self._hosts.get(key)
-        if own is None or not own.isdisjoint(hosts):
+        if self._placement.may_be_on(key, hosts):
             return True
         if (agent, key) not in self._foreign:
             self._foreign.add((agent, key))
-            log.warning(
-                "agent %s reports %s, which is on host %s: ignored", agent, "/".join(key), ", ".join(sorted(own))
-            )
+            log.warning("agent %s reports %s, which is on another host: ignored", agent, "/".join(key))
         return False
 
     def expect(self, agent: str, back_in_s: float) -> None:
@@ -98,11 +94,7 @@ class HealthRelay:
         ``base``: what all but the canary have, while there is one.
         """
         self._watermarks.configure(wanted)
-        self._hosts = defaultdict(set)
-        for known in (wanted, base or wanted):
-            for service in known.services.values():
-                for backend in service.backends:
-                    self._hosts[service.name, backend.name].add(str(backend.tunnel_to))
+        self._placement.configure(wanted, base)
         self._due.set()
 
     def follow(
