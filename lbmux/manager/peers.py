@@ -45,7 +45,9 @@ class Contribution(Message):
     nodes: tuple[NodeReport, ...] | None = None
     """All nodes that are, or were, connected there; null: as before."""
     health: dict[str, tuple[HealthLine, ...]]
-    """All states of the agents that reported."""
+    """All states of agents that are new here, or that have fewer backends than before."""
+    changed: dict[str, tuple[HealthLine, ...]] = Field(default_factory=dict)
+    """States of the other agents that changed."""
     ended: tuple[str, ...]
     """Agents that are no longer connected there."""
     stopping: dict[str, float] = Field(default_factory=dict)
@@ -102,9 +104,15 @@ class PeerLink:
             known = tuple({**manager.gone, **manager.reports}.values())
             looked_at = time.monotonic()
             is_due = looked_at >= due or _without_times(known) != _without_times(nodes)
+            whole = {agent for agent, lines in now.items() if agent not in sent or sent[agent].keys() - lines.keys()}
             message = Contribution(
                 nodes=known if is_due else None,
-                health={agent: tuple(lines.values()) for agent, lines in now.items() if sent.get(agent) != lines},
+                health={agent: tuple(now[agent].values()) for agent in whole},
+                changed={
+                    agent: tuple(line for key, line in lines.items() if sent[agent].get(key) != line)
+                    for agent, lines in now.items()
+                    if agent not in whole and sent[agent] != lines
+                },
                 ended=tuple(sent.keys() - now.keys()),
                 stopping=dict(manager.health.stopping.items() - stopping.items()),
             )
@@ -186,6 +194,8 @@ class PeerConnections:
                 self._manager.reported.send()
             for agent, lines in message.health.items():
                 self._manager.health.collect(agent, lines, True, peer)
+            for agent, lines in message.changed.items():
+                self._manager.health.collect(agent, lines, False, peer)
             for agent, back_in_s in message.stopping.items():
                 self._manager.health.collect_stop(agent, back_in_s)
             for agent in message.ended:

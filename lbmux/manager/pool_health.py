@@ -88,6 +88,10 @@ class Agent:
     """After which silence its host is down."""
     is_due: bool = True
     """Whether the next ``changes`` must examine it: it reported, it is silent, or one of its backends is held down."""
+    pending: dict[BackendKey, None] = field(default_factory=dict)
+    """The backends to examine then, in this order: reported ones, and those that are held down."""
+    was_silent: bool = False
+    """Whether its host was down at the last ``changes``; all backends are examined when that changes."""
 
     def is_silent(self, now: float) -> bool:
         return self.silent_since is not None and now - self.silent_since >= self.patience_s
@@ -113,7 +117,9 @@ class HealthCollector:
         known.silent_since, known.patience_s, known.is_due = None, AGENT_SILENCE_S, True
         if whole:
             known.lines.clear()
-        known.lines.update((key_of(line), line) for line in lines)
+        for line in lines:
+            known.lines[key_of(line)] = line
+            known.pending[key_of(line)] = None
 
     def expect(self, agent: str, back_in_s: float) -> None:
         """Note that an agent stops and is expected back; its host is not down meanwhile."""
@@ -130,14 +136,18 @@ class HealthCollector:
         """Return the states that changed since the last call."""
         changed = []
         for agent in (one for one in self._agents.values() if one.is_due):
-            is_silent = agent.is_silent(now)
-            agent.is_due = agent.silent_since is not None and not is_silent
-            for key, line in agent.lines.items():
+            is_silent, held = agent.is_silent(now), dict[BackendKey, None]()
+            for key in agent.pending if is_silent == agent.was_silent else agent.lines:
+                if (line := agent.lines.get(key)) is None:  # it is no longer reported
+                    continue
                 wanted = self._damped(key, (*key, False, SILENT) if is_silent else line, now)
-                agent.is_due |= wanted[2] != line[2] and not is_silent
+                if wanted[2] != line[2] and not is_silent:
+                    held[key] = None
                 if wanted != self._said.get(key):
                     self._said[key] = wanted
                     changed.append(wanted)
+            agent.was_silent, agent.pending = is_silent, held
+            agent.is_due = bool(held) or (agent.silent_since is not None and not is_silent)
         return tuple(changed)
 
     def _damped(self, key: BackendKey, line: HealthLine, now: float) -> HealthLine:

@@ -103,6 +103,32 @@ def test_health_reaches_every_mux_whichever_manager_they_have(tmp_path: Path) ->
     run(tmp_path, scenario)
 
 
+def test_only_what_changed_goes_to_the_primary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = list[tuple[int, bool]]()
+
+    async def scenario(two: Two) -> None:
+        collect = two.m1.health.collect
+
+        def noted(agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
+            found = tuple(lines)
+            taken.append((len(found), whole))
+            collect(agent, found, whole, via)
+
+        monkeypatch.setattr(two.m1.health, "collect", noted)
+        two.states = [UP, *(("web", f"b{n}", True, "connected") for n in range(50, 60))]
+        async with two.agent(two.m2) as agent, two.mux("mux1", two.m1):
+            await two.seen(UP, "mux1")
+            two.states[0] = DOWN
+            agent.health_changed.send()
+            await two.seen(DOWN, "mux1")
+            del two.states[1:]
+            agent.health_changed.send()
+            await until(lambda: taken[-1] == (1, True))
+        assert taken == [(11, True), (1, False), (1, True)]
+
+    run(tmp_path, scenario)
+
+
 def test_every_mux_gets_the_primary_s_decision_about_watermarks(tmp_path: Path) -> None:
     async def scenario(two: Two) -> None:
         health = {"kind": "tcp", "by": "agent", "watermark": 0.5}

@@ -1,5 +1,6 @@
 """The view of backends' health: batches and numbers, silent agents, new primaries, and backends that flap."""
 
+from lbmux.config.models import BackendKey
 from lbmux.manager.node_messages import HealthLine
 from lbmux.manager.pool_health import (
     AGENT_SILENCE_S,
@@ -29,6 +30,22 @@ def test_only_changes_are_returned() -> None:
     collector.report("h1", [up("b2")], False)
     collector.report("h2", [up("b3")], True)
     assert collector.changes(0.2) == (up("b2"), up("b3"))
+
+
+def test_only_reported_backends_are_examined() -> None:
+    collector, examined = HealthCollector(), list[str]()
+    collector.report("h1", [up(f"b{n}") for n in range(100)], True)
+    collector.changes(0.0)
+    damped = getattr(collector, "_damped")  # noqa: B009 -- it is private, and counted here
+
+    def counted(key: BackendKey, line: HealthLine, now: float) -> HealthLine:
+        examined.append(key[1])
+        return damped(key, line, now)
+
+    collector.__dict__["_damped"] = counted
+    collector.report("h1", [down("b7")], False)
+    assert collector.changes(0.1) == (down("b7"),) and examined == ["b7"]
+    assert collector.changes(0.2) == () and examined == ["b7"]
 
 
 def test_the_host_of_a_silent_agent_is_down_after_a_time() -> None:
