@@ -17,9 +17,14 @@ import yaml
 
 from lbmux.api.control_server import ControlServer
 from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, EventsAnswer, TokenAnswer, TokenRequest
+from lbmux.manager.http_server import HttpServer
+from lbmux.manager.proposals import Proposal
+from lbmux.manager.records import list_events
 from lbmux.tools.web.manager_page import COOKIE, add_page
 from tests.linux.inside import CONFIG
 from tests.manager.running import Running, running_manager
+from tests.manager.test_nodes import Lab, run, until
+from tests.manager.test_pool import ALICE
 from tests.tools.browser import browser, executable
 from tests.tools.web.conftest import UP, Served
 
@@ -169,6 +174,33 @@ def test_only_a_manager_forwards_an_address(site: Site) -> None:
 
     site.visit(ask)
     assert ("override", "admin", "127.0.0.1") in site.events()
+
+
+def test_the_page_of_another_manager_has_all_muxes_and_sends_changes_to_the_primary(tmp_path: Path) -> None:
+    mux = Served(tmp_path / "mux1.sock", UP)
+
+    async def scenario(lab: Lab) -> None:
+        first, second = lab.managers
+        await lab.pool.apply(Proposal(yaml.safe_dump(CONFIG).encode()), ALICE)
+        node = lab.node("mux1", first)
+        node.client.answering = ControlServer(mux.path, mux.handlers).answers
+        async with (
+            node.client.following(node.accept),
+            HttpServer(second, add_page).listening("127.0.0.1", 0) as port,
+            aiohttp.ClientSession(
+                f"https://127.0.0.1:{port}", cookie_jar=aiohttp.CookieJar(unsafe=True),
+                connector=aiohttp.TCPConnector(ssl=False),
+            ) as session,
+        ):  # fmt: skip
+            await until(lambda: "mux1" in first.reports and second.primary.url == first.url)
+            await session.post("/login", data={"token": lab.token})
+            assert [(one["name"], one["error"]) for one in (await overview(session))["muxes"]] == [("mux1", "")]
+            async with session.post("/api/override", json=DRAIN) as answer:
+                assert (await answer.json())["said"] == ["web/h1: drain"]
+        (event, *_) = await list_events(first.store, 1)
+        assert (event.kind, event.origin) == ("override", "127.0.0.1")
+
+    run(tmp_path, scenario, 2)
 
 
 def test_it_needs_no_compiled_code() -> None:
