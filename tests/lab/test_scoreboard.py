@@ -116,7 +116,7 @@ def begun(monkeypatch: pytest.MonkeyPatch, happens: dict[str, Any], most_s: floa
         return replace(judged(report(connection(1, 40))), event=event)
 
     monkeypatch.setattr(scoreboard, "Lab", lambda *_: Idle())
-    monkeypatch.setattr(scoreboard, "_built", lambda scenario, lab: labs.append(scenario) or scenario)
+    monkeypatch.setattr(scoreboard, "_build", lambda scenario, lab: labs.append(scenario) or scenario)
     monkeypatch.setattr(scoreboard, "experiment", experiment)
     monkeypatch.setattr(scoreboard, "RECOVER_S", 0.1)
     load, setting = Load(seconds=0.1), Setting("t", most_s=most_s)
