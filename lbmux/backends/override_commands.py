@@ -178,7 +178,8 @@ def _keys_of(file: Config, overrides: Overrides, backend: str | None, service: s
 
     Without ``backend``, all backends of the service; raise OverrideError if there is none.
     """
-    both = (*file.services, *with_overrides(file, overrides).services)
+    wanted = with_overrides(file, overrides).services
+    both = (*file.services, *(new for old, new in zip(file.services, wanted, strict=True) if new is not old))
     if backend is None:
         if matches := {(one.name, known.name) for one in both if one.name == service for known in one.backends}:
             return sorted(matches)

@@ -21,11 +21,13 @@ def with_removals(
     ``admin_states`` are those before the change: a backend that was disabled has no flows, so it is gone at once.
     ``reason``: why new removals start.
     """
-    after = {_key(service): service for service in with_overrides(file, overrides.without_removals()).services}
+    now_wanted = with_overrides(file, overrides.without_removals()).services
+    same = {id(one) for one in before.services} & {id(one) for one in now_wanted}  # same file: most of a large pool
+    after = {_key(one): one for one in now_wanted if id(one) not in same}
     removals: dict[BackendKey, Removal] = {}
-    for service in before.services:
+    for service in (one for one in before.services if id(one) not in same):
         new = after.get(_key(service))
-        if new is not None and new.backends is not service.backends:  # same file: true for most of a large pool
+        if new is not None and new.backends is not service.backends:
             earlier = _removals_of(service, overrides)
             enabled = [b for b in service.backends if admin_states.get((service.name, b.name)) != "disable"]
             for backend in _removed(enabled, new.backends):
