@@ -1,4 +1,4 @@
-"""Programs of a lab with managers (lbmux.lab.managed); each prepares something and then executes another program.
+"""Programs of a lab with managers (lbmux.lab.managed); each prepares something and then runs another program.
 
 first POOL CONFIG STORE ADDRESSES NODES WORDS...   make the pool and all certificates, then run lbmux WORDS
 later IDENTITY WORDS...                            wait for the certificate, then run lbmux WORDS
@@ -8,6 +8,7 @@ etcd NAME ADDRESS DATA MEMBERS                     run a member of the store's c
 import asyncio
 import json
 import os
+import runpy
 import secrets
 import shutil
 import sys
@@ -116,7 +117,8 @@ def main(words: Sequence[str]) -> None:
     else:
         identity, *rest = rest
         wait_for(Identity(Path(identity)))
-    os.execv(sys.executable, [sys.executable, "-m", "lbmux.cli.main", *rest])
+    sys.argv[1:] = rest
+    runpy.run_module("lbmux.cli.main", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

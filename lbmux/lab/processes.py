@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbmux.errors import LabError
+from lbmux.lab import fork_server
+from lbmux.lab.fork_server import ForkedProcess
 from lbmux.lab.namespaces import enter
 
 READY_TIMEOUT_S = 120.0
@@ -47,9 +49,12 @@ def start_time(pid: int) -> int | None:
 
 def start(
     namespace: str, node: str, name: str, command: Sequence[str], log: Path, ready: bool,
-    record: Callable[[Process], None],
+    record: Callable[[Process], None], forked: bool = False,
 ) -> Process:  # fmt: skip
-    """Start a detached process in a namespace and ``record`` it.  With ``ready``, wait for its sd_notify message."""
+    """Start a detached process in a namespace and ``record`` it.  With ``ready``, wait for its sd_notify message.
+
+    ``forked``: by the fork server, which takes only commands that run a Python module.
+    """
     with contextlib.ExitStack() as stack:
         environment, listener = dict(os.environ), None
         if ready:
@@ -57,11 +62,17 @@ def start(
             listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             listener.bind(f"{directory}/notify")
             environment["NOTIFY_SOCKET"] = f"{directory}/notify"
+        child: ForkedProcess | subprocess.Popen[bytes]
         with log.open("ab") as output:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-                start_new_session=True, preexec_fn=lambda: enter(namespace),
-            )  # fmt: skip
+            if forked:
+                child = fork_server.shared().start(
+                    command, stdout=output, stderr=output, namespace=namespace, env=environment, start_new_session=True
+                )
+            else:
+                child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+                    start_new_session=True, preexec_fn=lambda: enter(namespace),
+                )  # fmt: skip
         process = Process(node, name, child.pid, start_time(child.pid) or 0)
         record(process)
         if listener is not None:
@@ -69,7 +80,9 @@ def start(
     return process
 
 
-def _wait_until_ready(listener: socket.socket, child: "subprocess.Popen[bytes]", process: Process, log: Path) -> None:
+def _wait_until_ready(
+    listener: socket.socket, child: "ForkedProcess | subprocess.Popen[bytes]", process: Process, log: Path
+) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     listener.settimeout(0.05)
     while time.monotonic() < deadline:

@@ -3,8 +3,6 @@
 import json
 import logging
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +10,9 @@ import pytest
 
 from lbmux.cli.logs import Json, Text
 from lbmux.cli.main import run
+from tests.lbmux_command import beside, lbmux
+
+BGP_PEER = ("--bgp-peer", "192.0.2.9:65000")
 
 
 def record(message: str, *args: object) -> logging.LogRecord:
@@ -34,12 +35,10 @@ def test_json_has_the_message_and_what_it_is_made_of() -> None:
 
 def test_a_command_that_logs_json(tmp_path: Path) -> None:
     """`lbmux web` needs no root, and says where it is."""
-    command = [sys.executable, "-m", "lbmux.cli.main", "--log-format", "json", "web", "--port", "0"]
-    command += ["--control", str(tmp_path / "none.sock")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        assert process.stderr is not None
-        said = json.loads(process.stderr.readline())
-        process.send_signal(signal.SIGTERM)
+    with beside("--log-format", "json", "web", "--port", "0", "--control", str(tmp_path / "none.sock")) as web:
+        web.wait_for("\n")
+        said = json.loads(web.errors.splitlines()[0])
+        web.process.send_signal(signal.SIGTERM)
     assert said["level"] == "info" and said["logger"].startswith("lbmux.")
 
 
@@ -53,9 +52,8 @@ def test_a_variable_selects_json_too(
 
 @pytest.mark.parametrize("program", ["mux", "agent", "edge"])
 def test_why_a_daemon_ends_is_an_event_too(program: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lbmux.cli.main", "--log-format", "json", program, "-i", "no-such", "-c"]
-    command += [str(tmp_path / "none.yaml"), *(["--bgp-peer", "192.0.2.9:65000"] if program == "edge" else [])]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    options = ["-i", "no-such", "-c", str(tmp_path / "none.yaml")]
+    ran = lbmux("--log-format", "json", program, *options, *(BGP_PEER if program == "edge" else ()))
     *_, last = map(json.loads, ran.stderr.splitlines())
     assert (ran.returncode, last["level"], last["event"]) == (1, "error", "exiting: %s")
     assert "none.yaml" in last["message"]

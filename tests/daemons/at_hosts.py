@@ -23,7 +23,7 @@ DNS_PORT = 5353
 def serving(lab: Lab) -> Iterator[None]:
     """The topology's own web servers, and nothing else of it."""
     programs = [(node, program) for node in lab.topology.nodes for program in node.programs]
-    started = [lab.start(node, program) for node, program in programs if program.name == "server"]
+    started = [lab.start(node, program, forked=True) for node, program in programs if program.name == "server"]
     try:
         yield
     finally:

@@ -5,15 +5,16 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from lbmux.lab.fork_server import ForkedProcess
 from lbmux.lab.lab import Lab
 from tests.api.asking import ask
+from tests.lbmux_command import LBMUX, lbmux
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 3, (0x0800).to_bytes(2), (0x86DD).to_bytes(2)
 PROBE_PORT = (6083).to_bytes(2)
@@ -41,14 +42,18 @@ class Daemon:
         self.program = program
         self.control = lab.directory / f"{node}-test.sock"
         command = [
-            *prefix, sys.executable, "-m", "lbmux.cli.main", program, "-c", str(lab.config), "-i", "eth0",
+            *LBMUX, program, "-c", str(lab.config), "-i", "eth0",
             "--control", str(self.control), "--driver", USER_SPACE[program],
             *(option for option in options if option != STAY),
             *(["--detach-on-exit"] if program == "agent" and STAY not in options else []),
         ]  # fmt: skip
         self._path = lab.directory / f"{node}-{program}-test.log"
         with self._path.open("wb") as log:
-            self.process = lab.popen(node, command, stdout=log, stderr=log)
+            self.process: ForkedProcess | subprocess.Popen[bytes]
+            if prefix:
+                self.process = lab.popen(node, [*prefix, *command], stdout=log, stderr=log)
+            else:
+                self.process = lab.fork(node, command, log)
 
     @property
     def log(self) -> str:
@@ -70,8 +75,7 @@ class Daemon:
         return self.process.wait(10)
 
     def reload(self) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "lbmux.cli.main", "reload", "--control", str(self.control)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return lbmux("reload", "--control", str(self.control))
 
 
 @contextlib.contextmanager

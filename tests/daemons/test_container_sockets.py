@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from lbmux.tools.doctor import flow_entries
 from lbmux.tools.doctor.node_state import NodeState
 from tests.api.asking import ask
 from tests.daemons.running_daemons import STAY, configuration, running, service
+from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
 PORT, IDLE_S, PATIENCE_S = 9100, 1, 30.0
@@ -56,7 +56,7 @@ def container(lab: Lab) -> Iterator[str]:
     lab.inside("host1", lambda: switch_forwarding("0"))
     lab.run("host1", ["ip", "link", "del", "to-cont"], check=True)
     netns.remove(name)
-    lab.run("host1", [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"], check=True)
+    lbmux("detach", "-i", "eth0", namespace=lab.namespace("host1")).check_returncode()
     for path in lab.directory.glob("*.tables"):
         path.unlink()
 
@@ -102,7 +102,7 @@ def test_connections_outlive_silence_and_a_loss_of_all_entries(lab: Lab, contain
             pushed(ends)
             (finding,) = flow_entries.sockets(lab.inside("host1", lambda: NodeState("agent", control)))
             assert finding.state == "ok", finding
-        lab.run("host1", [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"], check=True)
+        lbmux("detach", "-i", "eth0", namespace=lab.namespace("host1")).check_returncode()
         for path in lab.directory.glob("*.tables"):
             path.unlink()
         with running(lab, "host1", "agent", "--driver", driver, STAY) as second:

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from lbmux.lab.topology import VIP6, ananta_bgp
 from tests.daemons.running_daemons import configuration, service
 from tests.lab.routed import SEARCH, routing6, until, ways
 from tests.labs import built
+from tests.lbmux_command import LBMUX
 
 pytestmark = [
     pytest.mark.root,
@@ -35,8 +35,9 @@ def edge(lab: Lab) -> Iterator[None]:
     backend = {"name": "h1", "dip": HOST, "port": PORT}
     lab.write_config(configuration(service("web", PORT, [backend], vip=VIP6, health=HEALTH)))
     options = ["-c", str(lab.config), "-i", "eth0", "--control", str(lab.directory / "edge.sock"), "--drain", "0"]
-    command = [sys.executable, "-m", "lbmux.cli.main", "edge", *options, "--bgp-peer", ROUTER, "--bgp-speaker", "bird"]
-    process = lab.popen("host1", command)
+    command = [*LBMUX, "edge", *options, "--bgp-peer", ROUTER, "--bgp-speaker", "bird"]
+    with (lab.directory / "edge.log").open("wb") as log:
+        process = lab.fork("host1", command, log)
     try:
         yield
         process.send_signal(signal.SIGTERM)

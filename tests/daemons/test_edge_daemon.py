@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +29,7 @@ from tests.daemons.running_daemons import configuration, service
 from tests.health.servers import stream_server
 from tests.lab.routed import Router, until, ways
 from tests.labs import built
+from tests.lbmux_command import lbmux
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin"
 HOSTS = {"host1": "10.1.1.2", "host2": "10.1.2.2"}
@@ -100,12 +99,12 @@ def lab() -> Iterator[Lab]:
     """All namespaces, the router's BIRD, and the edges; servers are started by the test."""
     with built(edges(), f"e{os.getpid()}", programs=False) as lab:
         for name in ("router", *HOSTS):
-            lab.start(lab.topology.node(name), lab.topology.node(name).programs[-1])
+            lab.start(lab.topology.node(name), lab.topology.node(name).programs[-1], forked=True)
         yield lab
 
 
 def serve(lab: Lab, host: str) -> Process:
-    return lab.start(lab.topology.node(host), lab.topology.node(host).programs[0])
+    return lab.start(lab.topology.node(host), lab.topology.node(host).programs[0], forked=True)
 
 
 def answers(lab: Lab) -> str:
@@ -133,8 +132,7 @@ def test_a_vip_is_where_it_is_healthy_and_not_drained_and_alive(lab: Lab) -> Non
     serve(lab, "host2")
     until(lambda: ways(router) == {VIP: set(HOSTS.values())})
 
-    command = [sys.executable, "-m", "lbmux.cli.main", "drain", "h1", "--control", str(control)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ran = lbmux("drain", "h1", "--control", str(control))
     assert ran.stdout == "web/h1: draining: by command\n"
     until(lambda: ways(router) == {VIP: {HOSTS["host2"]}}, 2)
     assert answers(lab) == "h2"
@@ -205,6 +203,5 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
 
 
 def test_without_a_router_it_is_wrong_usage() -> None:
-    command = [sys.executable, "-m", "lbmux.cli.main", "edge", "-c", "none.yaml", "-i", "lo"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ran = lbmux("edge", "-c", "none.yaml", "-i", "lo")
     assert ran.returncode == 2 and "--bgp-peer" in ran.stderr

@@ -23,6 +23,7 @@ from lbmux.lab.topology import VIP, VIP6
 from tests.api.asking import ask
 from tests.daemons.at_hosts import MUX, MUX6, dns
 from tests.daemons.running_daemons import READY, START_S, STAY, Daemon, Wire, configuration, running, service, started
+from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
 
@@ -70,7 +71,7 @@ def _nothing_left(lab: Lab) -> Iterator[None]:
 
 def forget(lab: Lab) -> None:
     """Remove tables, programs and rules, as a reboot does."""
-    lab.run("host1", [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"], check=True)
+    lbmux("detach", "-i", "eth0", namespace=lab.namespace("host1")).check_returncode()
     for path in lab.directory.glob("*.tables"):
         path.unlink()
 

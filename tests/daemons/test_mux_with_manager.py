@@ -2,8 +2,7 @@
 
 import contextlib
 import re
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +14,12 @@ import yaml
 from scapy.layers.inet import IP, TCP
 
 from lbmux.cli.main import run
+from lbmux.lab.fork_server import ForkedProcess
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, Route
 from tests.daemons.running_daemons import READY, START_S, Wire, configuration, send, service
+from tests.lbmux_command import LBMUX
 
 pytestmark = pytest.mark.root
 URL = "https://10.0.1.2:7443"
@@ -37,12 +38,10 @@ class Node:
         files = {"--token-file": directory / "m1" / "admin.token", "--manager-ca": directory / "m1" / "ca.crt"}
         self.access = ["--manager", URL, *(str(word) for pair in files.items() for word in pair)]
 
-    def start(self, *words: str) -> "subprocess.Popen[bytes]":
+    def start(self, *words: str) -> ForkedProcess:
         log = self.directory / f"{self.name}-{words[0]}.log"
         with log.open("wb") as file:
-            return self._lab.popen(
-                self.name, [sys.executable, "-m", "lbmux.cli.main", *words], stdout=file, stderr=file
-            )
+            return self._lab.fork(self.name, [*LBMUX, *words], file)
 
     def log(self, name: str) -> str:
         return (self.directory / f"{self.name}-{name}.log").read_text()
@@ -62,7 +61,7 @@ class Node:
                 assert process.poll() is None and time.monotonic() < deadline, self.log(words[0])
                 time.sleep(0.02)
             yield
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0, self.log(words[0])
         finally:
             process.kill()

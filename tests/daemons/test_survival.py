@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.api.asking import ask
 from tests.daemons.running_daemons import READY, START_S, Daemon, configuration, running, service
 from tests.daemons.stream import Stream
 from tests.labs import built
+from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
 ALL_BUT_RAW = ("setpriv", "--bounding-set=-all,+net_raw,+dac_override", "--inh-caps=-all")
@@ -136,9 +136,8 @@ def test_detach_removes_programs_of_a_killed_daemon(lab: Lab) -> None:
     with running(lab, "mux1", "mux", *XDP) as mux:
         ended(mux, signal.SIGKILL)
     assert attached(lab)
-    command = [sys.executable, "-m", "lbmux.cli.main", "detach", "-i", "eth0"]
     for said in ("eth0: detached\n", "eth0: no lbmux program is attached\n"):
-        done = lab.run("mux1", command, capture_output=True, text=True)
+        done = lbmux("detach", "-i", "eth0", namespace=lab.namespace("mux1"))
         assert (done.returncode, done.stdout) == (0, said)
         assert not attached(lab)
     assert not directory(lab).exists()

@@ -2,8 +2,6 @@
 
 import base64
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from lbmux.lab.lab import Lab
 from tests.api.asking import ask
 from tests.daemons.running_daemons import READY, START_S, Daemon, configuration, running, send, service, started
 from tests.daemons.trace_client import CLIENT, DRIVERS, H1, VIP, capture, mux_with, syn, trace, trace_hub, tshark
+from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
 
@@ -61,10 +60,9 @@ def test_traces_passed_frames_by_verdict(lab: Lab, mux: Daemon) -> None:
 
 
 def test_prints_a_line_a_step(lab: Lab, mux: Daemon) -> None:
-    with trace_hub(mux, "trace", "-n", "1", "src port 4300") as process:
+    with trace_hub(mux, "trace", "-n", "1", "src port 4300") as client:
         send(lab, "client", syn(4300))
-        out, _ = process.communicate(timeout=60)
-    first, *steps, last = out.splitlines()
+        first, *steps, last = client.completed().stdout.splitlines()
     assert f" eth0 {CLIENT}:4300 > {VIP}:80 tcp [S], 40 bytes" in first
     assert len(steps) == 7 and all(step.endswith("(asked afterwards)") for step in steps)
     assert last.split() == ["verdict", "forwarded", "(send),", "web/h1"]
@@ -82,8 +80,7 @@ def test_asks_for_the_steps_of_ipv6_as_well(mux: Daemon) -> None:
 
 
 def test_says_where_a_filter_is_wrong(mux: Daemon) -> None:
-    line = [sys.executable, "-m", "lbmux.cli.main", "trace", "--control", str(mux.control), "verdict lost"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+    done = lbmux("trace", "--control", str(mux.control), "verdict lost")
     assert done.returncode == 1
     assert "unknown verdict 'lost'" in done.stderr
 
@@ -107,14 +104,14 @@ def test_captures_frames_with_verdict_interface_and_time(lab: Lab, mux: Daemon, 
 def test_each_frame_has_the_time_when_it_came_and_when_it_left(lab: Lab, driver: str, tmp_path: Path) -> None:
     file, ports = tmp_path / "x.pcapng", range(4410, 4420)
     with mux_with(lab, driver) as mux, trace_hub(mux, "capture", "-w", str(file), "-n", "10", "src", "portrange",
-                                                "4410-4419") as process:  # fmt: skip
+                                                "4410-4419") as client:  # fmt: skip
         sent_ns = list[int]()
         for port in ports:
             sent_ns.append(time.time_ns())
             send(lab, "client", syn(port))
             time.sleep(PAUSE_S)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+        ran = client.completed()
+        assert ran.returncode == 0, ran.stderr
     lines = tshark(file, "frame.comment", "frame.time_epoch")
     came, left = (
         [int(at.replace(".", "")) for said, at in lines if said.startswith(place)] for place in ("in:", "out:")
@@ -216,10 +213,9 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
 def test_the_programs_may_be_detached_meanwhile(lab: Lab, kernel_mux: Daemon) -> None:
     with trace_hub(kernel_mux, "trace", "drop"):
         assert lab.inside("mux1", lambda: detach("eth0"))
-    with trace_hub(kernel_mux, "trace", "-n", "1", "src port 4001") as process:  # user space sees all frames now
+    with trace_hub(kernel_mux, "trace", "-n", "1", "src port 4001") as client:  # user space sees all frames now
         send(lab, "client", syn(4001))
-        out, _ = process.communicate(timeout=60)
-    assert "forwarded (send), web/h1" in out
+        assert "forwarded (send), web/h1" in client.completed().stdout
     assert "internal error" not in kernel_mux.log and "failed" not in kernel_mux.log
 
 

@@ -112,7 +112,7 @@ def test_traces_packets_sent_by_an_agents_slow_path(lab: Lab, driver: str) -> No
         agent.wait_for(READY["agent"], START_S)
         with trace_hub(mux, "trace", "-j", "-n", "1", "src host 10.1.1.2") as at_mux:
             (asked,) = trace(lab, agent, ["-n", "1", "verdict unknown_connection"], [ack])
-            returned = json.loads(at_mux.communicate(timeout=60)[0])
+            returned = json.loads(at_mux.completed().stdout)
         one, other = trace(lab, agent, ["-n", "2", f"src host {CLIENT} and udp"], [bytes(part) for part in parts])
     assert way(asked)[-2:] == [
         ("slow path", "unknown_returned"), ("sent", "10.1.1.2 > 10.0.1.2 protocol 4, 60 bytes, route"),

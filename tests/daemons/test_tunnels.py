@@ -42,7 +42,7 @@ LENGTH_BYTES = 300_000
 @pytest.fixture(scope="module", autouse=True)
 def server(lab: Lab) -> Iterator[None]:
     node = lab.topology.node("host1")
-    started = [lab.start(node, program) for program in node.programs if program.name == "server"]
+    started = [lab.start(node, program, forked=True) for program in node.programs if program.name == "server"]
     forget_path_mtus(lab)
     yield
     processes.end(started)

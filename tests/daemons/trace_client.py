@@ -3,7 +3,6 @@
 import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scapy.layers.inet import IP, TCP
 from lbmux.lab.lab import Lab
 from tests.daemons.running_daemons import Daemon, configuration, running, send, service
 from tests.daemons.slow_lab import forget_path_mtus
+from tests.lbmux_command import Command, beside
 
 CLIENT, VIP = "198.51.100.2", "192.0.2.1"
 H1 = {"name": "h1", "dip": "10.1.1.2", "port": 8080}
@@ -25,31 +25,26 @@ def syn(source_port: int, port: int = 80) -> bytes:
 
 
 @contextlib.contextmanager
-def trace_hub(daemon: Daemon, command: str, *options: str) -> "Iterator[subprocess.Popen[str]]":
+def trace_hub(daemon: Daemon, command: str, *options: str) -> Iterator[Command]:
     """A command that watches already; it is ended if it does not end."""
-    line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(daemon.control), *options]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr and f"tracing the {daemon.program} on eth0" in process.stderr.readline()
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    with beside(command, "--control", str(daemon.control), *options) as client:
+        client.wait_for(f"tracing the {daemon.program} on eth0")
+        yield client
 
 
 def trace(lab: Lab, daemon: Daemon, options: list[str], packets: list[bytes]) -> list[dict[str, Any]]:
-    with trace_hub(daemon, "trace", "-j", *options) as process:
+    with trace_hub(daemon, "trace", "-j", *options) as client:
         send(lab, "client", *packets)
-        out, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-    return [json.loads(line) for line in out.splitlines()]
+        ran = client.completed()
+        assert ran.returncode == 0, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def capture(lab: Lab, daemon: Daemon, file: Path, options: list[str], packets: list[bytes]) -> None:
-    with trace_hub(daemon, "capture", "-w", str(file), *options) as process:
+    with trace_hub(daemon, "capture", "-w", str(file), *options) as client:
         send(lab, "client", *packets)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+        ran = client.completed()
+        assert ran.returncode == 0, ran.stderr
 
 
 def tshark(file: Path, *fields: str) -> list[list[str]]:

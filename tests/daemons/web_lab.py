@@ -4,7 +4,6 @@ import contextlib
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from lbmux.lab.lab import Lab
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon
 from tests.daemons.slow_lab import DIPS, SERVER, VIPS
+from tests.lbmux_command import lbmux
 
 INTERVAL_S, TIMEOUT_S, RISE, FALL, JITTER = 0.2, 0.1, 2, 3, 0.1
 PROBES = {"interval_s": INTERVAL_S, "timeout_s": TIMEOUT_S, "rise": RISE, "fall": FALL, "jitter": JITTER}
@@ -175,8 +175,7 @@ def wait_for_rows(mux: Daemon, *names: str) -> None:
 
 
 def tell(mux: Daemon, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lbmux.cli.main", *words, "--control", str(mux.control)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return lbmux(*words, "--control", str(mux.control))
 
 
 def agent(lab: Lab, n: int) -> Path:

@@ -21,14 +21,17 @@ class Pair:
         self._name = f"pair{os.getpid()}-"
         link = Link(Port("a", "a0", "10.9.0.1/24"), Port("b", "b0", "10.9.0.2/24"))
         nodes = tuple(Node(name, "host") for name in NODES)
-        topology_builder.build(Topology("pair", nodes, (link,), {}), lambda node: self._name + node)
+        topology_builder.build(Topology("pair", nodes, (link,), {}), self.namespace)
+
+    def namespace(self, node: str) -> str:
+        return self._name + node
 
     def remove(self) -> None:
         for node in NODES:
-            namespaces.remove(self._name + node)
+            namespaces.remove(self.namespace(node))
 
     def inside(self, node: str, work: Callable[[], Result]) -> Result:
-        return namespaces.inside(self._name + node, work)
+        return namespaces.inside(self.namespace(node), work)
 
     def netlink(self, node: str, work: Callable[[Any, int], Result]) -> Result:
         """Call ``change`` with pyroute2 in a node and the index of the node's interface."""

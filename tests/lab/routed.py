@@ -85,7 +85,7 @@ def routing(lab: Lab, *more: str) -> Iterator[Router]:
     """The router's BIRD, and a look into its kernel."""
     node = lab.topology.node("router")
     program = node.programs[0]
-    lab.start(node, replace(program, arguments=(*program.arguments, *more)))
+    lab.start(node, replace(program, arguments=(*program.arguments, *more)), forked=True)
     yield Router(lab)
 
 

@@ -52,7 +52,7 @@ def lab() -> Iterator[Lab]:
     with built(ananta_frr(), f"f{os.getpid()}", programs=False) as lab:
         lab.write_config(services(1))
         node = lab.topology.node("router")
-        lab.start(node, node.programs[0])
+        lab.start(node, node.programs[0], forked=True)
         yield lab
 
 

@@ -27,6 +27,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
 from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import ROUTER_SYSCTLS, VIP, Link, Node, Port, Program, Topology, ananta
+from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
 
@@ -35,11 +36,6 @@ WIRE_SCRIPT = Path(__file__).with_name("frame_socket.py")
 FLOWS, PACKETS_A_FLOW = 30, 6
 SLEEPER = Program("sleeper", "timeit", ("-n", "1", "import time; time.sleep(60)"), ready=False)
 _numbers = count()
-
-
-def lbmux(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lbmux.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def fresh() -> Lab:

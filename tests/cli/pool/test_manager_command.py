@@ -1,10 +1,7 @@
 """`lbmux manager`: a real process, from `init` to a backup that is restored into etcd."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 
 from lbmux.cli.main import run
 from lbmux.manager.identity import Identity
+from tests.lbmux_command import beside
 from tests.manager.etcd_server import Etcd, etcd_server, free_ports
 from tests.manager.running import Running, running_manager, wait_for
 from tests.manager.test_pool import file
@@ -27,18 +25,13 @@ def etcd() -> Iterator[Etcd]:
 
 
 @contextmanager
-def process(*words: str) -> "Iterator[subprocess.Popen[str]]":
+def process(*words: str) -> Iterator[None]:
     """`lbmux manager` with these options, once it says that it runs; it is ended by SIGTERM, and must end well."""
-    command = [sys.executable, "-m", "lbmux.cli.main", "manager", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as started:
-        try:
-            assert started.stderr is not None
-            assert any(" of pool " in line for line in started.stderr), "it ended"
-            yield started
-            started.send_signal(signal.SIGTERM)
-            assert started.wait(10) == 0
-        finally:
-            started.kill()
+    with beside("manager", *words) as manager:
+        manager.wait_for(" of pool ")
+        yield
+        manager.process.send_signal(signal.SIGTERM)
+        assert manager.process.wait(10) == 0
 
 
 def answers(access: list[str], capsys: Out) -> bool:

@@ -2,8 +2,7 @@
 
 import contextlib
 import re
-import subprocess
-import sys
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,23 +13,19 @@ import pytest
 from lbmux.cli.main import run
 from lbmux.daemons import process
 from lbmux.tools.web import web_server
+from tests.lbmux_command import beside
 
 
 @contextlib.contextmanager
 def serving(tmp_path: Path, *options: str) -> Iterator[str]:
     """Return the printed link, as a browser on this machine opens it."""
-    command = [sys.executable, "-m", "lbmux.cli.main", "web", "--port", "0", "--control", str(tmp_path / "mux.sock")]
-    server = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        link = re.search(r"http://\S+", server.stderr.readline())
+    with beside("web", "--port", "0", "--control", str(tmp_path / "mux.sock"), *options) as server:
+        server.wait_for("\n")
+        link = re.search(r"http://\S+", server.errors)
         assert link is not None
         yield link[0].replace("0.0.0.0", "127.0.0.1")
-        server.terminate()
-        assert server.wait(10) == 0
-    finally:
-        server.kill()
-        server.wait()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
 
 
 def status(link: str) -> int:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from lbmux.tools.doctor.run_checks import examine
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
 from tests.api.asking import ask
+from tests.lbmux_command import Command, beside, lbmux
 
 SOON_S = 5.0
 CLIENT = "198.51.100.2"
@@ -44,8 +44,7 @@ class Broken:
         return self.lab.directory / f"{node}.sock"
 
     def command(self, node: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "lbmux.cli.main", *arguments]
-        return self.lab.run(node, command, capture_output=True, text=True, timeout=30)
+        return lbmux(*arguments, namespace=self.lab.namespace(node))
 
     def doctor(self, node: str, *peers: str, file: Path | None = None) -> "Diagnosis":
         """Run the doctor in a thread in the node's namespace, which saves a second of starting Python."""
@@ -62,22 +61,17 @@ class Broken:
         return "\n".join([*(step.found for step in found.steps), found.hint])
 
     @contextlib.contextmanager
-    def watched(self, command: str, *options: str, node: str = "mux1") -> "Iterator[subprocess.Popen[str]]":
+    def watched(self, command: str, *options: str, node: str = "mux1") -> Iterator[Command]:
         """`lbmux trace` or `capture` while packets come."""
-        line = [sys.executable, "-m", "lbmux.cli.main", command, "--control", str(self.socket(node)), *options]
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            assert process.stderr is not None and "tracing the" in process.stderr.readline()
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
+        with beside(command, "--control", str(self.socket(node)), *options) as client:
+            client.wait_for("tracing the")
+            yield client
 
     def trace(self, filter: str, send: Callable[[], None]) -> str:
         """What `lbmux trace` says of one frame, of those that ``send`` sends."""
-        with self.watched("trace", "-n", "1", filter) as process:
+        with self.watched("trace", "-n", "1", filter) as client:
             send()
-            return process.communicate(timeout=30)[0]
+            return client.completed().stdout
 
     def syns(self, destination: str, length: int = 40) -> None:
         """SYNs of enough flows for each mux to have some."""
@@ -119,7 +113,7 @@ class Broken:
             yield
         finally:
             known = self.lab.topology.node(node)
-            self.lab.start(known, next(one for one in known.programs if one.name == program))
+            self.lab.start(known, next(one for one in known.programs if one.name == program), forked=True)
 
     @contextlib.contextmanager
     def changed(self, node: str, breaks: str, repairs: str) -> Iterator[None]:

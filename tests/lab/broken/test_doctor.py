@@ -1,12 +1,11 @@
 """What `lbmux doctor` prints, where it looks, and that it finds nothing where nothing is broken."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from tests.lab.broken.broken import Broken
+from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
 
@@ -19,8 +18,7 @@ def test_a_sound_lab_has_no_fault(either: Broken) -> None:
 
 
 def test_from_outside_the_doctor_goes_to_where_the_daemon_is(pool: Broken) -> None:
-    command = [sys.executable, "-m", "lbmux.cli.main", "doctor", "--control", str(pool.socket("mux1")), "-j"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ran = lbmux("doctor", "--control", str(pool.socket("mux1")), "-j")
     findings = json.loads(ran.stdout)["findings"]
     assert (ran.returncode, [one for one in findings if one["state"] == "fault"]) == (0, [])
     assert "the checks below are of that one" in findings[0]["seen"]

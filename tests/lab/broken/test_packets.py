@@ -37,9 +37,9 @@ def test_a_capture_says_why_a_packet_was_dropped(pool: Broken, tmp_path: Path) -
         config["services"][0]["allow"] = ["203.0.113.0/24"]
 
     path = tmp_path / "drops.pcapng"
-    with pool.config(deny, "mux1"), pool.watched("capture", "--at", "drop", "-n", "1", "-w", str(path)) as process:
+    with pool.config(deny, "mux1"), pool.watched("capture", "--at", "drop", "-n", "1", "-w", str(path)) as client:
         pool.syns(VIP)
-        assert "1 packet in" in process.communicate(timeout=30)[0]
+        assert "1 packet in" in client.completed().stdout
     assert b"drop: verdict denied (drop), service web" in path.read_bytes()
 
 
