@@ -73,6 +73,8 @@ class _Server(ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
+    request_queue_size = MOST_CONNECTIONS
+    """Beyond it (the default is 5) the kernel drops a SYN, which the client repeats after a second."""
 
     def __init__(self, endpoint: tuple[socket.AddressFamily, tuple[Any, ...]], text: Callable[[], bytes]) -> None:
         self.address_family, address = endpoint
