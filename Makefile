@@ -7,18 +7,22 @@ VENV := .venv/bin
 # A change of the requirements, the interpreter or the tree's path rebuilds the environment.
 READY := .venv/.ready-$(shell { cat setup.cfg pyproject.toml; $(PYTHON) --version; pwd; } | sha256sum | cut -c1-16)
 
-.PHONY: demo test check fast bench setup packages clean
+.PHONY: demo test check warm fast bench setup packages clean
 
 demo: setup
 	@$(VENV)/lbmux lab demo
 
-# Two at a time, except tests that measure times or load the whole machine.
-ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_router.py tests/lab/test_scoreboard_stalls.py tests/lab/test_scoreboard_losses.py
+# Three at a time on two cores, since most of their time tests wait; but by themselves those that measure times or load
+# the whole machine.
+ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_times.py tests/lab/test_scoreboard_stalls.py tests/lab/test_scoreboard_losses.py
 
-test: check
-	@$(VENV)/python -m tests.warm_cache
-	@$(VENV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
+test: setup
+	@$(MAKE) --no-print-directory -j 2 check warm
+	@$(VENV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 	@$(VENV)/python -m pytest -q $(ALONE)
+
+warm: setup
+	@$(VENV)/python -m tests.warm_cache
 
 check: setup
 	@$(VENV)/ruff format --check --quiet .

@@ -1,15 +1,16 @@
 """Compile what the daemons run, once, before the tests: `python -m tests.warm_cache`.
 
-Compilation takes half a minute on two idle cores, and minutes on a busy machine.  Tests give a daemon 30 s to start,
-which is generous when the cache is warm.  `make test` runs this module first; the fixtures of tests that start daemons
-call `warm` too, which returns at once when another process has done the work.
+Each core compiles one program at a time. That takes half a minute on two idle cores, and minutes on a busy machine.
+Tests give a daemon 30 s to start, which is generous when the cache is warm.  `make test` runs this module first; the
+fixtures of tests that start daemons call `warm` too, which returns at once when another process has done the work.
 """
 
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from lbmux.codegen import cache
 from lbmux.frames.tap_reader import PROGRAMS
@@ -26,7 +27,7 @@ BACKENDS = [{"name": "h1", "dip": "10.1.1.2", "port": 8080}]
 
 
 def warm(say: Callable[[str], None]) -> None:
-    """Fill the cache unless it is full; ``say`` gets a line before and after each step."""
+    """Fill the cache unless it is full; ``say`` gets a line after each step."""
     directory = cache.directory()
     if directory is None:
         say("no cache directory: every daemon compiles everything")
@@ -36,12 +37,14 @@ def warm(say: Callable[[str], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             return
-        for number, name in enumerate(KERNEL_PROGRAMS, 1):
-            with step(say, f"kernel program {number} of {len(KERNEL_PROGRAMS)}: {name.rpartition('.')[2]}"):
-                objects.compiled(name)
-        if os.geteuid() == 0:
-            with step(say, "native code: one mux and one agent in a lab"):
-                start_daemons()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = [
+                pool.submit(step, say, f"kernel program {name}", objects.compiled, name) for name in KERNEL_PROGRAMS
+            ]
+            if os.geteuid() == 0:
+                jobs.insert(0, pool.submit(step, say, "native code: one mux and one agent in a lab", start_daemons))
+            for job in jobs:
+                job.result()
         done.touch()
 
 
@@ -55,12 +58,10 @@ def start_daemons() -> None:
             daemon.wait_for(READY[daemon.program], LONGEST_S)
 
 
-@contextmanager
-def step(say: Callable[[str], None], what: str) -> Iterator[None]:
+def step(say: Callable[[str], None], what: str, work: Callable[..., object], *arguments: object) -> None:
     begun = time.monotonic()
-    say(f"compiling {what}")
-    yield
-    say(f"  took {time.monotonic() - begun:.0f} s")
+    work(*arguments)
+    say(f"compiled {what} in {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":
