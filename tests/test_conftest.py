@@ -42,17 +42,20 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["marked", "called", "module"])
 def test_a_skip_fails_where_all_must_run(outcomes: Outcomes, suite: str) -> None:
     outcome, line = outcomes("1")[suite]
     assert outcome in ("FAILED", "ERROR") and "no disk" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["marked", "called", "module"])
 def test_outside_ci_a_skip_is_only_a_skip(outcomes: Outcomes, suite: str) -> None:
     assert outcomes("0")[suite][0] == "SKIPPED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("require_all", ["0", "1"])
 def test_an_expected_failure_is_not_a_skip(outcomes: Outcomes, require_all: str) -> None:
     assert outcomes(require_all)["expected"][0] == "XFAIL"

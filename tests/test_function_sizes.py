@@ -31,6 +31,7 @@ def too_large() -> set[tuple[str, str]]:
     return {(str(path), name) for path in TREE for name in beyond((ROOT / path).read_text())}
 
 
+@pytest.mark.slow
 def test_no_function_is_too_large() -> None:
     assert too_large() - ALLOWED.keys() == set()
 

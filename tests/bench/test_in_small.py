@@ -48,11 +48,13 @@ def test_maglev(small: Small) -> None:
     assert ratios(maglev.run()) == [True, True]
 
 
+@pytest.mark.slow
 def test_replay(small: Small) -> None:
     small(replay, PACKETS=2000, FLOWS=100)
     assert ratios(replay.run()) == [True, True]
 
 
+@pytest.mark.slow
 def test_manager(small: Small) -> None:
     small(manager, SERVICES=2, MUXES=2, CHANGES=2, DEATHS=2, NODES=3, NODE_CHANGES=2, NODE_SERVICES=1)
     small(manager, MANAGERS=3, AGENTS=2, HEALTH_CHANGES_PER_S=20, STEADY_S=1.2)
@@ -60,11 +62,13 @@ def test_manager(small: Small) -> None:
     assert len(results) == 15 and all(result.value >= 0 for result in results)
 
 
+@pytest.mark.slow
 def test_loading(small: Small) -> None:
     small(loading, SERVICES=100)
     assert [result.value > 0 for result in loading.run()] == [True] * 6
 
 
+@pytest.mark.slow
 def test_health(small: Small) -> None:
     small(health, BACKENDS=10, WARM_UP_S=0.2, MEASURED_S=1.5)
     cores, rate, failed = health.prober()

@@ -8,6 +8,7 @@ from tests.lab.measured import needs
 SECONDS = 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", pytest.param("etcd", marks=needs("etcd"))])
 def test_what_was_acknowledged_is_there(store: str) -> None:
     found = kills.run(store, SECONDS, report=lambda line: None)

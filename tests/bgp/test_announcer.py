@@ -53,6 +53,7 @@ async def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_slow_speaker_is_waited_for_and_not_killed(tmp_path: Path) -> None:
     speaker = FakeSpeaker(slow_s=5 * SILENCE_S)
 
@@ -65,6 +66,7 @@ def test_a_slow_speaker_is_waited_for_and_not_killed(tmp_path: Path) -> None:
     assert speaker.announced == [VIPS] and speaker.starts == 1
 
 
+@pytest.mark.slow
 def test_a_stalled_mux_loses_its_speaker_until_it_makes_progress(tmp_path: Path) -> None:
     speaker, made_progress = FakeSpeaker(), True
 
@@ -84,6 +86,7 @@ def test_a_stalled_mux_loses_its_speaker_until_it_makes_progress(tmp_path: Path)
     assert speaker.starts == 2
 
 
+@pytest.mark.slow
 def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(tmp_path: Path) -> None:
     speaker, made_progress = FakeSpeaker(), True
 
@@ -123,6 +126,7 @@ def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:
     assert session.reason == "the speaker is not running: no such option"
 
 
+@pytest.mark.slow
 def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: Path) -> None:
     mark = tmp_path / "was-here"
     ends_once = f"import os, time; p = {str(mark)!r}; os.path.exists(p) and time.sleep(60); open(p, 'w').close()"

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+import pytest
+
 from lbmux.bgp import speaker_watchdog
 
 SPEAKER = [sys.executable, "-I", "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
@@ -42,6 +44,7 @@ def test_the_end_of_the_mux_ends_the_speaker() -> None:
         assert ended(speaker, 2) and process.wait(2) == 0
 
 
+@pytest.mark.slow
 def test_silence_ends_the_speaker_and_heartbeats_keep_it() -> None:
     with kept(0.5) as process:
         speaker = speaker_of(process)
@@ -54,6 +57,7 @@ def test_silence_ends_the_speaker_and_heartbeats_keep_it() -> None:
         assert ended(speaker, 2) and process.wait(2) == speaker_watchdog.SILENT
 
 
+@pytest.mark.slow
 def test_where_the_kernel_forwards_silence_may_last_longer_and_not_for_ever() -> None:
     with kept(0.2, longer_s=1.5) as process:
         speaker = speaker_of(process)

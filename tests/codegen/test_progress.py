@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lbmux.codegen.progress import IDLE_S, LONGEST_S, SAY_EVERY_S, Progress
 
 
@@ -63,6 +65,7 @@ while progress._reporter is not None and time.monotonic() < deadline:
 """
 
 
+@pytest.mark.slow
 def test_a_first_start_reports_progress_and_a_second_does_not(tmp_path: Path) -> None:
     def started(how: str, cache: Path) -> list[str]:
         environment = os.environ | {"LBMUX_CACHE": str(cache)}

@@ -144,6 +144,7 @@ def many(services: int, backends: int) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_far_too_many_services_are_refused_without_checking_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Config, "model_validate", None)
     said_of = said(many(4000, 10))
@@ -153,6 +154,7 @@ def test_far_too_many_services_are_refused_without_checking_each(monkeypatch: py
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("services", "backends"), [(1024, 16), (4000, 10)])
 def test_the_collector_does_not_walk_a_growing_tree(services: int, backends: int) -> None:
     collections = list[str]()

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import time
 
+import pytest
+
 from lbmux.api.answers import History
 from lbmux.api.requests import GetHistory
 from lbmux.daemons.traffic_sampler import TrafficSampler, traffic_totals
@@ -34,6 +36,7 @@ def test_an_agent_does_not_count_new_flows() -> None:
     assert (point.packets, point.new_flows, point.drops) == (5, None, {"not_a_mux": 2})
 
 
+@pytest.mark.slow
 def test_history_has_the_seconds_and_the_log() -> None:
     mux = Inside()
     sampler = TrafficSampler("edge", lambda: mux.snapshot, lambda: False)

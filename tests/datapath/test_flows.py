@@ -56,6 +56,7 @@ def flood(turn: int) -> list[bytes]:
     return clients(2 * 256 * WAYS, seed=100 + turn, flags=SYN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("load", "share"), [(0.1, 1.0), (0.25, 0.99), (0.5, 0.95)])
 def test_a_syn_flood_does_not_push_out_a_trusted_flow(load: float, share: float) -> None:
     """Ananta, section 3.3.3: a hundred times the table in new flows, and every established one is still known."""

@@ -15,6 +15,7 @@ from tests.tables.test_mux_tables import Mux, config, web
 KNOWN, STRANGERS = 100_000, 20_000
 
 
+@pytest.mark.slow
 def test_with_100_000_sources_fewer_than_one_stranger_in_thirty_passes_as_known() -> None:
     """The limit first admits all sources, then almost none. What is forwarded then is known or passes as known."""
     mux = Mux(config(web(1, new_flows_per_s=KNOWN, flows="none") | {"protocol": "udp"}))

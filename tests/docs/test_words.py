@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.docs.pages import PAGES, ROOT, TUTORIAL
@@ -105,6 +106,7 @@ def test_no_test_has_a_riddle_for_a_name() -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 def test_no_docstring_begins_as_a_fragment() -> None:
     sources = [path for path in tracked() if path.suffix == ".py"]
     found = [

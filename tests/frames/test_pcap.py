@@ -114,16 +114,16 @@ class TestDamage:
     two = pcap(record(FRAME), record(FRAME))
     second_at = 24 + 16 + 64
 
-    @pytest.mark.parametrize("size", range(24, 184))
-    def test_cut_anywhere(self, tmp_path: Path, size: int) -> None:
-        found, error = read_bytes(tmp_path, self.two[:size])
-        whole = (size - 24) // 80
-        assert len(found) == whole
-        if (size - 24) % 80:
-            assert error is not None
-            assert (error.offset, error.reason) == (24 + whole * 80, "truncated")
-        else:
-            assert error is None
+    def test_cut_anywhere(self, tmp_path: Path) -> None:
+        for size in range(24, 184):
+            found, error = read_bytes(tmp_path, self.two[:size])
+            whole = (size - 24) // 80
+            assert len(found) == whole, size
+            if (size - 24) % 80:
+                assert error is not None, size
+                assert (error.offset, error.reason) == (24 + whole * 80, "truncated"), size
+            else:
+                assert error is None, size
 
     def test_absurd_length(self, tmp_path: Path) -> None:
         content = pcap(record(FRAME), record(FRAME, captured=LARGEST_BYTES + 1), record(FRAME))
@@ -137,10 +137,10 @@ class TestDamage:
         assert len(found) == 3000
         assert error is not None and error.offset == 24 + 3000 * 1516
 
-    @pytest.mark.parametrize("size", range(1, 24))
-    def test_cut_in_the_file_header(self, tmp_path: Path, size: int) -> None:
-        with pytest.raises(CaptureError):
-            read_bytes(tmp_path, self.two[:size])
+    def test_cut_in_the_file_header(self, tmp_path: Path) -> None:
+        for size in range(1, 24):
+            with pytest.raises(CaptureError):
+                print(size, read_bytes(tmp_path, self.two[:size]))
 
     @pytest.mark.parametrize(
         ("content", "offset", "reason"),

@@ -210,6 +210,7 @@ class TestDamage:
         assert len(found) == 1
         assert reason_of(error) == (len(good), "truncated")
 
+    @pytest.mark.slow
     def test_interfaces_without_end(self, tmp_path: Path) -> None:
         _, error = read_bytes(tmp_path, section() + interface() * 65537)
         assert reason_of(error) == (28 + 20 * 65536, "more interfaces than 65536")

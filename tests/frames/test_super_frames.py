@@ -1,6 +1,7 @@
 """Super-frames of every kind, cut, against frames that scapy builds one by one."""
 
 import ctypes
+import itertools
 
 import numpy as np
 import pytest
@@ -86,8 +87,7 @@ def one(packet: Packet, payload: bytes, number: int, size: int, count: int) -> b
     return bytes(made)
 
 
-@pytest.mark.parametrize("tags", [0, 1, 2])
-@pytest.mark.parametrize("size", [100, 1000, 3000])
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "packet",
     [V4 / TCP(seq=0xFFFFFF00, flags=CWR | PSH | FIN | 0x10, options=[("Timestamp", (1, 2))]),
@@ -95,18 +95,20 @@ def one(packet: Packet, payload: bytes, number: int, size: int, count: int) -> b
      OUTER4 / V4 / TCP(flags="PA"), OUTER6 / V6 / TCP(flags="PA"), OUTER4 / V6 / TCP(flags="A"), OUTER6 / V4 / UDP(),
      OUTER4 / GRE() / V4 / TCP(flags="PA"), OUTER4 / GUE4 / V4 / TCP(flags="PA"), OUTER4 / GUE4 / V6 / UDP(dport=9)],
 )  # fmt: skip
-def test_each_piece_is_what_the_sender_would_have_sent(packet: Packet, size: int, tags: int) -> None:
-    payload = bytes(np.random.default_rng(size).integers(0, 256, 3 * size + size // 2, np.uint8))
-    link = LINK
-    for tag in range(tags):
-        link = link / Dot1Q(vlan=5 + tag)
-    whole = link / packet / Raw(payload)
+def test_each_piece_is_what_the_sender_would_have_sent(packet: Packet) -> None:
     kind = UDP_DATAGRAMS if TCP not in packet else TCP_OVER_IPV6 if IPv6 in packet else TCP_OVER_IPV4
-    made = Ether(bytes(whole))
-    found = pieces(super_frame(whole), kind, size, transport_of(whole))
-    assert found is not None
-    assert [data.hex() for data in found] == [one(link / packet, payload, number, size, 4).hex() for number in range(4)]
-    assert made[Ether].src == LINK.src
+    for size, tags in itertools.product([100, 1000, 3000], [0, 1, 2]):
+        payload = bytes(np.random.default_rng(size).integers(0, 256, 3 * size + size // 2, np.uint8))
+        link = LINK
+        for tag in range(tags):
+            link = link / Dot1Q(vlan=5 + tag)
+        whole = link / packet / Raw(payload)
+        made = Ether(bytes(whole))
+        found = pieces(super_frame(whole), kind, size, transport_of(whole))
+        assert found is not None, (size, tags)
+        wanted = [one(link / packet, payload, number, size, 4).hex() for number in range(4)]
+        assert [data.hex() for data in found] == wanted, (size, tags)
+        assert made[Ether].src == LINK.src
 
 
 def test_a_datagram_without_a_checksum_keeps_none() -> None:

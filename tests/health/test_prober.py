@@ -81,6 +81,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         return self._clock.now_s
 
 
+@pytest.mark.slow
 def test_a_thousand_that_fall_silent_are_down_in_time_and_have_one_connection_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop_clock: None
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_body_of_100_megabytes(pool: tuple[Running, Follower]) -> None:
     is_untouched(manager, node)
 
 
+@pytest.mark.slow
 def test_a_thousand_slow_connections(pool: tuple[Running, Follower]) -> None:
     manager, node = pool
     with contextlib.ExitStack() as stack:

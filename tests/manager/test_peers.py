@@ -145,6 +145,7 @@ def test_every_mux_gets_the_primary_s_decision_about_watermarks(tmp_path: Path) 
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_the_host_of_a_lost_agent_is_down_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_health, "AGENT_SILENCE_S", 0.2)
     monkeypatch.setattr(NodeClient, "_say_goodbye", at_once)
@@ -160,6 +161,7 @@ def test_the_host_of_a_lost_agent_is_down_everywhere(tmp_path: Path, monkeypatch
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_the_host_of_an_agent_that_stops_in_an_orderly_way_is_up_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +195,7 @@ def test_an_agent_reports_backends_of_its_own_host_only(tmp_path: Path, caplog: 
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_a_new_primary_marks_nothing_down_and_gets_what_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

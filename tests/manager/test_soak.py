@@ -78,6 +78,7 @@ def to_canary(text: bytes, soak_s: float = SOAK_S) -> Proposal:
     return Proposal(text, canary="mux1", soak_s=soak_s, force=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_sound_revision_reaches_all_nodes(tmp_path: Path, count: int) -> None:
     async def scenario(lab: Lab, pool: Pool, muxes: list[Mux], agent: Follower) -> None:
@@ -169,6 +170,7 @@ def test_the_others_keep_the_overrides_that_a_revision_makes_obsolete(tmp_path: 
     soaking(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_another_primary_soaks_again(tmp_path: Path) -> None:
     async def scenario(lab: Lab, pool: Pool, muxes: list[Mux], agent: Follower) -> None:
         await pool.apply(to_canary(file(1, 3), 2.0), ALICE)

@@ -68,6 +68,7 @@ def check(mux: MuxSlowPath, frame: bytes, verdict: Verdict, target: int, now: fl
         assert (read_ip(sent.data) if sent.interface == BY_ROUTE else read_frame(sent.data)) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_packets_at_a_mux(seed: int) -> None:
     chance, mux, now = random.Random(seed), slow_mux(), 0.0
@@ -82,6 +83,7 @@ def test_damaged_packets_at_a_mux(seed: int) -> None:
     assert reached <= set(mux.counts), mux.counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_packets_at_an_agent(seed: int) -> None:
     chance, agent = random.Random(seed), slow_agent()
@@ -104,6 +106,7 @@ def test_damaged_packets_at_an_agent(seed: int) -> None:
 MUX_UNDER_TEST = slow_mux()
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     frame=st.sampled_from(FRAMES),

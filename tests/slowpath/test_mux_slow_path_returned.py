@@ -56,6 +56,7 @@ def test_a_connection_is_searched_host_by_host_then_reset(family: int) -> None:
     assert case.slow.counts == {"returned_forwarded": 3, "returned_reset": 1}
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_however_many_flows_go_round_each_search_ends(family: int) -> None:
     """More than any table could remember: the state of each is in its packets."""

@@ -26,6 +26,7 @@ def feed(parts: list[Packet], table: Reassembly | None = None, now: float = 0.0)
     return [whole for part in parts if (whole := table.add(part, now)) is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 6])
 def test_in_any_order(family: int) -> None:
     expected = bytes(ip(4, id=7) / datagram(9000)) if family == 4 else bytes(ip(6) / datagram(9000))
@@ -79,6 +80,7 @@ def test_too_late() -> None:
     assert feed([first], table, TIMEOUT_S + 0.2) != []
 
 
+@pytest.mark.slow
 def test_bounded() -> None:
     counts: Counter[str] = Counter()
     table, parts = Reassembly(counts), cut(4, 0, 60000)[:-1]

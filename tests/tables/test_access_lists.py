@@ -4,6 +4,7 @@ import random
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,7 @@ def test_an_empty_access_list_is_one_row() -> None:
     assert [tuple(row) for row in access_rows([], True)] == [(0, 0, 1)]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_prefixes_fit_the_look_up() -> None:
     pick = random.Random(3)
     rules = {

@@ -121,6 +121,7 @@ VIPS_IN_A_ROW = [Name(VIP, IPv4Address("198.51.0.0") + index, 80, 6, index) for 
 PORTS_IN_A_ROW = [Name(VIP, IPv4Address("198.51.100.1"), 1000 + index, 6, index) for index in range(1000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [VIPS_IN_A_ROW, PORTS_IN_A_ROW], ids=["VIPs", "ports"])
 def test_neighbours_find_room_whatever_the_secret_keys(names: list[Name]) -> None:
     """Their hashes are a step apart, which some keys make a bad one: a salt gives another."""

@@ -253,6 +253,7 @@ class Flows:
             del self.live[client]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_connection_moves_over_random_changes_and_sweeps(clock: Clock, seed: int) -> None:
     """The model of docs/flow-state.md, on the tables and the steps themselves: without a second chance."""

@@ -76,6 +76,7 @@ class TestThePapersExample:
 
 
 class TestTwin:
+    @pytest.mark.slow
     @settings(max_examples=150, deadline=None)
     @given(WEIGHTS, st.sampled_from(PRIMES))
     def test_same_table(self, weights: list[int], size: int) -> None:

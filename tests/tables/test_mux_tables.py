@@ -403,6 +403,7 @@ def random_config(random: Random) -> Config:
     return config(*services)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_planning_what_differs_gives_what_planning_everything_gives(seed: int) -> None:
     """After each of 30 changes: packets, access lists and Maglev tables are those of a mux that has just started."""

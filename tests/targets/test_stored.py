@@ -134,6 +134,7 @@ def test_a_second_agent_is_refused_while_the_first_one_runs(path: Path) -> None:
     assert StoredTables(path, SMALL).adopted
 
 
+@pytest.mark.slow
 def test_a_killed_agent_holds_its_file_no_longer(path: Path) -> None:
     """Its lock goes with its process."""
     program = (

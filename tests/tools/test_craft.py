@@ -119,6 +119,7 @@ def test_no_name_is_resolved_and_no_local_address_used(monkeypatch: pytest.Monke
     assert (Ether(frame).psrc, Ether(frame).hwsrc) == ("198.51.100.1", "02:00:00:00:00:01")
 
 
+@pytest.mark.slow
 def test_daemons_do_not_load_scapy() -> None:
     code = (
         "import sys, pkgutil, importlib, lbmux.daemons as d\n"

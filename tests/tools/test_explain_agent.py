@@ -187,6 +187,7 @@ def test_says_which_step_ended_it(host: AgentHost, frame: bytes, verdict: Verdic
     assert said in found[step] and list(found)[-1] == ("hint" if verdict.kind == "drop" else step)
 
 
+@pytest.mark.slow
 def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:
     met = set[Verdict]()
     destinations = [(bytes([192, 0, 2, 1]), 6, 80), (bytes([192, 0, 2, 2]), 17, 53), (IPv6Address(VIP6).packed, 6, 80)]

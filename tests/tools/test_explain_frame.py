@@ -50,6 +50,7 @@ def test_a_connection_id_names_the_backend(mux: Served, server: int) -> None:
     assert not {"flow", "slot"} & set(names(explanation))
 
 
+@pytest.mark.slow
 def test_any_frame_ends_as_on_the_tables_themselves(mux: Served) -> None:
     """Frames are tagged, have options, are truncated, malformed or too big, or have a TTL of 1."""
     stream, verdicts = Stream(52, [(bytes([192, 0, 2, 1]), 6, 80), (bytes([192, 0, 2, 2]), 17, 53)], 30), Counter[str]()

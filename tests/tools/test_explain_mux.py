@@ -140,6 +140,7 @@ def test_a_removed_backend_is_not_a_base(mux: Served) -> None:
         assert (explanation.backend, step(explanation, "backend")["by"]) == ("h2", "slot")
 
 
+@pytest.mark.slow
 def test_explains_random_packets_as_the_tables_then_take_them(mux: Served, stop: Stop) -> None:
     """Changes of every kind, for flows with an entry in either worker's table, and without."""
     stop(mux)

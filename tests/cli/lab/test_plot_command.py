@@ -23,6 +23,7 @@ OUTCOMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".png", ".svg"])
 @pytest.mark.parametrize(
     "said",
@@ -95,6 +96,7 @@ def test_another_format_is_wrong_usage(tmp_path: Path) -> None:
     assert run(["plot", str(source), "-o", str(tmp_path / "r.gif")]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [{"results": CURVES}, {"results": [result("live", "mux", 423.0, 0.94)]}, {"outcomes": OUTCOMES}],

@@ -17,6 +17,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_table_a_csv_file_and_a_plot(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [tmp_path / "x.csv", tmp_path / "x.png"]
@@ -25,6 +26,7 @@ def test_a_table_a_csv_file_and_a_plot(name: str, tmp_path: Path, capsys: pytest
     assert len(files[0].read_text().splitlines()) > 1 and files[1].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_json_is_what_plot_reads(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", name, *SMALL[name], "-j"]) == 0

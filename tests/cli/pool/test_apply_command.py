@@ -110,6 +110,7 @@ def test_a_dry_run_says_what_would_move(manager: Running, yaml: Path, capsys: Ou
         assert "25.0% of the live connections would move" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_apply_waits_for_the_canary(manager: Running, yaml: Path, capsys: Out) -> None:
     async def refuse(state: NodeState) -> None:
         if state.revision == 3:

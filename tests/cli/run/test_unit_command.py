@@ -42,6 +42,7 @@ def test_little_is_exposed(program: str, tmp_path: Path, capsys: pytest.CaptureF
     assert judged.returncode == 0, judged.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["edge", "manager"])
 def test_a_program_that_may_not_compile_does_not(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["unit", program]) == 0

@@ -128,6 +128,7 @@ def test_entries_go_with_their_lease(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_not_kept_ends(run: Callable[[Scenario], None]) -> None:
     async def scenario(store: Store) -> None:
         lease = await store.grant(1)

@@ -32,6 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled.cache_clear()
 
 
+@pytest.mark.slow
 def test_native_code_in_this_process_makes_no_difference(tmp_path: Path) -> None:
     compiled("clock_xdp")
     (before,) = [path.read_bytes() for path in tmp_path.iterdir()]
@@ -43,12 +44,14 @@ def test_native_code_in_this_process_makes_no_difference(tmp_path: Path) -> None
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
+@pytest.mark.slow
 def test_a_compile_error_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"^no_such_thing cannot be compiled for the kernel: .*no_such_thing"):
         compiled("no_such_thing")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", bytes(5000)])
 def test_a_damaged_object_is_compiled_again(
     content: bytes, made: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -65,6 +68,7 @@ def test_a_damaged_object_is_compiled_again(
     assert compilations == ["clock_xdp"] * 2
 
 
+@pytest.mark.slow
 def test_neither_a_full_disk_nor_no_cache_is_an_error(made: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -126,6 +126,7 @@ class TestWritten:
         _, (written,) = run(tmp_path, pcap(record(frame()[14:]), link=101), config(1))
         assert (IP(written).dst, bytes(IP(written).payload)) == ("10.1.1.2", a_hop_on(frame()))
 
+    @pytest.mark.slow
     def test_packets_in_order_across_batches(self, tmp_path: Path) -> None:
         frames = [frame(port) for port in range(10_000, 11_500)]
         _, written = run(tmp_path, pcap(*map(record, frames)))

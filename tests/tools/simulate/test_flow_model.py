@@ -20,6 +20,7 @@ def shortened(kind: str, seed: int) -> Scenario:
     return replace(whole, packets=packets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "policies"),
     [

@@ -16,6 +16,7 @@ def outcome(trace: JetTrace, rule: JetRule, size: int = 4099) -> JetOutcome:
     return run.outcome()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [

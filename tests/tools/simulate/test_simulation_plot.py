@@ -12,6 +12,7 @@ LINES = Panel("Lines", "time (s)", "entries", [Line("a", [0.0, 1.0], [2.0, 3.25]
 BARS = Panel("Bars", "method", "over-provisioning (%)", [Line("b", ["maglev", "ring"], [0.5, 41.9])], "bars")
 
 
+@pytest.mark.slow
 def test_titles_units_and_values_are_in_the_plot(tmp_path: Path) -> None:
     import matplotlib as mpl
 

@@ -231,6 +231,7 @@ async def looks_right(page: Page, path: Path, width: int, scheme: str) -> None:
         assert np.mean(seen) > 0.3  # the line is dashed, and other elements cover it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desk", "phone"])
 def test_the_page_shows_the_pool_fits_and_is_legible(
@@ -288,6 +289,7 @@ async def asks_for_an_explanation(page: Page) -> None:
     await page.until("document.querySelector('#steps .good')?.textContent.startsWith('forwarded')")
 
 
+@pytest.mark.slow
 def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_path: Path) -> None:
     """A mux that disappears is named, its edges are cut, and what it forwards is unknown."""
 
@@ -312,6 +314,7 @@ def test_a_stopped_mux_is_shown_as_stopped(site: Site, muxes: list[Served], tmp_
     asyncio.run(poll())
 
 
+@pytest.mark.slow
 def test_an_operator_drains_and_reweights_a_backend(muxes: list[Served], tmp_path: Path) -> None:
     asked: list[Request[Any]] = []
 
@@ -361,6 +364,7 @@ def large(tmp_path: Path) -> Iterator[Site]:
         yield Site([mux.path], None, 0.1)
 
 
+@pytest.mark.slow
 def test_a_large_pool_takes_no_more_elements_than_fit_on_the_screen(large: Site, tmp_path: Path) -> None:
     async def poll() -> None:
         async with TestServer(large.application(None)) as server, browser(tmp_path / "profile") as page:
