@@ -5,10 +5,19 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from lbmux.config.field_types import Model, Name, Seconds, Unicast
+from lbmux.config.field_types import Model, Name, Port, Seconds, Unicast
+from lbmux.config.health_models import Health
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
 DnsName = Annotated[str, Field(max_length=253, pattern=r"^([A-Za-z0-9_-]{1,63}\.)+[A-Za-z0-9_-]{1,63}\.?$")]
+
+
+class SteeringHealth(Health):
+    """Health checks of PoPs."""
+
+    port: Port = 443
+    """Port to probe."""
 
 
 class Pop(Model):
@@ -23,7 +32,23 @@ class Pop(Model):
     load: Amount | None = None
     """Its present load. The sum of all loads gives the load of one user. Set it for all PoPs or for none."""
     healthy: bool = True
-    """Whether it takes users."""
+    """Whether it takes users. Set it to false to drain the PoP: it keeps those that still come."""
+    proxies: tuple[Text, ...] = ()
+    """The runtime APIs of its HAProxies, whose weights `lbmux steer run` sets: paths of sockets, relative to this file,
+    or HOST:PORT."""
+
+
+class DataCentre(Model):
+    """A data centre, to which the proxies of all PoPs send requests."""
+
+    name: Name
+    """Name, unique in the file; also that of the server in HAProxy's backend."""
+    capacity: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Its share of the requests is that of its capacity."""
+    healthy: bool = True
+    """Whether it works. If not, it gets no more requests at once."""
+    draining: bool = False
+    """Whether its requests move to the others, at most 10 % of all requests a second."""
 
 
 class Steering(Model):
@@ -45,6 +70,12 @@ class Steering(Model):
     """The PoPs."""
     default: Name
     """The PoP of clients of unknown prefixes."""
+    health: SteeringHealth | None = None
+    """How `lbmux steer run` probes the first address of each PoP."""
+    data_centres: tuple[DataCentre, ...] = ()
+    """The data centres, which share the requests of each PoP."""
+    proxy_backend: Name = "upstream"
+    """The backend of the PoPs' HAProxies that has the data centres as servers."""
 
     @field_validator("pops")
     @classmethod
@@ -54,6 +85,13 @@ class Steering(Model):
         if len({pop.load is None for pop in pops}) > 1:
             raise PydanticCustomError("pops", "should have `load` for all PoPs or for none")
         return pops
+
+    @field_validator("data_centres")
+    @classmethod
+    def _different(cls, centres: tuple[DataCentre, ...]) -> tuple[DataCentre, ...]:
+        if len({centre.name for centre in centres}) < len(centres):
+            raise PydanticCustomError("data_centres", "two data centres have the same name")
+        return centres
 
     @field_validator("default")
     @classmethod

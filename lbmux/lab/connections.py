@@ -109,7 +109,7 @@ class Traffic:
     """All connections to one service."""
 
     def __init__(self, address: str, port: int, pause_s: float, late_ms: float = LATE_MS) -> None:
-        self._to, self._pause_s, self._late_ms = (address, port), pause_s, late_ms
+        self._to, self.pause_s, self._late_ms = (address, port), pause_s, late_ms
         self.silence: Silence | None = None
         """The silence that every long connection begins once, instead of its next line."""
         self._trouble: float | None = None
@@ -123,21 +123,25 @@ class Traffic:
         self._connections.append(connection)
         connection.wait()
         try:
-            reader, writer = await asyncio.open_connection(*self._to)
-            with contextlib.closing(writer):
-                connection.local_port = writer.get_extra_info("sockname")[1]
-                await self._exchange(connection, reader, writer)
-                await asyncio.sleep(turn_s)
-                while not writer.is_closing():
-                    await asyncio.sleep(self._pause_s)
-                    if self.silence and not connection.was_silent:
-                        await self._fall_silent(self.silence, connection, reader, writer)
-                    else:
-                        await self._exchange(connection, reader, writer)
+            await self.use(connection, turn_s)
         except OSError as error:
             connection.broken = error.strerror or str(error)
             connection.waited()
             self._trouble = time.monotonic()
+
+    async def use(self, connection: Connection, turn_s: float) -> None:
+        """Exchange lines until the connection ends; raise OSError if it breaks."""
+        reader, writer = await asyncio.open_connection(*self._to)
+        with contextlib.closing(writer):
+            connection.local_port = writer.get_extra_info("sockname")[1]
+            await self._exchange(connection, reader, writer)
+            await asyncio.sleep(turn_s)
+            while not writer.is_closing():
+                await asyncio.sleep(self.pause_s)
+                if self.silence and not connection.was_silent:
+                    await self._fall_silent(self.silence, connection, reader, writer)
+                else:
+                    await self._exchange(connection, reader, writer)
 
     async def _exchange(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -168,7 +172,7 @@ class Traffic:
 
     async def _answer(self, wanted: str, connection: Connection, reader: asyncio.StreamReader) -> None:
         name, _, text = (await reader.readline()).decode().strip().partition(" ")
-        self._took(connection.waited())
+        self.took(connection.waited())
         if not name:
             raise ConnectionError("closed by the server")
         if text != wanted:
@@ -192,22 +196,26 @@ class Traffic:
         self._opened.append(start)
         try:
             async with asyncio.timeout(SHORT_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(*self._to)
-                with contextlib.closing(writer):
-                    writer.write(b"0\n")
-                    name = (await reader.readline()).decode().partition(" ")[0]
-            if not name:
-                raise ConnectionError("closed by the server")
+                name = await self.ask_once()
             self._short.answered[name] += 1
         except OSError as error:
             self._short.failed[error.strerror or str(error) or "no answer"] += 1
             self._trouble = time.monotonic()
         self._opened.remove(start)
         took_ms = 1000 * (time.monotonic() - start)
-        self._took(took_ms)
+        self.took(took_ms)
         self._short.longest_ms = max(self._short.longest_ms, round(took_ms, 1))
 
-    def _took(self, milliseconds: float) -> None:
+    async def ask_once(self) -> str:
+        """Open a connection for one line, and return the server's name; raise OSError without an answer."""
+        reader, writer = await asyncio.open_connection(*self._to)
+        with contextlib.closing(writer):
+            writer.write(b"0\n")
+            if not (name := (await reader.readline()).decode().partition(" ")[0]):
+                raise ConnectionError("closed by the server")
+            return name
+
+    def took(self, milliseconds: float) -> None:
         if milliseconds > self._late_ms:
             self._trouble = time.monotonic()
 
@@ -236,19 +244,19 @@ class Traffic:
 
     def report(self) -> str:
         for connection in self._connections:
-            self._took(connection.waits_ms)
+            self.took(connection.waits_ms)
         connections, waits_ms = [connection.report() for connection in self._connections], self._short_waits_ms()
         for wait_ms in waits_ms:
-            self._took(wait_ms)
+            self.took(wait_ms)
         waiting = sum(wait_ms > self._late_ms for wait_ms in waits_ms)
         said = {"connections": connections, "short": self._short.report(waiting), "trouble": self._trouble}
         self._short, self._trouble = Short(), None
         return json.dumps(said)
 
 
-async def run(given: argparse.Namespace) -> None:
+async def run(traffic: Traffic, given: argparse.Namespace) -> None:
+    """Run the traffic until the end of stdin or of ``--seconds``; report for every line on stdin."""
     pause_s = given.pause_ms / 1000
-    traffic = Traffic(given.address, given.port, pause_s, given.late_ms)
     tasks = [
         asyncio.create_task(traffic.hold(Connection(number), pause_s * number / given.connections))
         for number in range(given.connections)
@@ -321,7 +329,14 @@ class Client:
 @contextlib.contextmanager
 def traffic(lab: Lab, node: str, address: str, port: int, *options: str) -> Iterator[Client]:
     """Run traffic from a node within the context."""
-    command = python("lbmux.lab.connections", address, str(port), *options)
+    with reporting(lab, node, "lbmux.lab.connections", address, str(port), *options) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def reporting(lab: Lab, node: str, module: str, *arguments: str) -> Iterator[Client]:
+    """Run a module that generates traffic and reports on request in a node within the context."""
+    command = python(module, *arguments)
     with lab.popen(node, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Client(process)
@@ -329,16 +344,23 @@ def traffic(lab: Lab, node: str, address: str, port: int, *options: str) -> Iter
             process.kill()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address")
-    parser.add_argument("port", type=int)
+def parser_of(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that all kinds of traffic have."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=50, help="long ones")
     parser.add_argument("--pause-ms", type=float, default=20.0, help="between an answer and the next line")
     parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
     parser.add_argument("--late-ms", type=float, default=LATE_MS, help="an answer after more than that is late")
     parser.add_argument("--seconds", type=float, help="end after this many seconds [default: at the end of stdin]")
-    process.run(run(parser.parse_args()))
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("address")
+    parser.add_argument("port", type=int)
+    given = parser.parse_args()
+    process.run(run(Traffic(given.address, given.port, given.pause_ms / 1000, given.late_ms), given))
 
 
 if __name__ == "__main__":

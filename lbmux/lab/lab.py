@@ -98,6 +98,8 @@ class Lab:
             self.directory.mkdir(parents=True)
             self._write_state()
             self.write_config(self.topology.config)
+            for name, text in self.topology.files.items():
+                (self.directory / name).write_text(text)
             topology_builder.build(self.topology, self.namespace)
             if programs:
                 self.start_programs()

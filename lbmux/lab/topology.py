@@ -119,7 +119,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Topology:
-    """A whole topology.  ``config``: the configuration that muxes and agents share."""
+    """A whole topology.  ``config``: the configuration that muxes and agents share.
+
+    ``files``: text by name of further files in the lab's directory, such as the configuration of a site.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -127,6 +130,7 @@ class Topology:
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
     config: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
 
     def port(self, node: str) -> Port:
         """A node's first port."""
@@ -145,9 +149,10 @@ TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6 = 1440, 1400
 """The TCP payload that fits in 1500 bytes with IP-in-IP headers, for IPv4 and for IPv6."""
 
 
-def _subnet(node: str, network: str, network6: str, offloads: dict[str, bool]) -> Link:
-    router = Port("router", f"to-{node}", f"{network}.1/24", offloads, (f"{network6}::1/64",), True)
-    return Link(router, Port(node, "eth0", f"{network}.2/24", more_addresses=(f"{network6}::2/64",)))
+def subnet(node: str, network: str, network6: str, router: str = "router") -> Link:
+    """A router's link to a mux or host with its own subnets, a /24 and a /64."""
+    port = Port(router, f"to-{node}", f"{network}.1/24", WIRE, (f"{network6}::1/64",), True)
+    return Link(port, Port(node, "eth0", f"{network}.2/24", more_addresses=(f"{network6}::2/64",)))
 
 
 def _server(name: str, addresses: tuple[str, str], web_port: int, echo_port: int) -> Program:
@@ -169,7 +174,7 @@ def _backends(port: int, local_port: int, weights: dict[str, int]) -> list[dict[
     ]
 
 
-def _defaults(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route, Route]:
+def default_routes(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route, Route]:
     mss, mss6 = (TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6) if is_host else (None, None)
     return Route("default", (gateway,), mss), Route("::/0", (gateway6,), mss6)
 
@@ -177,7 +182,7 @@ def _defaults(gateway: str, gateway6: str, is_host: bool = False) -> tuple[Route
 def ananta(mux_count: int = 2) -> Topology:
     """Client, router, two muxes and three hosts: two with agents in mode nat, one in mode local with the VIPs."""
     numbers = range(1, mux_count + 1)
-    client = Node("client", "client", IPV6_SYSCTLS, routes=_defaults("198.51.100.1", "2001:db8:100::1"))
+    client = Node("client", "client", IPV6_SYSCTLS, routes=default_routes("198.51.100.1", "2001:db8:100::1"))
     to_vips = (
         Route(f"{VIP}/32", tuple(f"10.0.{n}.2" for n in numbers)),
         Route(f"{VIP6}/128", tuple(f"2001:db8:0:{n}::2" for n in numbers)),
@@ -189,8 +194,8 @@ def ananta(mux_count: int = 2) -> Topology:
             Port("client", "eth0", "198.51.100.2/24", more_addresses=("2001:db8:100::2/64",)),
         )
     ]
-    links += [_subnet(f"mux{n}", f"10.0.{n}", f"2001:db8:0:{n}", WIRE) for n in numbers]
-    links += [_subnet(f"host{n}", f"10.1.{n}", f"2001:db8:1:{n}", WIRE) for n in (1, 2, 3)]
+    links += [subnet(f"mux{n}", f"10.0.{n}", f"2001:db8:0:{n}") for n in numbers]
+    links += [subnet(f"host{n}", f"10.1.{n}", f"2001:db8:1:{n}") for n in (1, 2, 3)]
     config = {"muxes": [address for route in to_vips for address in route.via], "services": _services()}
     nodes = (client, router, *map(_mux, numbers), *map(_host, (1, 2, 3)))
     return Topology("ananta", nodes, tuple(links), config)
@@ -202,13 +207,13 @@ def _mux(n: int) -> Node:
         ("mux", "-c", "{config}", "-i", "eth0", "--driver", "{mux_driver}", "--xdp-mode", "native",
          "--control", "{state}/{node}.sock"),
     )  # fmt: skip
-    routes = _defaults(f"10.0.{n}.1", f"2001:db8:0:{n}::1")
+    routes = default_routes(f"10.0.{n}.1", f"2001:db8:0:{n}::1")
     return Node(f"mux{n}", "mux", IPV6_SYSCTLS, routes=routes, programs=(program,))
 
 
 def _host(n: int) -> Node:
     """A host.  The third has the VIPs on its loopback interface."""
-    routes = _defaults(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True)
+    routes = default_routes(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True)
     if n == 3:
         vips = (("lo", f"{VIP}/32"), ("lo", f"{VIP6}/128"))
         programs = (_server(f"h{n}", (VIP, VIP6), WEB_PORT, ECHO_PORT), _agent("local"))

@@ -22,7 +22,8 @@ Weights = Mapping[str, float]
 class SteeringMap:
     """``pops``: addresses by PoP. ``estimated``: groups without samples of their own.
 
-    ``resolvers``: the PoP for queries that name no client subnet, by the address of the resolver.
+    ``resolvers``: the PoP for queries that name no client subnet, by the address of the resolver. ``fractions``: the
+    share of each PoP's requests that each data centre gets; ``dead``: data centres that requests leave at once.
     """
 
     name: str
@@ -32,11 +33,13 @@ class SteeringMap:
     default: str
     estimated: frozenset[Network] = frozenset()
     resolvers: Mapping[str, str] = field(default_factory=dict)
+    fractions: Mapping[str, Weights] = field(default_factory=dict)
+    dead: frozenset[str] = frozenset()
 
     def to_json(self) -> str:
         plain = asdict(self) | {
             "version": VERSION, "groups": {str(prefix): dict(weights) for prefix, weights in self.groups.items()},
-            "estimated": sorted(map(str, self.estimated)),
+            "estimated": sorted(map(str, self.estimated)), "dead": sorted(self.dead),
         }  # fmt: skip
         return json.dumps(plain, indent=1) + "\n"
 
@@ -49,6 +52,8 @@ def from_json(text: str, path: Path) -> SteeringMap:
             raise ValueError("has another version")
         groups = {ip_network(prefix): weights for prefix, weights in plain.pop("groups").items()}
         estimated = frozenset(map(ip_network, plain.pop("estimated")))
+        plain["dead"] = frozenset(plain.get("dead", ()))
+        plain["pops"] = {pop: tuple(addresses) for pop, addresses in plain["pops"].items()}
         return SteeringMap(**plain, groups=groups, estimated=estimated)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(path, (Problem(None, "", f"is not a map of `lbmux steer`: {error}"),)) from error

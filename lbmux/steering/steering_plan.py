@@ -11,6 +11,7 @@ from lbmux.config.steering_models import Steering
 from lbmux.errors import LbmuxError
 from lbmux.steering.assignment import Floats, Indexes, assign
 from lbmux.steering.estimates import MEASURED, Estimates, estimate
+from lbmux.steering.fractions import wanted_fractions
 from lbmux.steering.measurements import Groups, Latency
 from lbmux.steering.steering_map import SteeringMap
 
@@ -135,7 +136,8 @@ def _map(steering: Steering, groups: Groups, estimates: Estimates, parts: _Parts
     return SteeringMap(
         steering.name, steering.ttl_s, {pop.name: tuple(map(str, pop.addresses)) for pop in steering.pops},
         dict(zip(groups.prefixes, weights, strict=True)), default, frozenset(estimated),
-        _resolvers(groups, parts, chosen, names),
+        _resolvers(groups, parts, chosen, names), dict.fromkeys(names, wanted_fractions(steering.data_centres)),
+        frozenset(centre.name for centre in steering.data_centres if not centre.healthy),
     )  # fmt: skip
 
 

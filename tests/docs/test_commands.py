@@ -56,6 +56,7 @@ PARSED_ONLY = {
     "lbmux simulate jet": "a minute; tests/cli runs it in small",
     "lbmux simulate flows": "minutes; tests/cli runs it in small",
     "lbmux lab exec client bash": "needs a lab with managers; tests/lab/test_scoreboard_managers.py has one",
+    "lbmux lab exec users1": "needs facebook-global; tests/lab/test_facebook_global.py sends such requests",
     "lbmux lab wan": "runs until it is interrupted; tests/lab/test_wan_node.py runs it",
     "lbmux lab up": "these run in a lab; the tutorial's test brings up another",
     "lbmux plot": "needs results of an experiment or the bench; tests/cli runs it",

@@ -14,9 +14,9 @@ from pyroute2 import IPRoute, netns
 
 from lbmux.errors import SetupError
 from lbmux.lab import namespaces
+from lbmux.lab.dns_queries import ask
 from lbmux.steering.steering_map import SteeringMap, Weights
 from lbmux.tools.publish_dns import publish
-from tests.tools.dns_queries import ask
 
 pytestmark = pytest.mark.root
 

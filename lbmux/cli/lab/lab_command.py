@@ -31,13 +31,22 @@ command.add_command(run_command)
 command.add_command(wan_command)
 
 
-def _topology(topology: str) -> Any:
-    """Return a built-in topology by its name, or load one from a file."""
+def _topology(topology: str, **sites: Any) -> Any:
+    """Return a built-in topology by its name, or load one from a file.  ``sites``: their numbers by kind."""
     from pathlib import Path
 
     from lbmux.lab.systems.built_in import TOPOLOGIES
     from lbmux.lab.topology_file import load
 
+    if sites:
+        from lbmux.lab.systems.facebook_global import facebook_global
+
+        if topology != "facebook-global":
+            raise click.UsageError(f"--{next(iter(sites))} applies to facebook-global only")
+        try:
+            return facebook_global(**sites)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     if topology in TOPOLOGIES:
         return TOPOLOGIES[topology]()
     if not Path(topology).is_file():
@@ -61,8 +70,11 @@ def _existing(name: str) -> Any:
     "--managers", type=int, metavar="N",
     help="Add N managers, which muxes and agents follow: 1 with SQLite, or 3 to 9 with etcd.",
 )  # fmt: skip
+@click.option("--pops", type=int, metavar="N", help="Number of PoPs of facebook-global. [default: 3]")
+@click.option("--dcs", type=int, metavar="N", help="Number of data centres of facebook-global. [default: 2]")
+@click.option("--regions", type=int, metavar="N", help="Number of regions of users of facebook-global. [default: 4]")
 @options.json
-def up(topology: str, name: str, driver: str, managers: int | None, as_json: bool) -> None:
+def up(topology: str, name: str, driver: str, managers: int | None, as_json: bool, **sites: int | None) -> None:
     """Bring the lab up, unless it is up.  TOPOLOGY is a built-in name or a file like `lbmux lab topology` prints.
 
     With --managers, DIRECTORY/pool/env has the variables with which commands in a node reach the managers.
@@ -73,7 +85,7 @@ def up(topology: str, name: str, driver: str, managers: int | None, as_json: boo
     from lbmux.lab.lab import Lab
     from lbmux.lab.managed import with_managers
 
-    built_in = _topology(topology)
+    built_in = _topology(topology, **{kind: count for kind, count in sites.items() if count is not None})
     lab = Lab(built_in if managers is None else with_managers(built_in, managers), name, driver)
     start = time.monotonic()
     if sys.stderr.isatty() and lab.compiles:

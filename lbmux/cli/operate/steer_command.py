@@ -22,6 +22,10 @@ CONFIG = click.option(
 PRESENT = click.option(
     "--present", type=options.PATH, help="The map in force. [default: none; no user counts as moved]"
 )
+LISTEN = click.option(
+    "--listen", type=options.ADDRESS, multiple=True, required=True, help="Address of the server; may be repeated."
+)
+PORT = click.option("--port", type=click.IntRange(1, 65535), default=53, show_default=True, help="Port of the server.")
 
 
 @click.group(name="steer", invoke_without_command=True)
@@ -82,10 +86,8 @@ def explain_(context: click.Context, prefix: str, config: Path, present: Path | 
 @command.command()
 @click.argument("map_", metavar="MAP", type=options.PATH)
 @click.argument("directory", type=options.PATH)
-@click.option(
-    "--listen", type=options.ADDRESS, multiple=True, required=True, help="Address of the server; may be repeated."
-)
-@click.option("--port", type=click.IntRange(1, 65535), default=53, show_default=True, help="Port of the server.")
+@LISTEN
+@PORT
 def publish(map_: Path, directory: Path, listen: "tuple[Address, ...]", port: int) -> None:
     """Publish MAP by gdnsd, a DNS server that answers by client subnet; its files are in DIRECTORY.
 
@@ -97,6 +99,38 @@ def publish(map_: Path, directory: Path, listen: "tuple[Address, ...]", port: in
 
     number = publish(read(map_), directory, listen, port)
     click.echo(f"{directory}: map {number} is in force")
+
+
+@command.command()
+@click.argument("directory", type=options.PATH)
+@CONFIG
+@LISTEN
+@PORT
+@click.pass_context
+def run(context: click.Context, directory: Path, config: Path | None, listen: "tuple[Address, ...]", port: int) -> None:
+    """Steer until it is stopped: probe PoPs, compute a map after each change, publish it, set weights of proxies.
+
+    The map in force is in DIRECTORY, as with `publish`.  A map is computed when a PoP's health or a file changes.
+    Requests leave a data centre that drains by at most 10 % a second.  When this ends, the last map and the last
+    weights stay.
+    """
+    import asyncio
+
+    from lbmux.daemons import process
+    from lbmux.tools.steer_loop import Server, SteerLoop
+
+    chosen = config or (context.obj or (None, None))[0]
+    if chosen is None:
+        raise click.UsageError("give the configuration with -c")
+
+    async def steer() -> None:
+        stop, is_ready = process.stop_event(), asyncio.Event()
+        loop = asyncio.create_task(SteerLoop(chosen, Server(directory, listen, port)).run(stop, is_ready))
+        await asyncio.wait({loop, asyncio.create_task(is_ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        process.notify("READY=1")
+        await loop
+
+    process.run(steer())
 
 
 def _plan(config: Path | None, present: Path | None) -> "tuple[Inputs, Plan]":

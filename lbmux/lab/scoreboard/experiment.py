@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbmux.errors import LabError
-from lbmux.lab.connections import STUCK_MS, traffic
+from lbmux.lab.connections import STUCK_MS, Client
 from lbmux.lab.scoreboard.scoreboard_events import events_of
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
-from lbmux.lab.topology import ECHO_PORT, VIP
 from lbmux.plurals import counted
 
 CALM_S = 0.7
@@ -53,8 +52,7 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
     some seconds, TCP may wait as long again before it retransmits (RFC 6298, section 5.5): the watch includes that.
     """
     steps = events_of(event)
-    options = ("--connections", str(load.connections), "--short-per-s", str(load.short_per_s))
-    with traffic(system.lab, "client", VIP, ECHO_PORT, *options, "--pause-ms", str(load.pause_ms)) as client:
+    with system.traffic(load.connections, load.short_per_s, load.pause_ms) as client:
         if unwell := [c for c in client.first["connections"] if not c["lines"]]:
             count = counted(len(unwell), "connection")
             raise LabError("", f"{system.scenario.name}: {count} before {event}: {unwell[0]}")
@@ -66,6 +64,7 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
                 step.happen(system)
             took = time.monotonic() - begun
             for silence in filter(None, (step.silence for step in steps)):
+                assert isinstance(client, Client)  # events with silence are not for users of resolvers
                 before = client.fall_silent(silence)
                 begun = time.monotonic() + silence.seconds
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
@@ -80,9 +79,10 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
 def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]]) -> set[int]:
     """The client ports of connections that cannot survive, because their own server or the path to it is hit."""
     names = set(event.split("+"))
-    if system.forwarder_is_backend:
-        is_hit = not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(names)
-        hit = ({system.backend} if is_hit else set()) | (system.scenario.pop if "lose-pop" in names else set())
+    hit = system.scenario.pop if "lose-pop" in names else frozenset[str]()
+    if system.forwarder_is_backend or system.scenario.resolvers:
+        if system.forwarder_is_backend and not {"kill-backend", "kill-mux", "cut-link", "lose-mux"}.isdisjoint(names):
+            hit |= {system.backend}
         return {one["local_port"] for one in connections if one["backend"] in hit}
     return set() if {"kill-backend", "kill-host", "lose-agent"}.isdisjoint(names) else system.ports_at_backend()
 

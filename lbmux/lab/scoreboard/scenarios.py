@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lbmux.lab.lab import Lab
 from lbmux.lab.managed import with_managers
+from lbmux.lab.scoreboard.global_state import RESOLVERS, is_normal
 from lbmux.lab.systems import common_nodes
 from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.systems.cloudflare import anycast, balanced, cloudflare
 from lbmux.lab.systems.facebook import facebook
+from lbmux.lab.systems.facebook_global import facebook_global
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, ananta_bgp
@@ -37,6 +40,7 @@ WIDE = (
     "nothing", "kill-mux", "lose-mux", "kill-backend", "kill-host", "flood-ack", "reseed-table",
     "reseed-table+lose-mux",
 )  # fmt: skip
+GLOBAL = ("nothing", "drain-dc", "lose-dc", "drain-pop", "lose-pop", "resolver-ignores-ttl", "release-proxy")
 MANAGERS = 5
 NEW_BACKEND: dict[str, Any] = {"name": "h3", "dip": "10.1.3.2", "port": ECHO_PORT}
 """The backend that event add-backend adds: the third host, whose server has the VIP."""
@@ -50,7 +54,8 @@ class Scenario:
     one more, which joins with event add-mux.  ``backends``: host by backend; each runs the program ``server``.
     ``next_hops``: each router's next hops to the VIP in normal operation.  ``active``: a node and the address that it
     has in normal operation.  ``pop``: the backends in the PoP that event lose-pop acts on.  ``balances``: whether the
-    forwarders are edges that know all backends, not only their own.
+    forwarders are edges that know all backends, not only their own.  ``resolvers``: the resolver by node of
+    users, whose HTTPS requests are the traffic then.  ``is_normal``: what else holds in normal operation.
     """
 
     name: str
@@ -65,6 +70,8 @@ class Scenario:
     active: tuple[str, str] | None = None
     pop: frozenset[str] = frozenset()
     balances: bool = False
+    resolvers: Mapping[str, str] = field(default_factory=dict)
+    is_normal: Callable[[Lab], bool] = lambda lab: True
 
 
 def only_echo(topology: Topology, *backends: str) -> Topology:
@@ -136,6 +143,10 @@ SCENARIOS = {
         ),
         Scenario("cloudflare-anycast", lambda: _all_edges(anycast(spare=True)), **POPS),
         Scenario("cloudflare-balanced", lambda: _all_edges(balanced(spare=True)), **POPS, balances=True),
+        Scenario(
+            "facebook-global", facebook_global, ("pop1-mux", "dc1-mux"), GLOBAL, {}, backends={},
+            pop=frozenset({"pop1"}), resolvers=RESOLVERS, is_normal=is_normal,
+        ),
         Scenario("ananta-managed", _managed, MUXES, MANAGED, MUX_HOPS, spare="mux3"),
         Scenario("ananta-wide", _wide, MUXES, WIDE, MUX_HOPS, backends=_hosts(HOSTS)),
     )

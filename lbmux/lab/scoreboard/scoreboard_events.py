@@ -12,6 +12,7 @@ from typing import Any
 from lbmux.errors import LabError
 from lbmux.lab.connections import Silence
 from lbmux.lab.scoreboard.event import Action, Event
+from lbmux.lab.scoreboard.global_events import GLOBAL_EVENTS
 from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
@@ -186,6 +187,7 @@ EVENTS = {
             "move-irq", "drain; after an idle time packets arrive on another CPU", _move_irq, _stay_irq, planned=True
         ),
         Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
+        *GLOBAL_EVENTS,
         *MANAGED_EVENTS,
         Event("reseed-table", "a new hash seed in the file: flows move to another slot", _reseed_table, _restore, True),
     )

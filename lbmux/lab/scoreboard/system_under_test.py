@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,21 @@ from lbmux.backends.overrides import OverriddenState
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
+from lbmux.lab.connections import Client, traffic
+from lbmux.lab.https_users import Clients, users
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import remove_address, steer_packets
 from lbmux.lab.scoreboard.flood import flood
 from lbmux.lab.scoreboard.scenarios import Scenario
+from lbmux.lab.systems.facebook_global import NAME
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
 from lbmux.lab.topology_builder import PASS
 from lbmux.targets.bpf.syscall import Attach, load_program
 
 DROP = bytes.fromhex("b700000001000000 9500000000000000")
 """An XDP program that drops all frames: r0 = XDP_DROP; exit."""
+HAVE_PROGRAMS = ("edge", "mux", "host")
+"""Roles of nodes that may have XDP programs of their own."""
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
 Config = dict[str, Any]
@@ -65,7 +71,7 @@ class SystemUnderTest:
             self._silent.add(self._hit)
 
     def start_forwarder(self) -> None:
-        self._wait(lambda: not self._runs(self._hit), f"the end of {self._hit}'s {self.scenario.forwarder}")
+        self.wait_for(lambda: not self._runs(self._hit), f"the end of {self._hit}'s {self.scenario.forwarder}")
         self._start(self._hit)
         self._silent.discard(self._hit)
 
@@ -110,7 +116,7 @@ class SystemUnderTest:
     def _return(self, node: str) -> None:
         """Restart the machine's programs and restore its links."""
         programs = self.lab.topology.node(node).programs
-        self._wait(lambda: not any(self._runs(node, program.name) for program in programs), f"end of {node}")
+        self.wait_for(lambda: not any(self._runs(node, program.name) for program in programs), f"end of {node}")
         self.restore_link(node)
         for program in programs:
             self.lab.start(self.lab.topology.node(node), program)
@@ -136,7 +142,7 @@ class SystemUnderTest:
         """Signal the agent of the first backend's host, and wait until it has ended."""
         host = self.scenario.backends[self.backend]
         processes.kill(self.lab.process(host, "agent"), number)
-        self._wait(lambda: not self._runs(host, "agent"), f"the end of {host}'s agent")
+        self.wait_for(lambda: not self._runs(host, "agent"), f"the end of {host}'s agent")
 
     def start_agent(self) -> None:
         node = self.lab.topology.node(self.scenario.backends[self.backend])
@@ -187,11 +193,21 @@ class SystemUnderTest:
     def wait_until_normal(self) -> None:
         """Wait until every forwarder is a next hop to the VIP and reports every backend as up."""
         for router, wanted in self.scenario.next_hops.items():
-            self._wait(lambda: self.next_hops(router) == wanted, f"{router}'s next hops to the VIP")  # noqa: B023 -- called within the turn
-        self._wait(lambda: all(self._healthy(node) for node in self.scenario.forwarders), "healthy backends")
+            self.wait_for(lambda: self.next_hops(router) == wanted, f"{router}'s next hops to the VIP")  # noqa: B023 -- called within the turn
+        self.wait_for(lambda: all(self._healthy(node) for node in self.scenario.forwarders), "healthy backends")
         if self.scenario.active is not None:
             node, address = self.scenario.active
-            self._wait(lambda: self._has_address(node, address), f"{node} with {address}")
+            self.wait_for(lambda: self._has_address(node, address), f"{node} with {address}")
+        self.wait_for(lambda: self.scenario.is_normal(self.lab), "normal operation")
+
+    def traffic(
+        self, connections: int, short_per_s: float, pause_ms: float
+    ) -> AbstractContextManager[Client | Clients]:
+        """Run the traffic of an experiment within the context."""
+        if self.scenario.resolvers:
+            return users(self.lab, self.scenario.resolvers, NAME, connections, short_per_s, pause_ms)
+        options = ("--connections", str(connections), "--short-per-s", str(short_per_s), "--pause-ms", str(pause_ms))
+        return traffic(self.lab, "client", VIP, ECHO_PORT, *options)
 
     def next_hops(self, router: str) -> frozenset[str]:
         """The next hops to the VIP that a router's kernel has."""
@@ -217,7 +233,7 @@ class SystemUnderTest:
         )
 
     def _filter(self, node: str, program: bytes) -> None:
-        """Attach an XDP program to the far end of each of a node's links. An edge's end may have its own program."""
+        """Attach an XDP program to the far end of each of a node's links, unless that end may have its own program."""
 
         def attach(interface: str) -> None:
             loaded = load_program(Attach.XDP, program, "lbmux_lab").descriptor
@@ -227,7 +243,7 @@ class SystemUnderTest:
 
         for link in self.lab.topology.links:
             for port, other in ((link.a, link.b), (link.b, link.a)):
-                if other.node == node and self.lab.topology.node(port.node).role != "edge":
+                if other.node == node and self.lab.topology.node(port.node).role not in HAVE_PROGRAMS:
                     self.lab.inside(port.node, partial(attach, port.interface))
 
     def _reachable(self, program: str) -> list[str]:
@@ -252,7 +268,8 @@ class SystemUnderTest:
     def _client(self, node: str) -> ControlClient:
         return ControlClient(self.lab.directory / f"{node}.sock")
 
-    def _wait(self, holds: Callable[[], bool], what: str) -> None:
+    def wait_for(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until ``holds``; raise LabError after 20 s."""
         deadline = time.monotonic() + NORMAL_TIMEOUT_S
         while not holds():
             if time.monotonic() > deadline:

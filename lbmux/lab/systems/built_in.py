@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lbmux.lab.systems.ananta_wide import wide
 from lbmux.lab.systems.cloudflare import anycast, balanced, cloudflare
 from lbmux.lab.systems.facebook import facebook
+from lbmux.lab.systems.facebook_global import facebook_global
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import seesaw
 from lbmux.lab.systems.wan import ananta_wan
@@ -20,6 +21,7 @@ TOPOLOGIES: dict[str, Callable[[], Topology]] = {
     "cloudflare-anycast": anycast,
     "cloudflare-balanced": balanced,
     "facebook": facebook,
+    "facebook-global": facebook_global,
     "maglev": maglev,
     "seesaw": seesaw,
 }

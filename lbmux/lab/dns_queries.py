@@ -25,9 +25,10 @@ def _option(subnet: IPv4Network | IPv6Network) -> bytes:
 
 
 def answers(message: bytes) -> list[tuple[str, int]]:
-    """Return addresses and TTLs of an answer."""
+    """Return addresses and TTLs of an answer; raise ConnectionError for one without success."""
     _, flags, _, count, _, _ = struct.unpack("!HHHHHH", message[:12])
-    assert flags & 0xF == 0, f"response code {flags & 0xF}"
+    if flags & 0xF:
+        raise ConnectionError(f"response code {flags & 0xF}")
     at, found = _after_name(message, 12) + 4, list[tuple[str, int]]()
     for _ in range(count):
         at = _after_name(message, at)

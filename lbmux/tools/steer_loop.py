@@ -1,0 +1,160 @@
+"""`lbmux steer run`: probes PoPs, follows its files, publishes each new map, and moves requests between data centres.
+
+A map is computed when a PoP's health or a file changes, and at least every minute. While no map can be computed, or
+gdnsd refuses it, the one in force stays. Weights are set every second: a proxy that restarts gets them again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbmux.addresses import Address
+from lbmux.config.steering_models import Pop, Steering
+from lbmux.errors import LbmuxError
+from lbmux.health.checker import Checker
+from lbmux.health.probe import Target, attempt
+from lbmux.health.probe_kinds import KINDS
+from lbmux.plurals import counted
+from lbmux.steering.fractions import next_fractions
+from lbmux.steering.inputs import load, read
+from lbmux.steering.plan import plan
+from lbmux.steering.steering_map import SteeringMap
+from lbmux.steering.steering_map import read as read_map
+from lbmux.tools.haproxy_weights import set_weights
+from lbmux.tools.publish_dns import CURRENT, publish
+
+log = logging.getLogger(__name__)
+POLL_S, STEP_S, AT_LEAST_S = 0.2, 1.0, 60.0
+"""How often files are looked at, how often weights are set, and how often a map is computed in any case."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """The directory of gdnsd's files, and the addresses and port it listens on."""
+
+    directory: Path
+    listen: tuple[Address, ...]
+    port: int = 53
+
+
+@dataclass
+class SteerLoop:
+    """``config``: steering.yaml. ``faults``: what is wrong at present with the map, or with a proxy; else empty."""
+
+    config: Path
+    server: Server
+    in_force: SteeringMap | None = None
+    faults: dict[str, str] = field(default_factory=dict)
+    _checkers: dict[str, Checker] = field(default_factory=dict)
+    _probes: dict[Pop, asyncio.Task[None]] = field(default_factory=dict)
+    _fractions: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+    async def run(self, stop: asyncio.Event, is_ready: asyncio.Event) -> None:
+        """Steer until ``stop``; set ``is_ready`` once a map is in force."""
+        current = self.server.directory / CURRENT / "map.json"
+        self.in_force = read_map(current) if current.exists() else None
+        weights = asyncio.create_task(self._set_weights())
+        try:
+            seen: object = None
+            while not stop.is_set():
+                now = self._state()
+                if now != seen:
+                    seen = now
+                    await self._once()
+                    if self.in_force is not None:
+                        is_ready.set()
+                await asyncio.sleep(POLL_S)
+        finally:
+            for task in (weights, *self._probes.values()):
+                task.cancel()
+            await asyncio.gather(weights, *self._probes.values(), return_exceptions=True)
+
+    def _state(self) -> object:
+        """Everything that asks for a new map when it changes."""
+        files = self.config, *self.config.parent.glob("*.csv")
+        times = tuple(path.stat().st_mtime_ns for path in files if path.exists())
+        down = tuple(name for name, checker in self._checkers.items() if checker.is_down)
+        return times, down, time.monotonic() // AT_LEAST_S
+
+    async def _once(self) -> None:
+        """Compute the map, and publish it if it differs from the one in force."""
+        try:
+            self._probe(load(self.config))
+            made = await asyncio.to_thread(self._made)
+            if self.in_force is None or made.to_json() != self.in_force.to_json():
+                number = await asyncio.to_thread(
+                    publish, made, self.server.directory, self.server.listen, self.server.port
+                )
+                self.in_force = made
+                log.info("map %d is in force: %s", number, counted(len(made.groups), "group"))
+            self._said("map", "")
+        except LbmuxError as error:
+            self._said("map", str(error))
+
+    def _made(self) -> SteeringMap:
+        inputs = read(self.config, time.time())
+        pops = tuple(
+            pop.model_copy(update={"healthy": pop.healthy and not self._is_down(pop.name)})
+            for pop in inputs.steering.pops
+        )
+        steering = inputs.steering.model_copy(update={"pops": pops})
+        return plan(steering, inputs.groups, inputs.latency, self.in_force, inputs.now).steering_map
+
+    def _is_down(self, pop: str) -> bool:
+        checker = self._checkers.get(pop)
+        return checker is not None and checker.is_down
+
+    def _said(self, subject: str, fault: str) -> None:
+        """Log a fault once, until it changes."""
+        if fault and self.faults.get(subject) != fault:
+            log.warning("%s", fault)
+        self.faults[subject] = fault
+
+    def _probe(self, steering: Steering) -> None:
+        """Probe exactly the PoPs of the file; probes that stay the same continue."""
+        wanted = dict.fromkeys(steering.pops if steering.health is not None else ())
+        for gone in self._probes.keys() - wanted.keys():
+            self._probes.pop(gone).cancel()
+            self._checkers.pop(gone.name, None)
+        for new in wanted.keys() - self._probes.keys():
+            assert steering.health is not None
+            target = Target(new.addresses[0], steering.health.port, steering.health)
+            self._checkers[new.name] = Checker(target.health.rise, target.health.fall, time.time())
+            self._probes[new] = asyncio.create_task(self._probe_pop(new.name, target))
+
+    async def _probe_pop(self, name: str, target: Target) -> None:
+        while True:
+            begun = time.monotonic()
+            healthy, why = await attempt(KINDS[target.health.kind], target)
+            checker = self._checkers[name]
+            if checker.record(healthy, why, time.time()) and checker.was_probed:
+                log.warning("PoP %s is %s: %s", name, checker.state, why)
+            await asyncio.sleep(max(0.0, begun + target.health.interval_s - time.monotonic()))
+
+    async def _set_weights(self) -> None:
+        while True:
+            begun = time.monotonic()
+            try:
+                await self._step()
+            except LbmuxError as error:
+                self._said("weights", str(error))
+            await asyncio.sleep(max(0.0, begun + STEP_S - time.monotonic()))
+
+    async def _step(self) -> None:
+        """Move each PoP's fractions a second's step towards those of the map, and set them at its proxies."""
+        if self.in_force is None or not any(self.in_force.fractions.values()):
+            return
+        steering = load(self.config)
+        for pop in steering.pops:
+            wanted = self.in_force.fractions.get(pop.name, {})
+            now = next_fractions(self._fractions.get(pop.name, wanted), wanted, self.in_force.dead)
+            self._fractions[pop.name] = now
+            for api in pop.proxies:
+                try:
+                    await set_weights(api, steering.proxy_backend, now, self.config.parent)
+                    self._said(api, "")
+                except LbmuxError as error:
+                    self._said(api, str(error))

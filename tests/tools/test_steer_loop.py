@@ -1,0 +1,129 @@
+"""`lbmux steer run` without gdnsd: what it publishes after changes of files and of health, and weights at a proxy."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lbmux.steering.steering_map import SteeringMap, write
+from lbmux.tools import steer_loop
+from lbmux.tools.steer_loop import Server, SteerLoop
+
+CENTRES = [{"name": "dc1", "capacity": 1}, {"name": "dc2", "capacity": 1}]
+
+
+class Fixture:
+    """``published``: the maps in turn; ``lines``: what the proxy's runtime API got."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = directory / "steering.yaml"
+        self.published, self.lines = list[SteeringMap](), list[str]()
+        self.open_port = 0
+
+    def write(self, **changes: Any) -> None:
+        pops = [
+            {"name": "near", "addresses": ["127.0.0.1"], "capacity": 100, "proxies": ["api.sock"]},
+            {"name": "far", "addresses": ["127.0.0.2"], "capacity": 100},
+        ]
+        data = {"name": "www.example.net", "groups": "groups.csv", "latency": "latency.csv", "default": "near",
+                "pops": pops, "data_centres": CENTRES}  # fmt: skip
+        self.config.write_text(yaml.safe_dump(data | changes))
+
+    def publish(self, made: SteeringMap, directory: Path, listen: object, port: int) -> int:
+        self.published.append(made)
+        (directory / "current").mkdir(exist_ok=True)
+        write(directory / "current" / "map.json", made)
+        return len(self.published)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.lines.append((await reader.readline()).decode().strip())
+        writer.write(b"\n")
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[SteerLoop]:
+        loop, stop = SteerLoop(self.config, Server(self.config.parent, (ip_address("192.0.2.53"),))), asyncio.Event()
+        async with await asyncio.start_unix_server(self.serve, self.config.parent / "api.sock"):
+            task = asyncio.create_task(loop.run(stop, asyncio.Event()))
+            try:
+                yield loop
+            finally:
+                stop.set()
+                await task
+
+
+@pytest.fixture
+def steered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fixture:
+    made = Fixture(tmp_path)
+    monkeypatch.setattr(steer_loop, "publish", made.publish)
+    monkeypatch.setattr(steer_loop, "STEP_S", 0.05)
+    (tmp_path / "groups.csv").write_text("prefix,users,resolver\n198.51.100.0/24,10,\n")
+    (tmp_path / "latency.csv").write_text("prefix,pop,rtt_ms,low_ms,high_ms,samples,time\n")
+    made.write()
+    return made
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def pop_of(made: SteeringMap) -> str:
+    (weights,) = made.groups.values()
+    return max(weights, key=lambda name: weights[name])
+
+
+def test_a_change_of_the_file_gives_a_new_map_and_the_same_file_none(steered: Fixture) -> None:
+    async def change() -> None:
+        async with steered.running():
+            await until(lambda: len(steered.published) == 1)
+            steered.write(ttl_s=7)
+            await until(lambda: len(steered.published) == 2)
+            steered.write(ttl_s=7)  # the same map
+            steered.write(ttl_s=8)
+            await until(lambda: len(steered.published) == 3)
+
+    asyncio.run(change())
+    assert [made.ttl_s for made in steered.published] == [30, 7, 8]
+
+
+def test_users_leave_a_pop_that_stops_answering_and_a_wrong_file_changes_nothing(steered: Fixture) -> None:
+    async def lose(port: int, server: asyncio.Server) -> None:
+        async with steered.running() as loop:
+            await until(lambda: loop.in_force is not None and pop_of(loop.in_force) == "near")
+            steered.config.write_text("pops: 7")
+            await until(lambda: loop.faults["map"] != "")
+            assert loop.in_force == steered.published[-1]
+            steered.write(**health(port))
+            server.close()
+            await until(lambda: loop.in_force is not None and pop_of(loop.in_force) == "far")
+
+    def health(port: int) -> dict[str, Any]:
+        return {"health": {"kind": "tcp", "port": port, "interval_s": 0.05, "timeout_s": 0.05, "fall": 2, "rise": 1}}
+
+    async def both() -> None:
+        near = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        port = near.sockets[0].getsockname()[1]
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.2", port):
+            steered.write(**health(port))
+            await lose(port, near)
+
+    asyncio.run(both())
+
+
+def test_a_draining_data_centre_loses_a_tenth_of_the_requests_a_step(steered: Fixture) -> None:
+    async def drain() -> None:
+        async with steered.running():
+            await until(lambda: len(steered.lines) > 0)
+            steered.write(data_centres=[CENTRES[0] | {"draining": True}, CENTRES[1]])
+            await until(lambda: "dc1 weight 0;" in steered.lines[-1])
+
+    asyncio.run(drain())
+    weights = list(dict.fromkeys(int(line.split("dc1 weight ")[1].split(";")[0]) for line in steered.lines))
+    assert weights == [256, 171, 110, 64, 28, 0]  # of 256, with 50, 40, ... 0 % of the requests
