@@ -12,6 +12,7 @@ from lbmux.api.requests import (
     GetFlows,
     GetHistory,
     GetNeighbours,
+    GetRoundTrips,
     GetRuntime,
     GetServices,
     HoldRoutes,
@@ -21,12 +22,12 @@ from lbmux.errors import LbmuxError
 
 OF_A_MUX: dict[Kind, str] = dict.fromkeys(
     (GetBgp, HoldRoutes), "this mux does not use BGP; to announce its VIPs, start it with --bgp-peer ADDRESS"
-)
+) | {GetRoundTrips: "a mux has no connections of clients; use --control with the socket of an agent"}
 OF_AN_AGENT: dict[Kind, str] = dict.fromkeys(
     (GetBgp, HoldRoutes), "an agent does not use BGP; use --control with the socket of a mux or an edge"
 ) | {GetHistory: "an agent keeps no history; use --control with the socket of a mux"}
 OF_AN_EDGE: dict[Kind, str] = dict.fromkeys(
-    (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows, GetHistory),
+    (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows, GetHistory, GetRoundTrips),
     "an edge does not forward and has no tables; use `lbmux show health` or `lbmux show bgp`",
 )
 

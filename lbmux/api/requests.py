@@ -112,6 +112,11 @@ class CountConnections(Request[answers.ConnectionCounts], command="connections")
 
 
 @dataclass(frozen=True)
+class GetRoundTrips(ListRequest[answers.RoundTrips], command="round_trips"):
+    """Round-trip times of a host's clients, by prefix."""
+
+
+@dataclass(frozen=True)
 class Reload(Request[answers.Reloaded], command="reload", changes=True):
     """Reload the configuration file."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from lbmux.addresses import Address
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.refusals import OF_AN_AGENT
-from lbmux.api.requests import CountConnections, Trace
+from lbmux.api.requests import CountConnections, GetRoundTrips, Trace
 from lbmux.backends.overrides import with_overrides
 from lbmux.daemons.agent_backends import AgentBackends
 from lbmux.daemons.agent_health import AgentHealth, own_backends
@@ -28,6 +28,7 @@ from lbmux.daemons.interface_watch import InterfaceWatch
 from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.reply_hold import release_if_unused
+from lbmux.daemons.round_trip_handler import RoundTripHandler
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
 from lbmux.daemons.socket_sync_task import SocketSyncTask
 from lbmux.daemons.status_handlers import StatusHandlers
@@ -178,7 +179,8 @@ class AgentDaemon(Daemon[Options]):
 
     def handlers(self) -> dict[Kind, Handler]:
         handlers = {**self.status.handlers(), **self.backends.handlers(), Trace: self.trace_hub.watch}
-        return {**handlers, **self.sampler.handlers(), CountConnections: self.socket_sync_task.count}
+        own = {CountConnections: self.socket_sync_task.count, GetRoundTrips: RoundTripHandler(self.agent).answer}
+        return {**handlers, **self.sampler.handlers(), **own}
 
     def metrics(self) -> AbstractAsyncContextManager[object]:
         return serving(self.options.metrics, self.status)

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,10 @@ SOCKETS = np.dtype([
     ("state", "u1"),
 ])  # fmt: skip
 """Sockets in the data path's form: addresses as pairs (lbmux.addresses), ports as loaded."""
+INFO, ATTRIBUTE, RTT_AT, RTT_END = 2, struct.Struct("=HH"), 68, 72
+"""INET_DIAG_INFO and its header (length, type); where struct tcp_info has the smoothed round-trip time, in µs."""
+ATTRIBUTES_AT = 72
+"""The size of struct inet_diag_msg."""
 
 
 class Connections:
@@ -73,7 +78,24 @@ class Connections:
 
     def _sockets(self, family: int, protocol: int, states: int) -> NDArray[Any]:
         self._ask(family, states, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP, protocol)
-        answers = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in self._messages()), MESSAGE)
+        return self._rows(family, protocol, list(self._messages()))
+
+    def round_trips(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return SOCKETS rows of the established TCP connections, and their smoothed round-trip times in ms.
+
+        Those without a measurement are left out. Raise OSError if the kernel does not answer.
+        """
+        rows, times_ms = list[NDArray[Any]](), list[float]()
+        for family in FAMILIES.values():
+            anything = bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS
+            self._ask(family, 1 << ESTABLISHED, anything, NLM_F_DUMP, extensions=1 << INFO - 1)
+            known = [(message, rtt_us) for message in self._messages() if (rtt_us := _round_trip_us(message))]
+            rows.append(self._rows(family, socket.IPPROTO_TCP, [message for message, _ in known]))
+            times_ms += [rtt_us / 1000 for _, rtt_us in known]
+        return np.concatenate(rows), np.array(times_ms)
+
+    def _rows(self, family: int, protocol: int, messages: list[bytes]) -> NDArray[Any]:
+        answers = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in messages), MESSAGE)
         sockets = np.zeros(len(answers), SOCKETS)
         for name in ("local_port", "remote_port", "state"):
             sockets[name] = answers[name]
@@ -134,8 +156,19 @@ class Connections:
 
     def _ask(
         self, family: int, states: int, connection: tuple[bytes, bytes, bytes, bytes], flags: int = 0,
-        protocol: int = socket.IPPROTO_TCP,
+        protocol: int = socket.IPPROTO_TCP, extensions: int = 0,
     ) -> None:  # fmt: skip
-        body = REQUEST.pack(family, protocol, 0, states, *connection, 0, ANY_COOKIE, ANY_COOKIE)
+        body = REQUEST.pack(family, protocol, extensions, states, *connection, 0, ANY_COOKIE, ANY_COOKIE)
         header = HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | flags, 0, 0)
         self._socket.send(header + body)
+
+
+def _round_trip_us(message: bytes) -> int:
+    """Return the smoothed round-trip time in a message about a socket, in µs; 0 if there is none."""
+    at = ATTRIBUTES_AT
+    while at + ATTRIBUTE.size <= len(message):
+        length, kind = ATTRIBUTE.unpack_from(message, at)
+        if kind == INFO and length >= ATTRIBUTE.size + RTT_END:
+            return int.from_bytes(message[at + ATTRIBUTE.size + RTT_AT : at + ATTRIBUTE.size + RTT_END], sys.byteorder)
+        at += max(ATTRIBUTE.size, -(-length // ALIGNED) * ALIGNED)
+    return 0

@@ -45,6 +45,7 @@ PARSED_ONLY = {
     "lbmux show overrides": "needs a manager; tests/cli/pool runs it",
     "lbmux drain --host": "needs a manager; tests/cli/pool runs it",
     "lbmux drain web1 --for": "needs a manager; tests/cli/pool runs it",
+    "lbmux show round-trips": "needs an agent; tests/daemons/test_round_trip_handler.py runs it",
     "lbmux steer": "needs files of measurements; tests/cli/operate/test_steer_command.py has some",
     "lbmux config import": "needs files of other load balancers; tests/tools/import_config reads some",
     "lbmux web": "a daemon; tests/daemons and tests/tools run it",

@@ -1,6 +1,7 @@
 """The host's connections, by real ones on loopback."""
 
 import socket
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -106,3 +107,21 @@ def test_some_of_ipv6(connections: Connections) -> None:
         with socket.create_connection(("::1", port)):
             assert connections.any(ip_address("::1"), range(port, port + 1))
         assert not connections.any(ip_address("127.0.0.1"), range(port, port + 1))
+
+
+@FAMILIES
+def test_a_connection_has_the_round_trip_time_that_the_kernel_measured(
+    connections: Connections, family: socket.AddressFamily, address: str
+) -> None:
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        listener.bind((address, 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        with listener.accept()[0] as server:
+            client.send(b"x")
+            server.recv(1)
+            found, rtt_ms = connections.round_trips()
+            mine = found["local_port"] == socket.htons(client.getsockname()[1])
+            assert mine.sum() == 1 and 0 < rtt_ms[mine][0] < 1000
+            info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
+            assert rtt_ms[mine][0] == int.from_bytes(info[68:72], sys.byteorder) / 1000

@@ -8,6 +8,7 @@ from lbmux.api.answers.health_answers import BackendHealth, Health, HealthLine, 
 from lbmux.api.answers.history_answers import History, HistoryEvent, HistoryPoint
 from lbmux.api.answers.program_answer import Key, ProgramAnswer
 from lbmux.api.answers.reload_answers import Planned, Reloaded
+from lbmux.api.answers.round_trip_answers import RoundTripLine, RoundTrips
 from lbmux.api.answers.runtime_answers import HostForwarding, Layout, Runtime, TableSize
 from lbmux.api.answers.trace_answers import SentFrame, SlowPathReport, TraceBatch, TracedFrame, TraceStart
 from lbmux.api.answers.traffic_answers import (
@@ -50,6 +51,8 @@ __all__ = [
     "Planned",
     "ProgramAnswer",
     "Reloaded",
+    "RoundTripLine",
+    "RoundTrips",
     "Runtime",
     "SentFrame",
     "ServiceLine",

@@ -1,4 +1,4 @@
-"""`lbmux show history` and `top-talkers`: a mux's traffic over time, and by VIP."""
+"""`lbmux show history`, `top-talkers` and `round-trips`: a mux's traffic over time and by VIP; a host's clients."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -110,3 +110,29 @@ def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers
 
 def _whole(rate: float | None) -> int | None:
     return None if rate is None else round(rate)
+
+
+@command.command("round-trips")
+@where()
+@options.json
+def round_trips(where: Where, as_json: bool) -> None:
+    """Show the round-trip times of a host's clients by prefix: the median and its 95 % interval.
+
+    An agent reads them from the kernel.  A prefix has at least 50 connections; smaller groups are part of the prefix
+    around them.
+    """
+    from lbmux.api.requests import GetRoundTrips
+
+    for node, answer in ask_all(where, lambda client: client.whole(GetRoundTrips())):
+        if as_json:
+            print_json(node, answer)
+            continue
+        print_node(node)
+        lines = [
+            {
+                "clients": one.prefix, "round trip": f"{one.rtt_ms:.1f} ms",
+                "95 % interval": f"{one.low_ms:.1f} to {one.high_ms:.1f}", "connections": one.samples,
+            }
+            for one in answer.round_trips
+        ]  # fmt: skip
+        print_table(lines, same("clients", "round trip", "95 % interval", "connections"))
