@@ -126,6 +126,10 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 
 
 json = json_of("Print JSON.")
+xdp_mode = click.option(
+    "--xdp-mode", type=click.Choice(["auto", "native", "generic"]), default="auto", show_default=True,
+    help="How XDP is attached; auto: native, but generic on a veth, whose peer may not accept native frames.",
+)  # fmt: skip
 metrics = click.option(
     "--metrics", metavar="[HOST:]PORT", envvar="LBMUX_METRICS", show_envvar=True, callback=check_endpoint,
     help="Serve Prometheus metrics at /metrics on this address. [default HOST: 127.0.0.1]",

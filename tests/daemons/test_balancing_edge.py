@@ -6,6 +6,7 @@ import os
 import socket
 import socketserver
 import threading
+import urllib.request
 from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import count
@@ -36,6 +37,8 @@ HOSTS = ("host1", "host2")
 NETWORKS = {4: "10.1.{}.{}", 6: "2001:db8:1:{}::{}"}
 LENGTHS = {4: 24, 6: 64}
 VIPS = {4: VIP, 6: VIP6}
+METRICS_PORT = 9417
+MORE = ("--metrics", str(METRICS_PORT), "--xdp-mode", "native")
 HEALTH = {"kind": "tcp", "interval_s": 0.1, "timeout_s": 0.1, "rise": 1, "fall": 2}
 
 
@@ -156,7 +159,7 @@ def edges(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Daemon]]:
     with contextlib.ExitStack() as stack:
         for node in HOSTS:
             stack.callback(lab.inside, node, lambda: detach("eth0"))
-        options = ("--balance", "--driver", request.param, "--bgp-speaker", "bird", "--drain", "0", "--bgp-peer")
+        options = ("--balance", "--driver", request.param, *MORE, "--bgp-speaker", "bird", "--drain", "0", "--bgp-peer")
         both = [
             stack.enter_context(started(lab, node, "edge", *options, NETWORKS[4].format(number, 1)))
             for number, node in enumerate(HOSTS, 1)
@@ -227,3 +230,13 @@ def test_a_host_accepts_packets_from_its_own_addresses_only_meanwhile(lab: Lab) 
 
     assert lab.inside("host3", values) == ["0", "1"]
     assert lab.inside("host3", setting.read_text).strip() == "0"
+
+
+@pytest.mark.parametrize("edges", ["packet"], indirect=True)
+def test_an_edge_has_the_metrics_of_a_mux(lab: Lab, edges: list[Daemon]) -> None:
+    def get() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    found = lab.inside(HOSTS[0], get)
+    assert "lbmux_backend_up{" in found and 'program="edge"' in found

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lbmux.cli.main import run as lbmux
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.drain_watch import POLL_S
 from lbmux.daemons.edge_vips import served_vips, services_of_host
@@ -205,3 +206,14 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
 def test_without_a_router_it_is_wrong_usage() -> None:
     ran = lbmux("edge", "-c", "none.yaml", "-i", "lo")
     assert ran.returncode == 2 and "--bgp-peer" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("--driver", "xdp"), ("--xdp-mode", "native"), ("--metrics", "9100"), ("--health-token", "token")]
+)
+def test_options_of_a_mux_need_an_edge_that_balances(
+    option: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["edge", "-c", "services.yaml", "-i", "eth0", "--bgp-peer", "10.0.0.1:64512"]
+    assert lbmux([*arguments, *option]) == 2
+    assert "without --balance an edge forwards no packets" in capsys.readouterr().err

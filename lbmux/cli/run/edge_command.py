@@ -26,7 +26,10 @@ from lbmux.cli.run import bgp_options
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     envvar="LBMUX_DRIVER", show_envvar=True, help="With --balance: how frames are read and sent.",
 )  # fmt: skip
+@options.xdp_mode
 @options.control
+@options.metrics
+@options.health_token
 @bgp_options.bgp
 def command(
     config: Path | None,
@@ -36,7 +39,10 @@ def command(
     addresses: tuple[Address, ...],
     balance: bool,
     driver: str,
+    xdp_mode: str,
     control: Path | None,
+    metrics: str | None,
+    health_token: Path | None,
     **bgp: Any,
 ) -> None:
     """Run an edge: the host announces a VIP itself, without a mux, while its own backends of the VIP are healthy.
@@ -54,9 +60,10 @@ def command(
         raise click.UsageError("an edge needs a router to announce its VIPs to: --bgp-peer")
     more |= options.source("edge", config, managers, state)
     more |= {"interface": interface, "addresses": addresses, "control": control}
-    if driver != "auto" and not balance:
-        raise click.UsageError("without --balance an edge forwards no packets and has no driver")
+    mux: dict[str, Any] = {"driver": driver, "xdp_mode": xdp_mode, "metrics": metrics, "health_token": health_token}
+    if not balance and any(value not in (None, "auto") for value in mux.values()):
+        raise click.UsageError("without --balance an edge forwards no packets: no driver, no metrics, no health token")
     if balance:
-        run(balancing_edge.serve(balancing_edge.Options(driver=driver, **more)))
+        run(balancing_edge.serve(balancing_edge.Options(**mux, **more)))
     else:
         run(edge_daemon.serve(edge_daemon.Options(**more)))

@@ -21,10 +21,7 @@ from lbmux.cli.run import bgp_options
     "--driver", type=click.Choice(["auto", "packet", "xdp"]), default="auto", show_default=True,
     envvar="LBMUX_DRIVER", show_envvar=True, help="How frames are read and sent.",
 )  # fmt: skip
-@click.option(
-    "--xdp-mode", type=click.Choice(["auto", "native", "generic"]), default="auto", show_default=True,
-    help="How XDP is attached; auto: native, but generic on a veth, whose peer may not accept native frames.",
-)  # fmt: skip
+@options.xdp_mode
 @click.option("--detach-on-exit", is_flag=True, help="Detach the kernel programs at exit; else they keep forwarding.")
 @options.control
 @options.metrics
