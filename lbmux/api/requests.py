@@ -160,9 +160,12 @@ class GetBgp(Request[answers.Bgp], command="bgp"):
 
 @dataclass(frozen=True)
 class HoldRoutes(Request[answers.Bgp], command="hold", changes=True):
-    """Withdraw all routes (``held``), or announce them again."""
+    """Withdraw all routes (``held``), or announce them, perhaps with a longer path or as prefixes around the VIPs."""
 
     held: bool
+    prepended: int = 0
+    length: int = 32
+    length6: int = 128
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from lbmux.bgp import speaker_watchdog
-from lbmux.bgp.bgp_settings import Bgp, BgpState, Neighbour, Route, sorted_prefixes
+from lbmux.bgp.bgp_settings import Announced, Bgp, BgpState, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
 from lbmux.bgp.session_log import SessionLog
@@ -71,7 +71,7 @@ class Announcer:
         """Set while the last result of ``alive`` was true."""
         self._command = speaker.command()  # raises if there is none, before anything is started
         self._wanted = self._announced = NOTHING
-        self._held = False
+        self._by_command = Announced()
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,15 +102,15 @@ class Announcer:
     async def withdraw(self) -> None:
         await self.announce(NOTHING)
 
-    async def hold(self, held: bool) -> BgpState:
-        """Withdraw all routes by command, or announce them again; returns the state when the speaker has the change."""
-        self._held = held
-        log.info("BGP: %s by command", "withdrawn" if held else "announced again")
+    async def command(self, by_command: Announced) -> BgpState:
+        """Announce, withdraw or change routes by command; returns the state when the speaker has the change."""
+        self._by_command = by_command
+        log.info("BGP: %s by command", _describe_command(by_command))
         await self._update()
         return await self.state()
 
     async def state(self) -> BgpState:
-        return BgpState(self._speaker.name, self._announced, await self._sessions(), self._held)
+        return BgpState(self._speaker.name, self._announced, await self._sessions(), self._by_command)
 
     async def _sessions(self) -> list[Neighbour]:
         """Return the sessions; while no speaker runs, all are down, with the reason for its end."""
@@ -133,7 +133,7 @@ class Announcer:
     async def _update(self) -> None:
         """Send the changes to the speaker; if it cannot be reached, the next call tries again."""
         async with self._lock:
-            after = self._wanted if self._can_forward() and not self._held else NOTHING
+            after = self._by_command.routes(self._wanted) if self._can_forward() else NOTHING
             if after == self._announced or self._watchdog is None:  # not started yet
                 return
             try:
@@ -209,6 +209,13 @@ class Announcer:
                 await self._start()
 
 
+def _describe_command(by_command: Announced) -> str:
+    if by_command.is_held:
+        return "withdrawn"
+    prepended = f", with the own AS prepended {counted(by_command.prepended, 'time')}" if by_command.prepended else ""
+    return f"announced as /{by_command.length} and /{by_command.length6}{prepended}"
+
+
 def _describe_changes(before: frozenset[Route], after: frozenset[Route]) -> Iterator[str]:
     """Describe the differences between two sets of routes, for the log."""
     were, are = {route.prefix for route in before}, {route.prefix for route in after}
@@ -218,6 +225,7 @@ def _describe_changes(before: frozenset[Route], after: frozenset[Route]) -> Iter
     changed = sorted_prefixes(route.prefix for route in kept if route.is_last_resort)
     if changed:
         yield f"no backend: announced as a last resort, with a longer AS path: {', '.join(changed)}"
-    again = sorted_prefixes(route.prefix for route in kept if not route.is_last_resort)
+    last = {route.prefix for route in before if route.is_last_resort}
+    again = sorted_prefixes(route.prefix for route in kept if not route.is_last_resort and route.prefix in last)
     if again:
         yield f"backends are back: {', '.join(again)}"

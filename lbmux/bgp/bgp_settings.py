@@ -122,10 +122,42 @@ class Neighbour:
 
 
 class Route(NamedTuple):
-    """An announced route; ``is_last_resort``: it has a longer AS path, so that routers prefer any other."""
+    """An announced route; ``is_last_resort``: it has a longer AS path, so that routers prefer any other.
+
+    ``prepended``: how often the own AS is prepended by command.
+    """
 
     prefix: Prefix
     is_last_resort: bool = False
+    prepended: int = 0
+
+    @property
+    def longer_by(self) -> int:
+        """The number of times that the own AS is prepended to the path."""
+        return self.prepended + (PREPENDED if self.is_last_resort else 0)
+
+
+@dataclass(frozen=True)
+class Announced:
+    """How an operator has routes announced. ``is_held``: not at all. ``prepended``: how often the own AS is added.
+
+    ``length`` and ``length6``: the length of the announced prefix around each VIP, by default the whole address. A
+    longer prefix than that of other sites attracts their users.
+    """
+
+    is_held: bool = False
+    prepended: int = 0
+    length: int = 32
+    length6: int = 128
+
+    def routes(self, wanted: Iterable[Route]) -> frozenset[Route]:
+        """Return the announced routes. A prefix around several VIPs is a last resort if all of them are."""
+        found: dict[Prefix, bool] = {}
+        for route in () if self.is_held else wanted:
+            longest = self.length if route.prefix.version == 4 else self.length6
+            prefix = route.prefix.supernet(new_prefix=min(longest, route.prefix.prefixlen))
+            found[prefix] = found.get(prefix, True) and route.is_last_resort
+        return frozenset(Route(prefix, is_last, self.prepended) for prefix, is_last in found.items())
 
 
 def prefixes_of(config: Config) -> frozenset[Prefix]:
@@ -152,12 +184,12 @@ def sorted_prefixes(prefixes: Iterable[Prefix], version: int | None = None) -> l
 
 @dataclass(frozen=True)
 class BgpState:
-    """What a speaker announces, and its sessions; ``is_held``: the routes are withdrawn by command."""
+    """What a speaker announces, its sessions, and how an operator has it announce them."""
 
     speaker: str
     routes: Collection[Route]
     neighbours: Sequence[Neighbour]
-    is_held: bool = False
+    by_command: Announced = Announced()
 
     @property
     def prefixes(self) -> list[str]:

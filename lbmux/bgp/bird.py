@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.bgp.bgp_settings import PREPENDED, Bgp, Neighbour, Route, sorted_prefixes
+from lbmux.bgp.bgp_settings import Bgp, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.notifications import printable
 from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
@@ -59,11 +59,13 @@ def _families(bgp: Bgp) -> list[tuple[str, int, Address]]:
 
 
 def static_routes(routes: frozenset[Route], version: int, number: int) -> str:
-    """Generate static routes; ``number`` is the own AS, which is prepended to the path of a last resort."""
-    longer = " ".join([f"bgp_path.prepend({number});"] * PREPENDED)
-    last = {str(route.prefix) for route in routes if route.is_last_resort}
+    """Generate static routes; ``number`` is the own AS, which is prepended to paths that are longer."""
+    longer = {
+        str(route.prefix): f" {{ {' '.join([f'bgp_path.prepend({number});'] * route.longer_by)} }}"
+        for route in routes if route.longer_by
+    }  # fmt: skip
     return "".join(
-        f"route {prefix} blackhole{f' {{ {longer} }}' if prefix in last else ''};\n"
+        f"route {prefix} blackhole{longer.get(prefix, '')};\n"
         for prefix in sorted_prefixes((route.prefix for route in routes), version)
     )
 

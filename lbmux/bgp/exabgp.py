@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lbmux.bgp import exabgp_relay
-from lbmux.bgp.bgp_settings import ESTABLISHED, PREPENDED, Bgp, Neighbour, Prefix, Route, sorted_prefixes
+from lbmux.bgp.bgp_settings import ESTABLISHED, Bgp, Neighbour, Prefix, Route, sorted_prefixes
 from lbmux.bgp.notifications import words
 from lbmux.bgp.speaker import write_private
 from lbmux.errors import SetupError
@@ -51,18 +51,18 @@ def change_commands(before: frozenset[Route], after: frozenset[Route], bgp: Bgp)
     """Return the commands for a change of routes; announcing a prefix again replaces its route."""
     gone = {route.prefix for route in before} - {route.prefix for route in after}
     new = after - before
-    return [
-        *commands("withdraw", gone, bgp),
-        *commands("announce", [route.prefix for route in new if not route.is_last_resort], bgp),
-        *commands("announce", [route.prefix for route in new if route.is_last_resort], bgp, is_last_resort=True),
-    ]
+    lines = commands("withdraw", gone, bgp)
+    for longer_by in sorted({route.longer_by for route in new}):
+        prefixes = [route.prefix for route in new if route.longer_by == longer_by]
+        lines += commands("announce", prefixes, bgp, longer_by=longer_by)
+    return lines
 
 
-def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp, *, is_last_resort: bool = False) -> list[str]:
+def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp, *, longer_by: int = 0) -> list[str]:
     """Return ``announce`` or ``withdraw`` commands with many prefixes each: a command costs a turn of ExaBGP's loop."""
     attributes = [f"med {bgp.med}"] if bgp.med is not None else []
-    if is_last_resort:  # the complete path, including the AS that is always there
-        attributes.append(f"as-path [ {' '.join([str(bgp.number)] * (1 + PREPENDED))} ]")
+    if longer_by:  # the complete path, including the AS that is always there
+        attributes.append(f"as-path [ {' '.join([str(bgp.number)] * (1 + longer_by))} ]")
     if bgp.communities:
         attributes.append(f"community [ {' '.join(f'{high}:{low}' for high, low in bgp.communities)} ]")
     return [

@@ -14,12 +14,14 @@ from lbmux.api import answers, requests
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.protocol import VERSION
 from lbmux.bgp.announcer import SPEAKERS, Announcer, always, never
-from lbmux.bgp.bgp_settings import Bgp, BgpState
+from lbmux.bgp.bgp_settings import Announced, Bgp, BgpState
 from lbmux.bgp.speaker import Speaker
+from lbmux.errors import LbmuxError
 from lbmux.linux.capabilities import effective, lacking
 
 log = logging.getLogger(__name__)
 
+MOST_PREPENDED = 10
 SIOCGIFFLAGS = 0x8913
 UP_AND_RUNNING = 0x1 | 0x40
 
@@ -74,7 +76,14 @@ def bgp_handlers(announcer: Announcer) -> dict[Kind, Handler]:
         return bgp_answer(await announcer.state())
 
     async def hold(request: requests.HoldRoutes) -> answers.Bgp:
-        return bgp_answer(await announcer.hold(request.held))
+        if not (
+            0 <= request.prepended <= MOST_PREPENDED and 8 <= request.length <= 32 and 16 <= request.length6 <= 128
+        ):
+            raise LbmuxError(
+                f"the AS is prepended up to {MOST_PREPENDED} times; prefixes have 8 to 32 or 16 to 128 bits"
+            )
+        wanted = Announced(request.held, request.prepended, request.length, request.length6)
+        return bgp_answer(await announcer.command(wanted))
 
     return {requests.GetBgp: state, requests.HoldRoutes: hold}
 
@@ -86,7 +95,8 @@ def bgp_answer(state: BgpState) -> answers.Bgp:
         prefixes=state.prefixes,
         last_resort=state.last_resort,
         neighbours=[answers.BgpNeighbour(**vars(neighbour)) for neighbour in state.neighbours],
-        held=state.is_held,
+        held=state.by_command.is_held,
+        prepended=state.by_command.prepended,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.bgp.announcer import AGAIN_S, Announcer
-from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route
+from lbmux.bgp.bgp_settings import Announced, BgpState, Neighbour, Route
 from lbmux.linux.capabilities import Capability, effective
 
 SILENCE_S, STALL_S = 0.2, 2.0
@@ -109,6 +109,20 @@ def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(t
             await until(lambda: speaker.starts == 2)
 
     asyncio.run(run())
+
+
+def test_a_command_changes_what_is_announced_until_the_next_one(tmp_path: Path) -> None:
+    speaker = FakeSpeaker()
+
+    async def run() -> None:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            await announcer.announce(VIPS)
+            for by_command in (Announced(prepended=2), Announced(length=24), Announced(is_held=True), Announced()):
+                state = await announcer.command(by_command)
+                assert state.by_command == by_command and speaker.announced[-1] == by_command.routes(VIPS)
+
+    asyncio.run(run())
+    assert len(speaker.announced) == 5 and speaker.announced[-1] == VIPS
 
 
 def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_a_last_resort_has_a_longer_path() -> None:
     assert text.count("bgp_path.prepend(65009);") == 3 and text.endswith(" };\n")
 
 
+def test_a_path_may_be_longer_by_command() -> None:
+    routes = frozenset({Route(IPv4Network("192.0.2.1"), prepended=2), Route(IPv4Network("192.0.2.2"), True, 1)})
+    counts = [line.count("bgp_path.prepend(65009);") for line in static_routes(routes, 4, 65009).splitlines()]
+    assert counts == [2, 4]
+
+
 def test_ipv6_has_its_own_channel_and_next_hop() -> None:
     text = configuration(replace(BGP, local6=IPv6Address("2001:db8::2")), Path("/run/x"))
     assert "ipv6 { import none; next hop address 2001:db8::2; export filter" in text

@@ -18,7 +18,10 @@ class BgpNeighbour:
 
 @dataclass(frozen=True)
 class Bgp:
-    """The announced prefixes, those with a longer AS path, and the sessions; ``held``: withdrawn by command."""
+    """The announced prefixes, those with a longer AS path, and the sessions; ``held``: withdrawn by command.
+
+    ``prepended``: how often the own AS is prepended to all paths by command.
+    """
 
     version: int
     speaker: str
@@ -26,3 +29,4 @@ class Bgp:
     last_resort: list[str]
     neighbours: list[BgpNeighbour]
     held: bool
+    prepended: int = 0

@@ -28,6 +28,20 @@ def test_json_of_withdraw_and_announce(
         assert capsys.readouterr().out == f"announced: {' '.join(prefixes) or 'nothing'}\n"
 
 
+def test_options_of_announce_reach_the_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = list[HoldRoutes]()
+
+    async def hold(request: HoldRoutes) -> Bgp:
+        got.append(request)
+        return Bgp(1, "bird", ["192.0.2.0/24"], [], [], request.held, request.prepended)
+
+    with answering(tmp_path / "mux.sock", {HoldRoutes: hold}):
+        options = ("--prepend", "2", "--length", "24", "--length6", "48")
+        assert run(["announce", *options, "--control", str(tmp_path / "mux.sock")]) == 0
+    assert got == [HoldRoutes(False, 2, 24, 48)] and capsys.readouterr().out == "announced: 192.0.2.0/24\n"
+    assert run(["announce", "--prepend", "11"]) == 2
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_json_of_what_was_detached(
     there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
