@@ -60,6 +60,9 @@ class Steering(Model):
     """Time to live of answers."""
     move_cost_ms: Amount = 20.0
     """Cost of moving a user to another PoP, as a round-trip time: a user moves only for a larger gain."""
+    explore: Annotated[float, Field(ge=0, le=0.05)] = 0.0
+    """Share of each group's new sessions, such as 0.01, that go to its second-best PoP, so that its latency there stays
+    known; by DNS only, and never to a PoP over 90 % of its capacity."""
     max_age_s: Seconds = 86400
     """Maximum age of samples; older ones are ignored."""
     groups: str

@@ -3,6 +3,7 @@
 A group over 1 % of the users is divided into parts, which may go to different PoPs; its answer then has weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from lbmux.config.steering_models import Steering
 from lbmux.errors import LbmuxError
 from lbmux.steering.assignment import Floats, Indexes, assign
 from lbmux.steering.estimates import MEASURED, Estimates, estimate
+from lbmux.steering.exploration import FULL, explored
 from lbmux.steering.fractions import wanted_fractions
 from lbmux.steering.measurements import Groups, Latency
-from lbmux.steering.steering_map import SteeringMap
+from lbmux.steering.steering_map import SteeringMap, Weights
 
 DIVIDED_FROM = 0.01
 """Groups with a larger share of the users get weighted answers."""
@@ -125,11 +127,14 @@ def _everywhere(prices: Floats, live: Indexes, capacity: Floats) -> Floats:
 
 def _map(steering: Steering, groups: Groups, estimates: Estimates, parts: _Parts, chosen: Indexes) -> SteeringMap:
     names = [pop.name for pop in steering.pops]
-    weights: list[dict[str, float]] = [{} for _ in groups.prefixes]
+    shares: list[dict[str, float]] = [{} for _ in groups.prefixes]
     size = 1 / np.bincount(parts.group)[parts.group]
     for group, pop, share in zip(parts.group.tolist(), chosen.tolist(), size.tolist(), strict=True):
-        weights[group][names[pop]] = round(weights[group].get(names[pop], 0.0) + share, 9)
-    users = np.bincount(chosen, parts.users, len(names))
+        shares[group][names[pop]] = round(shares[group].get(names[pop], 0.0) + share, 9)
+    weights: Sequence[Weights] = shares
+    users: Floats = np.bincount(chosen, parts.users, len(names)).astype(float)
+    if steering.explore:
+        weights = _explored(steering, groups, estimates, weights, users)
     is_live = {pop.name: pop.healthy for pop in steering.pops}
     default = steering.default if is_live[steering.default] else names[int(users.argmax())]
     estimated = (prefix for prefix, one in zip(groups.prefixes, estimates.sources, strict=True) if one != MEASURED)
@@ -139,6 +144,15 @@ def _map(steering: Steering, groups: Groups, estimates: Estimates, parts: _Parts
         _resolvers(groups, parts, chosen, names), dict.fromkeys(names, wanted_fractions(steering.data_centres)),
         frozenset(centre.name for centre in steering.data_centres if not centre.healthy),
     )  # fmt: skip
+
+
+def _explored(
+    steering: Steering, groups: Groups, estimates: Estimates, weights: Sequence[Weights], users: Floats
+) -> list[Weights]:
+    capacity = np.array([pop.capacity if pop.healthy else 0.0 for pop in steering.pops])
+    has_room = users * _load_of_a_user(steering, groups) < FULL * capacity
+    names = [pop.name for pop in steering.pops]
+    return explored(weights, estimates.rtt_ms, groups.users, has_room, names, steering.explore)
 
 
 def _resolvers(groups: Groups, parts: _Parts, chosen: Indexes, names: list[str]) -> dict[str, str]:
