@@ -20,9 +20,9 @@ from lbmux.health.probe_kinds import KINDS
 from lbmux.plurals import counted
 from lbmux.steering.fractions import next_fractions
 from lbmux.steering.inputs import load, read
-from lbmux.steering.plan import plan
 from lbmux.steering.steering_map import SteeringMap
 from lbmux.steering.steering_map import read as read_map
+from lbmux.steering.steering_plan import plan
 from lbmux.tools.haproxy_weights import set_weights
 from lbmux.tools.publish_dns import CURRENT, publish
 

@@ -8,8 +8,8 @@ import pytest
 
 from lbmux.steering import exploration
 from lbmux.steering.exploration import explored
-from lbmux.steering.plan import plan
 from lbmux.steering.steering_map import Weights
+from lbmux.steering.steering_plan import plan
 from tests.steering.pool import NOW, groups, latency, steering
 
 NAMES = ("a", "b", "c")
