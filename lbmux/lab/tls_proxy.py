@@ -12,17 +12,13 @@ import argparse
 import os
 import shutil
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from lbmux.lab.haproxy import SEARCH
+from lbmux.manager.authority import Subject, issue, new_authority, new_key, new_request
 
-PORT, DAYS = 443, 3650
+PORT = 443
 BACKEND = "upstream"
 CONFIGURATION = """\
 global
@@ -65,16 +61,9 @@ def configuration(base: Path, name: str, servers: list[tuple[str, str, int]], tl
 
 
 def certificate(name: str) -> bytes:
-    """A self-signed certificate and its key, in PEM.  Clients of the lab do not verify it."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-    signed = builder.not_valid_after(now + timedelta(days=DAYS)).sign(key, hashes.SHA256())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return signed.public_bytes(serialization.Encoding.PEM) + private
+    """A certificate and its key, in PEM, of an authority that nobody knows.  Clients of the lab do not verify it."""
+    key, now = new_key(), datetime.now(UTC)
+    return issue(new_authority(name, now), new_request(key, name, []), Subject(name, "manager", name), now) + key
 
 
 def main() -> None:
