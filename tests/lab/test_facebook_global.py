@@ -153,7 +153,7 @@ def test_planned_events_fail_no_request_and_a_lost_pop_only_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = replace(
-        SCENARIOS["facebook-global"], topology=lambda: facebook_global(2, 2, 1),
+        SCENARIOS["facebook-global"], topology=lambda: facebook_global(2, 2, 1, hosts=1),
         resolvers={"users1": RESOLVERS["users1"]},
     )  # fmt: skip
     monkeypatch.setitem(SCENARIOS, "facebook-global", small)

@@ -37,7 +37,7 @@ NAME, HTTPS_PORT, TTL_S = "www.example.net", 443, 5
 MOST = 20
 """The largest number of sites of a kind."""
 HOSTS = 2
-"""The number of hosts in a PoP or data centre."""
+"""The number of hosts in a PoP or data centre, by default."""
 NEAR_MS, FARTHER_MS, POP_TO_CENTRE_MS, USER_TO_CENTRE_MS, ELSEWHERE_MS = 20, 40, 130, 150, 40
 """Round-trip times: to a region's nearest PoP, more for each further one; to data centres; between all other sites."""
 CAPACITY = 1000
@@ -47,11 +47,12 @@ USERS = 100
 
 @dataclass(frozen=True)
 class Site:
-    """``number`` is part of the site's addresses.  ``vips``: a PoP's or data centre's VIPs, IPv4 and IPv6."""
+    """``number`` is part of the site's addresses.  ``vips``, ``hosts``: a PoP's or data centre's, IPv4 and IPv6."""
 
     name: str
     number: int
     vips: tuple[str, ...] = ()
+    hosts: int = HOSTS
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -65,12 +66,12 @@ class Site:
         return f"10.255.0.{self.number}", f"2001:db8:255::{self.number}"
 
 
-def pop(n: int) -> Site:
-    return Site(f"pop{n}", n, (f"192.0.2.{n}", f"2001:db8:{n}:ffff::1"))
+def pop(n: int, hosts: int = HOSTS) -> Site:
+    return Site(f"pop{n}", n, (f"192.0.2.{n}", f"2001:db8:{n}:ffff::1"), hosts)
 
 
-def centre(n: int) -> Site:
-    return Site(f"dc{n}", 100 + n, (f"203.0.113.{n}", f"2001:db8:{100 + n}:ffff::1"))
+def centre(n: int, hosts: int = HOSTS) -> Site:
+    return Site(f"dc{n}", 100 + n, (f"203.0.113.{n}", f"2001:db8:{100 + n}:ffff::1"), hosts)
 
 
 def region(n: int) -> Site:
@@ -80,12 +81,17 @@ def region(n: int) -> Site:
 AUTHORITY = Site("dns", 254)
 
 
-def facebook_global(pops: int = 3, dcs: int = 2, regions: int = 4, resolvers: Sequence[int] = ()) -> Topology:
-    """``resolvers``: the region whose resolver each region uses, default its own.  ValueError for wrong numbers."""
+def facebook_global(
+    pops: int = 3, dcs: int = 2, regions: int = 4, hosts: int = HOSTS, resolvers: Sequence[int] = ()
+) -> Topology:
+    """``hosts``: in each PoP and data centre.  ``resolvers``: whose resolver each region uses, default its own.
+
+    Raise ValueError for wrong numbers of sites.
+    """
     for count, what in ((pops, "PoP"), (dcs, "data centre"), (regions, "region")):
         if not 1 <= count <= MOST:
             raise ValueError(f"{counted(count, what)}: use 1 to {MOST}")
-    all_pops, centres = [pop(n) for n in range(1, pops + 1)], [centre(n) for n in range(1, dcs + 1)]
+    all_pops, centres = [pop(n, hosts) for n in range(1, pops + 1)], [centre(n, hosts) for n in range(1, dcs + 1)]
     places = [region(n) for n in range(1, regions + 1)]
     sites = [*all_pops, *centres, *places, AUTHORITY]
     nodes = [wan("wan", {site.name: f"to-{site.name}" for site in sites}, *_paths(all_pops, centres, places))]
@@ -93,8 +99,9 @@ def facebook_global(pops: int = 3, dcs: int = 2, regions: int = 4, resolvers: Se
     upstreams = [text for one in centres for text in ("--server", one.name, one.vips[0], str(HTTPS_PORT))]
     for site in (*all_pops, *centres):
         to_servers = ("--tls", *upstreams) if site in all_pops else ("--server", "app", "127.0.0.1", str(SERVER_PORT))
-        nodes += [_mux(site), *(_host(site, n, to_servers) for n in range(1, HOSTS + 1))]
-        links += [subnet(f"{site.name}-{name}", *_networks(site, n), site.name) for n, name in enumerate(_names())]
+        nodes += [_mux(site), *(_host(site, n, to_servers) for n in _numbers(site))]
+        names = ["mux", *(f"host{n}" for n in _numbers(site))]
+        links += [subnet(f"{site.name}-{name}", *_networks(site, n), site.name) for n, name in enumerate(names)]
     for at, site in enumerate(places, 1):
         nodes.append(_users(site, region(resolvers[at - 1] if resolvers else at)))
         links.append(subnet(f"users{at}", *_networks(site, 0), site.name))
@@ -113,10 +120,6 @@ def resolver_of(site: Site) -> str:
 def rtt_ms(place: int, to: int, pops: int) -> int:
     """The round-trip time from a region to a PoP, both counted from 1."""
     return NEAR_MS + FARTHER_MS * ((to - place) % pops)
-
-
-def _names() -> list[str]:
-    return ["mux", *(f"host{n}" for n in range(1, HOSTS + 1))]
 
 
 def _networks(site: Site, n: int) -> tuple[str, str]:
@@ -213,7 +216,9 @@ def _config(site: Site) -> dict[str, Any]:
     """The file that a site's mux and agents share."""
     services = []
     for family, (vip, suffix) in enumerate(zip(site.vips, ("", "6"), strict=True)):
-        dips = {f"{site.name}-host{n}": f"{_networks(site, n)[family]}{'::' if family else '.'}2" for n in _numbers()}
+        dips = {
+            f"{site.name}-host{n}": f"{_networks(site, n)[family]}{'::' if family else '.'}2" for n in _numbers(site)
+        }
         backends = [{"name": name, "dip": dip} for name, dip in dips.items()]
         services.append({
             "name": f"https{suffix}", "vip": vip, "protocol": "tcp", "port": HTTPS_PORT,
@@ -223,8 +228,8 @@ def _config(site: Site) -> dict[str, Any]:
     return {"muxes": [f"{network}.2", f"{network6}::2"], "services": services}
 
 
-def _numbers() -> range:
-    return range(1, HOSTS + 1)
+def _numbers(site: Site) -> range:
+    return range(1, site.hosts + 1)
 
 
 def _steering(pops: Sequence[Site], centres: Sequence[Site]) -> dict[str, Any]:
@@ -234,7 +239,7 @@ def _steering(pops: Sequence[Site], centres: Sequence[Site]) -> dict[str, Any]:
         "health": {"kind": "tls", "port": HTTPS_PORT, "interval_s": 1.0, "timeout_s": 0.5, "rise": 2, "fall": 2},
         "pops": [
             {"name": one.name, "addresses": list(one.vips), "capacity": CAPACITY,
-             "proxies": [f"{one.name}-host{n}-haproxy.sock" for n in _numbers()]}
+             "proxies": [f"{one.name}-host{n}-haproxy.sock" for n in _numbers(one)]}
             for one in pops
         ],
         "data_centres": [{"name": one.name, "capacity": CAPACITY} for one in centres],
