@@ -49,7 +49,6 @@ ELSEWHERE = {
     "cli/options.py": "cli/test_main.py",
     "cli/inspect/show_traffic_command.py": "cli/inspect/test_show_command.py",
     "cli/inspect/show_pool_command.py": "cli/pool/test_apply_command.py",
-    "cli/operate/steer_collect_command.py": "daemons/test_round_trip_handler.py",
     "cli/pool/join_command.py": "cli/pool/test_manager_command.py",
     "cli/pool/manager_access.py": "cli/pool/test_apply_command.py",
     "cli/run/agent_command.py": "daemons/test_agent_daemon.py",
