@@ -27,6 +27,7 @@ global
 defaults
  mode http
  timeout connect 1s
+ timeout check 2s
  timeout client 1h
  timeout http-keep-alive 1h
  timeout server 2s
@@ -41,7 +42,7 @@ frontend https
 backend {backend}
  balance roundrobin
  http-reuse always
- default-server check inter 500ms rise 1 fall 2 weight 128 pool-purge-delay 1h{tls}
+ default-server check inter 1s rise 1 fall 3 weight 128 pool-purge-delay 1h{tls}
 {servers}
 """
 """X25519 is what clients offer first: another curve would cost a round trip in TLS 1.3.

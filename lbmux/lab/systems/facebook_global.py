@@ -236,7 +236,7 @@ def _steering(pops: Sequence[Site], centres: Sequence[Site]) -> dict[str, Any]:
     """The configuration of `lbmux steer run`."""
     return {
         "name": NAME, "ttl_s": TTL_S, "groups": "groups.csv", "latency": "latency.csv", "default": pops[0].name,
-        "health": {"kind": "tls", "port": HTTPS_PORT, "interval_s": 1.0, "timeout_s": 0.5, "rise": 2, "fall": 2},
+        "health": {"kind": "tls", "port": HTTPS_PORT, "interval_s": 1.0, "timeout_s": 1.0, "rise": 2, "fall": 2},
         "pops": [
             {"name": one.name, "addresses": list(one.vips), "capacity": CAPACITY,
              "proxies": [f"{one.name}-host{n}-haproxy.sock" for n in _numbers(one)]}
