@@ -5,6 +5,7 @@ cold PoP has just started its proxies, so it must connect to the data centre fir
 other rows are the next request on a connection of the user.
 """
 
+import contextlib
 import re
 import signal
 import socket
@@ -74,10 +75,10 @@ def _first_bytes_ms(version: ssl.TLSVersion, address: str) -> list[float]:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.minimum_version = context.maximum_version = version
     begun, found = time.monotonic(), []
-    with (
-        socket.create_connection((address, HTTPS_PORT), TIMEOUT_S) as plain,
-        context.wrap_socket(plain, server_hostname=NAME) as sock,
-    ):
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_connection((address, HTTPS_PORT), TIMEOUT_S))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the request waits for an acknowledgment
+        sock = stack.enter_context(context.wrap_socket(plain, server_hostname=NAME))
         for _ in range(2):
             sock.sendall(REQUEST)
             answer = sock.recv(1)
