@@ -179,7 +179,10 @@ class AgentDaemon(Daemon[Options]):
 
     def handlers(self) -> dict[Kind, Handler]:
         handlers = {**self.status.handlers(), **self.backends.handlers(), Trace: self.trace_hub.watch}
-        own = {CountConnections: self.socket_sync_task.count, GetRoundTrips: RoundTripHandler(self.agent).answer}
+        own: dict[Kind, Handler] = {
+            CountConnections: self.socket_sync_task.count,
+            GetRoundTrips: RoundTripHandler(self.agent).answer,
+        }
         return {**handlers, **self.sampler.handlers(), **own}
 
     def metrics(self) -> AbstractAsyncContextManager[object]:

@@ -22,6 +22,8 @@ from lbmux.lab.lab import Lab
 PORT, PATH = 443, "/whoami"
 LATE_MS = 1000.0
 """A request over a wide-area network takes up to 0.7 s with a new connection."""
+ATTEMPTS, AGAIN_S = 4, 0.25
+"""How often a resolver is asked, and the pause before the second time; the next ones are longer."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -36,10 +38,17 @@ class Users(Traffic):
 
     async def open(self) -> Streams:
         """Resolve the name, and connect with TLS."""
-        found = await asyncio.to_thread(ask, self._resolver, self._name)
-        if not found:
-            raise ConnectionError("the resolver has no address")
-        return await asyncio.open_connection(found[0][0], PORT, ssl=self._context, server_hostname=self._name)
+        address = await self._resolve()
+        return await asyncio.open_connection(address, PORT, ssl=self._context, server_hostname=self._name)
+
+    async def _resolve(self) -> str:
+        """Ask the resolver, again if it does not answer, as the stub resolver of a host does."""
+        for attempt in range(ATTEMPTS):
+            with contextlib.suppress(OSError):
+                if found := await asyncio.to_thread(ask, self._resolver, self._name):
+                    return found[0][0]
+            await asyncio.sleep(attempt * AGAIN_S)
+        raise ConnectionError("the resolver has no address")
 
     async def use(self, connection: Connection, turn_s: float) -> None:
         reader, writer = await self.open()
