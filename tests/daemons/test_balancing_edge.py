@@ -239,4 +239,4 @@ def test_an_edge_has_the_metrics_of_a_mux(lab: Lab, edges: list[Daemon]) -> None
             return str(answer.read().decode())
 
     found = lab.inside(HOSTS[0], get)
-    assert "lbmux_backend_up{" in found and 'program="edge"' in found
+    assert "lbmux_backend_up{" in found and "lbmux_build_info{" in found
