@@ -6,7 +6,6 @@ import os
 import socket
 import socketserver
 import threading
-import urllib.request
 from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import count
@@ -230,13 +229,3 @@ def test_a_host_accepts_packets_from_its_own_addresses_only_meanwhile(lab: Lab) 
 
     assert lab.inside("host3", values) == ["0", "1"]
     assert lab.inside("host3", setting.read_text).strip() == "0"
-
-
-@pytest.mark.parametrize("edges", ["packet"], indirect=True)
-def test_an_edge_has_the_metrics_of_a_mux(lab: Lab, edges: list[Daemon]) -> None:
-    def get() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
-
-    found = lab.inside(HOSTS[0], get)
-    assert "lbmux_backend_up{" in found and "lbmux_build_info{" in found
