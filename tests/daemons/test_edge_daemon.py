@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.cli.main import run as lbmux
+from lbmux.cli.main import run
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.drain_watch import POLL_S
 from lbmux.daemons.edge_vips import served_vips, services_of_host
@@ -215,5 +215,5 @@ def test_options_of_a_mux_need_an_edge_that_balances(
     option: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["edge", "-c", "services.yaml", "-i", "eth0", "--bgp-peer", "10.0.0.1:64512"]
-    assert lbmux([*arguments, *option]) == 2
+    assert run([*arguments, *option]) == 2
     assert "without --balance an edge forwards no packets" in capsys.readouterr().err
