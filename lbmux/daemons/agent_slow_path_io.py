@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,11 +156,10 @@ class SlowAgent:
                 return Adopted.GONE
         except OSError:  # the kernel cannot list its sockets
             return Adopted.UNCHECKED
-        socket_ = one_socket(
-            to_pair(flow.vip), port_to_wire(flow.vip_port), to_pair(flow.client), port_to_wire(flow.client_port),
-            flow.protocol,
-        )  # fmt: skip
-        return Adopted.AMBIGUOUS if self._socket_sync.adopt(socket_) is None else Adopted.KNOWN
+        return Adopted.AMBIGUOUS if self._socket_sync.adopt(_socket_of(flow)) is None else Adopted.KNOWN
+
+    def _forget(self, flow: Flow) -> None:
+        self._socket_sync.forget(_socket_of(flow))
 
     def _vip_of(self, flow: Flow) -> tuple[Address, int] | None:
         """VIP and port that the data path gives a reply of the flow; None if it would not translate it."""
@@ -191,22 +191,28 @@ class SlowAgent:
         found = self._slow.inbound(verdict, frame, now)
         for packet in found.packets:
             self._deliver(packet)
-        for packet in found.back:
-            begun_s = time.thread_time()
-            returned = frame[:ETHERNET_BYTES] + packet
-            if not self.to_own_mux(returned):
-                self._send(returned)
-            self._slow.spend(time.thread_time() - begun_s)
+        self._return(frame, found.back)
         for whole in found.frames:
             self._load(whole, KNOWN_LOCAL if found.known_local else 0)
             self._worker.inbound(self._one, now_ticks())
             after = Verdict(int(self._one.verdict[0]))
             if after < PASSES:
                 self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
+            elif after == Verdict.UNKNOWN_CONNECTION and found.known_local:
+                self._return(frame, self._slow.of_another_vip(whole).back)
             elif after in INBOUND and turns:
                 self._handle(after, whole, now, turns - 1)
             elif after >= DROPS and self._note is not None:
                 self._note.did.append(after.label)
+
+    def _return(self, frame: bytes, packets: Sequence[bytes]) -> None:
+        """Send packets back to the mux that sent ``frame``."""
+        for packet in packets:
+            begun_s = time.thread_time()
+            returned = frame[:ETHERNET_BYTES] + packet
+            if not self.to_own_mux(returned):
+                self._send(returned)
+            self._slow.spend(time.thread_time() - begun_s)
 
     def _connected(self, flow: Flow) -> bool:
         try:
@@ -252,7 +258,7 @@ class SlowAgent:
         tunnel, settings = config.tunnel, config.slowpath
         return AgentContext(
             agent.own, muxes, self._target, tunnel.gue_port, tunnel.geneve_port, settings.packets_per_s,
-            self._connected, self._adopt, self._vip_of, settings.second_chance_agent_cpu,
+            self._connected, self._adopt, self._forget, self._vip_of, settings.second_chance_agent_cpu,
         )  # fmt: skip
 
     def _target(self, flow: Flow) -> Target | None:
@@ -260,6 +266,13 @@ class SlowAgent:
         here = [one for one in self._served if (one.protocol, one.vip) == (flow.protocol, flow.vip)]
         exact = (one.target for one in here if flow.vip_port in one.ports)
         return next(exact, None) or next((one.target for one in here if 0 in one.ports), None)
+
+
+def _socket_of(flow: Flow) -> NDArray[Any]:
+    return one_socket(
+        to_pair(flow.vip), port_to_wire(flow.vip_port), to_pair(flow.client), port_to_wire(flow.client_port),
+        flow.protocol,
+    )  # fmt: skip
 
 
 def _elsewhere(returned: bytes) -> bool:

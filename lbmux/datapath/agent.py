@@ -62,19 +62,39 @@ V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3,
 
 
 @step
+def live_target(context, flow, now):
+    """Return the endpoint of an entry, or -1 if the entry is not usable."""
+    target = int64(flow.target)
+    if target >= endpoint_limit(context):
+        return int64(-1)
+    row = endpoint_row(endpoints(context), target)
+    return target if is_alive(flow, row, row, now) else int64(-1)
+
+
+@step
+def keeps_endpoint(context, target):
+    """Return whether packets to another VIP leave a live entry of this endpoint (-1: none) as it is.
+
+    They may be forged, and user space can look up whether the entry's connection exists.
+    """
+    return target >= 0 and endpoint_row(endpoints(context), target).checks_sockets != 0
+
+
+@step
 def is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
     """Return whether the flow has an entry with this endpoint.
 
-    If the entry has another endpoint, the client now uses another VIP of the same server. The old entry is deleted,
-    so a flow has one entry.
+    If the entry has another endpoint, the client's address and port were used with another VIP of the same server. The
+    entry is deleted, so a flow has one entry, unless it keeps its endpoint.
     """
     bucket, way = lookup(context, worker, hashed, high, low, ports, endpoint.owner)
     if way < 0:
         return False
     flow = flow_row(bucket, way)
     if int64(flow.target) != target:
-        flow.state = 0
-        count_lookup(context, worker, LOST)
+        if not keeps_endpoint(context, live_target(context, flow, now)):
+            flow.state = 0
+            count_lookup(context, worker, LOST)
         return False
     return still_good(context, setting, worker, worker, hashed, bucket, flow, endpoint, endpoint, flags, now)
 
@@ -161,14 +181,20 @@ def outbound_key(setting, packet):
 
 @step
 def learn_flow(context, setting, worker, endpoint, target, packet, now):
-    """Enter the flow with the VIP that it uses. Return False for a connection that this host may not have."""
+    """Enter the flow with the VIP that it uses. Return False for a connection that this host may not have.
+
+    A server has one connection of a client's address and port. If that is another VIP's, user space checks whether it
+    still exists.
+    """
     high, low = packet.source_high, packet.source_low
     hashed, ports = inbound_key(setting, endpoint, packet)
     if is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now):
         return True
-    is_open = endpoint.checks_sockets != 0 and (packet.flags & SYN) == 0 and (frame_flags(context) & KNOWN_LOCAL) == 0
-    if is_open and find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, False, now) != target:
-        return False
+    if endpoint.protocol == TCP_PROTOCOL:
+        is_open = endpoint.checks_sockets != 0 and ((frame_flags(context) & KNOWN_LOCAL) | (packet.flags & SYN)) == 0
+        found = find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, False, now)
+        if found != target and (is_open or keeps_endpoint(context, found)):
+            return False
     remember(
         context, setting, worker, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
     )
@@ -205,15 +231,13 @@ def find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, 
         if target < 0 or is_refused:
             bucket, way = lookup(context, table_worker, hashed, high, low, ports, owner)
             flow = flow_row(bucket, way & (WAYS - 1))
-            candidate = int64(flow.target)
-            if way >= 0 and candidate < endpoint_limit(context):
-                row = endpoint_row(endpoints(context), candidate)
-                if is_alive(flow, row, row, now):
-                    target = candidate
-                    if is_refused and row.checks_sockets != 0:
-                        flow.state = 0
-                    else:
-                        flow.seen = now  # only this field and the state are written to another worker's flow
+            candidate = live_target(context, flow, now) if way >= 0 else int64(-1)
+            if candidate >= 0:
+                target = candidate
+                if is_refused and endpoint_row(endpoints(context), candidate).checks_sockets != 0:
+                    flow.state = 0
+                else:
+                    flow.seen = now  # only this field and the state are written to another worker's flow
     return target
 
 

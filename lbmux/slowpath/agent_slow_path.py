@@ -2,7 +2,8 @@
 
 In:  tunnelled ICMP error -> does the host have the connection? -> translate its quote -> local stack, or to the mux;
      fragments of the outer or the inner packet -> reassemble -> through the data path again;
-     unknown connection -> does the host have a socket for it? -> through the data path, or back to the mux.
+     unknown connection -> does the host have a socket for it? -> through the data path, or back to the mux;
+     or an entry of another VIP? -> back to the mux.
 Out: fragments of a reply -> reassemble -> through the data path, which translates it -> fragment again;
      reply without a flow entry -> does the host have a socket for it? -> enter it again, through the data path;
      ICMP error about a client's packet -> translate its quote -> the client.
@@ -20,6 +21,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.icmp_errors import is_error
 from lbmux.slowpath.icmp_quotes import flow_of, flow_of_own, translate_error, translate_own_error
 from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
+from lbmux.slowpath.resets import opens_connection
 from lbmux.slowpath.second_chance import returned_packet
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.slowpath.token_bucket import Bucket, CpuBudget
@@ -59,7 +61,8 @@ class AgentContext:
 
     ``target``: the local backend for a flow's VIP and port, or None; the VIP itself if nothing is translated.
     ``connected``: whether this host has a connection; its VIP is the address that the server sees. ``adopt``: enter
-    such a connection again. ``vip_of``: the VIP and port of a connection, or None if it has no entry.
+    such a connection again. ``forget``: delete its entries. ``vip_of``: the VIP and port of a connection, or None if
+    it has no entry.
     """
 
     own: Collection[Address]
@@ -70,6 +73,7 @@ class AgentContext:
     packets_per_s: int
     connected: Callable[[Flow], bool]
     adopt: Callable[[Flow], Adopted]
+    forget: Callable[[Flow], None]
     vip_of: Callable[[Flow], tuple[Address, int] | None]
     socket_check_cpu: float = 0.2
     """The CPU time for packets of unknown connections, as a share of one core."""
@@ -171,7 +175,7 @@ class AgentSlowPath:
         return Inbound([], [outer.link + again])
 
     def _unknown_connection(self, outer: Packet, frame: bytes, now: float) -> Inbound:
-        """Handle a packet of a TCP connection that has no entry here and is not being opened.
+        """Handle a packet of a TCP connection that has no entry here, or whose entry is another VIP's.
 
         If the host does not have the connection, the packet returns to the mux in IP in IP (second chance). Packets of
         a mux with an unknown address are delivered without a check. Packets over the budget are dropped, so that a
@@ -182,6 +186,21 @@ class AgentSlowPath:
         self._check_budget.spend(self.cpu_s() - begun_s)
         return found
 
+    def of_another_vip(self, frame: bytes) -> Inbound:
+        """Handle a packet whose client and port have a connection here that came by another VIP.
+
+        It is forged, or its connection is at another host: it returns to the mux.
+        """
+        begun_s, outer = self.cpu_s(), read_frame(frame)
+        packet = None if outer is None else inside(outer, self.context.gue_port, self.context.geneve_port)
+        found = NOTHING if outer is None or packet is None else self._of_another_vip(outer, packet)
+        self._check_budget.spend(self.cpu_s() - begun_s)
+        return found
+
+    def _of_another_vip(self, outer: Packet, packet: Packet) -> Inbound:
+        self.counts["unknown_of_another_vip"] += 1
+        return Inbound([], [], [returned_packet(outer, packet)]) if outer.source in self.context.muxes else NOTHING
+
     def spend(self, seconds: float) -> None:
         """Charge CPU time to the budget of unknown connections: that of sending a packet back."""
         self._check_budget.spend(seconds)
@@ -189,15 +208,26 @@ class AgentSlowPath:
     def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         mine = Inbound([], [frame], known_local=True)
         packet = inside(outer, self.context.gue_port, self.context.geneve_port)
-        if packet is None or packet.ports is None or outer.source not in self.context.muxes or not self._work.take(now):
+        if packet is None or packet.ports is None or not self._work.take(now):
             return mine
         flow = Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
         target = self.context.target(flow)
-        if target is None or self.context.connected(_at_server(flow, target)):
-            self.counts["unknown_connected"] += 1
+        if target is None:
             return mine
-        self.counts["unknown_returned"] += 1
-        return Inbound([], [], [returned_packet(outer, packet)])
+        at_server = _at_server(flow, target)
+        if opens_connection(packet):  # it has no entry because the entry is another VIP's
+            if self.context.connected(at_server):
+                return self._of_another_vip(outer, packet)
+            self.context.forget(at_server)
+            self.counts["unknown_reopened"] += 1
+            return mine
+        if outer.source not in self.context.muxes:
+            return mine
+        if not self.context.connected(at_server):
+            self.counts["unknown_returned"] += 1
+            return Inbound([], [], [returned_packet(outer, packet)])
+        self.counts["unknown_connected"] += 1
+        return mine
 
     def _icmp(self, outer: Packet, packet: Packet, now: float) -> Inbound:
         """Deliver an ICMP error to the server that has the connection. Checking its socket takes from the budget."""

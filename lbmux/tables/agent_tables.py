@@ -160,7 +160,7 @@ class AgentTables:
         tables = self.tables
         served = tuple((s, b) for s in config.services for b in s.backends if b.tunnel_to in self.own)
         probed = probe_services(config, served)
-        owners = {identity(b.dip, b.port, s.protocol): (s, b) for s, b in (*served, *probed)}
+        owners = dict.fromkeys(self._owner(s, b) for s, b in (*served, *probed))
         owner_rows = assign("services", tables.service_identities, owners, set())
         wanted = {identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode): (s, b) for s, b in (*served, *probed)}
         in_use = set(np.flatnonzero(tables.endpoints["state"] != GONE).tolist())
@@ -172,21 +172,21 @@ class AgentTables:
         endpoints = {}
         for value, (service, backend) in wanted.items():
             names += [Name(VIP, service.vip, port, PROTOCOLS[service.protocol], rows[value]) for port in service.ports]
-            owner = owner_rows[identity(backend.dip, backend.port, service.protocol)]
+            owner = owner_rows[self._owner(service, backend)]
             mss = advmss(config)[service.vip.version] if config.tunnel.clamp_mss else 0
             asks = self.asks(config, service, backend)
             endpoints[rows[value]] = (value, self._endpoint(rows[value], value, owner, service, backend, mss, asks))
         sources: dict[Source, Owned] = {}
         if translates:
-            endpoints[rows[DIRECT]] = (DIRECT, self._direct(rows[DIRECT], served))
+            endpoints[rows[DIRECT]] = (DIRECT, self._direct(rows[DIRECT], config, served))
             for s, b in (*served, *probed):
                 source = Source(PROTOCOLS[s.protocol], b.dip, b.port)
-                owner = owner_rows[identity(b.dip, b.port, s.protocol)]
+                owner = owner_rows[self._owner(s, b)]
                 row = rows[identity(s.vip, s.port, s.protocol, b.dip, b.port, self.mode)]
                 sources[source] = Owned(owner, (*sources.get(source, Owned(owner, ())).endpoints, row))
             names += dict.fromkeys(Name(SOURCE, b.dip, 0, 0, 0) for _, b in served)
             answering = (
-                Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[identity(b.dip, b.port, s.protocol)])
+                Name(DIP, b.dip, port, PROTOCOLS[s.protocol], owner_rows[self._owner(s, b)])
                 for s, b in (*served, *probed)
                 for port in ports_of(s, b)
             )
@@ -195,12 +195,19 @@ class AgentTables:
         owners_by_row = {row: value for value, row in owner_rows.items()}
         return Plan(config, copy, salt, endpoints, owners_by_row, served, probed, rows.get(DIRECT, NONE), sources)
 
-    def _direct(self, row: int, served: Iterable[tuple[Service, Backend]]) -> NDArray[Any]:
+    def _owner(self, service: Service, backend: Backend) -> int:
+        """Return the identity of the server's end of a flow: the DIP, or the VIP of a host that has it itself."""
+        if self.mode == LOCAL:
+            return identity(service.vip, service.port, service.protocol, backend.dip, backend.port)
+        return identity(backend.dip, backend.port, service.protocol)
+
+    def _direct(self, row: int, config: Config, served: Iterable[tuple[Service, Backend]]) -> NDArray[Any]:
         """Return the endpoint of direct connections: only replies are seen, so all idle timeouts are the same."""
         after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
         longest = max(ticks(service.idle_s) for service, _ in served)
         after["idle_untrusted"] = after["idle_trusted"] = after["idle_closing"] = longest
         after["mode"], after["state"] = LOCAL, UP
+        after["checks_sockets"] = any(self.asks(config, service, backend) for service, backend in served)
         after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, DIRECT))) & 0xFF
         return after
 

@@ -121,6 +121,11 @@ class SocketSync:
         target = int(found.flows["target"][0])
         return None if target == AMBIGUOUS else target
 
+    def forget(self, socket: NDArray[Any]) -> None:
+        """Delete the entries of one socket's flow, which the host does not have any more."""
+        found = self.find(socket)
+        _forget_all(self.worker.address, _address(found.flows), _address(found.dips), len(found.flows))
+
 
 def one_socket(
     local: tuple[int, int], local_port: int, remote: tuple[int, int], remote_port: int, protocol: int
@@ -204,3 +209,16 @@ def _refresh_all(context_address, flows, dips, count, worker, now):  # type: ign
                 given.generation, given.seen = row.generation, u32(now)
                 entered += enter_as(context, setting, worker, given, dip, row, now)
     return entered
+
+
+@compiled
+def _forget_all(context_address, flows, dips, count):  # type: ignore[no-untyped-def]
+    context = context_at(context_address)
+    setting = settings_row(settings(context), 0)
+    for index in range(count):
+        given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
+        hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
+        for part in range(worker_limit(context)):
+            bucket, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
+            if way >= 0:
+                flow_row(bucket, way & (WAYS - 1)).state = 0

@@ -113,15 +113,20 @@ class PlainAgent:
     def _admit(
         self, packet: packets.Packet, endpoint: Endpoint, dip_port: int, target: int, checks_sockets: bool, now: int
     ) -> bool:
-        """Remember that this client and port came by this VIP; where it came by another one before, the newer counts.
+        """Remember that this client and port came by this VIP.
 
-        False for a connection that began before it was known here.
+        False for a connection that began before it was known here, and for one that another VIP still has, of which the
+        host's sockets can be asked. Of others the newer VIP counts.
         """
         ports = packet.ports[:2] + dip_port.to_bytes(2, "big")
         high, low = halves(packet.source)
         key, dip = Key(low, loaded(ports), endpoint.owner, high), loaded(endpoint.dip[-4:])
         place = self.flows.find(key, dip)
         if place and self.flows.flow(place).target != target:
+            other = self.endpoints[self.flows.flow(place).target]
+            if other.checks_sockets and self.flows.is_alive(place, other, other.idle, now):
+                self.flows.flow(place).seen = now
+                return False
             self.flows.forget(place, "gone")
         elif place and self.flows.use(place, dip, endpoint, endpoint.idle, packet.flags, now):
             return True
@@ -151,10 +156,10 @@ class PlainAgent:
         endpoint = self.endpoints[target]
         if not self.flows.is_alive(place, endpoint, endpoint.idle, now):
             return self._without_entry(packet, key, now), -1, frame
+        is_refused = endpoint.checks_sockets and packet.flags & (RST | ACK) == RST
         if endpoint.is_direct:
-            self.flows.flow(place).seen = now
-            return Verdict.NOT_TRANSLATED, -1, frame
-        if endpoint.checks_sockets and packet.flags & (RST | ACK) == RST:
+            return self._direct(place, bool(is_refused), now), -1, frame
+        if is_refused:
             self.flows.forget(place, "gone")
             return Verdict.RESET_SUPPRESSED, target, frame
         self.flows.refresh(place, endpoint, endpoint.idle, now)
@@ -167,6 +172,12 @@ class PlainAgent:
         assert not isinstance(back, Verdict)
         after = packets.translate(after, back, endpoint.dip, int.from_bytes(back.ports[2:], "big"), "destination")
         return Verdict.HAIRPIN, target, after[6:12] + after[6:]
+
+    def _direct(self, place: tuple[int, int], is_refused: bool, now: int) -> Verdict:
+        self.flows.flow(place).seen = now
+        if is_refused:
+            self.flows.forget(place)
+        return Verdict.NOT_TRANSLATED
 
     def _vips(self) -> dict[tuple[bytes, int, int], int]:
         endpoints = enumerate(self.endpoints)

@@ -83,9 +83,10 @@ class PlainFlows:
         assert flow
         return flow
 
-    def forget(self, place: tuple[int, int], why: str) -> None:
+    def forget(self, place: tuple[int, int], why: str | None = None) -> None:
         self.buckets[place[0]][place[1]] = None
-        self.lookups[why] += 1
+        if why:
+            self.lookups[why] += 1
 
     def use(self, place: tuple[int, int], destination: int, target: Target, idle: Idle, flags: int, now: int) -> bool:
         """Whether the flow found there is still good; if so it is refreshed, if not it is forgotten."""

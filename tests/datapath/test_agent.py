@@ -27,14 +27,14 @@ IDLE = Idle(untrusted=50, trusted=400, closing=20)
 def endpoints(checks_sockets: bool = False) -> list[Endpoint]:
     """Two VIPs that share one server, one of UDP, one whose VIP is a local address.
 
-    ``checks_sockets``: the first and the last leave connections that are not known to the host's sockets.
+    ``checks_sockets``: all but the second and that of UDP leave connections that are not known to the host's sockets.
     """
     return [
         Endpoint(WEB, 80, DIP, 8080, TCP, owner=3, idle=IDLE, mss=1200, checks_sockets=checks_sockets),
         Endpoint(SECOND, 80, DIP, 8080, TCP, owner=3, idle=Idle(500, 300, 10)),
         Endpoint(DNS, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE),
         Endpoint(WEB, 443, LONE_DIP, 443, TCP, owner=2, mode=LOCAL, checks_sockets=checks_sockets),
-        Endpoint(bytes(4), 0, bytes(4), 0, TCP, owner=0, mode=LOCAL, idle=IDLE, is_direct=True),
+        Endpoint(bytes(4), 0, bytes(4), 0, TCP, 0, LOCAL, IDLE, checks_sockets=checks_sockets, is_direct=True),
     ]
 
 
@@ -166,11 +166,36 @@ def way_in(vip: bytes, flags: int = ACK) -> bytes:
     return tunnelled(Craft(destination=vip, flags=flags).packet(), MUXES[0], OWN[0])
 
 
-REPLY = Craft(source=DIP, source_port=8080, destination=Craft().source, destination_port=Craft().source_port).frame()
+REPLY_OF = Craft(source=DIP, source_port=8080, destination=Craft().source, destination_port=Craft().source_port)
+REPLY = REPLY_OF.frame()
 
 
-def test_a_client_that_comes_by_another_vip_gets_replies_from_that_one() -> None:
-    """The same client port to two VIPs of one server: the newer counts, and there is one entry, not many."""
+@pytest.mark.parametrize(
+    "flags", [ACK, SYN, SYN | ACK, RST, RST | ACK], ids=["ACK", "SYN", "SYN-ACK", "RST", "RST-ACK"]
+)
+def test_no_packet_to_another_vip_takes_a_connection_there(flags: int) -> None:
+    """It may be forged: the address and port of a client are no secret."""
+    pair = Pair(checks_sockets=True)
+    pair.inbound([way_in(WEB, SYN), way_in(WEB)], 1)
+    for known_local in (0, KNOWN_LOCAL):
+        assert pair.inbound([way_in(SECOND, flags)], 2, known_local)[0][0] == Verdict.UNKNOWN_CONNECTION
+    assert pair.inbound([way_in(WEB)], 3)[0][0] == Verdict.DELIVERED
+    assert pair.outbound([REPLY], 3)[0][2][26:30] == WEB
+    assert (pair.machine.tables.flows["state"] != 0).sum() == 1
+    pair.check_tables()
+
+
+def test_a_client_s_port_may_come_by_another_vip_once_its_entry_has_expired() -> None:
+    pair = Pair(checks_sockets=True)
+    pair.inbound([way_in(WEB, SYN)], 1)
+    pair.inbound([way_in(SECOND, SYN)], 1 + IDLE.untrusted + 1)
+    assert pair.outbound([REPLY], 60)[0][2][26:30] == SECOND
+    assert (pair.machine.tables.flows["state"] != 0).sum() == 1
+    pair.check_tables()
+
+
+def test_without_socket_checks_the_vip_of_the_last_packet_counts() -> None:
+    """The same client port to two VIPs of one server: there is one entry, not many."""
     pair = Pair()
     pair.inbound([way_in(WEB)] * 3, 1)
     pair.inbound([way_in(SECOND, SYN)], 2)
@@ -178,6 +203,31 @@ def test_a_client_that_comes_by_another_vip_gets_replies_from_that_one() -> None
     pair.inbound([way_in(WEB), way_in(SECOND)] * 10, 3)
     assert (pair.machine.tables.flows["state"] != 0).sum() == 1
     pair.check_tables()
+
+
+def test_an_entry_of_another_worker_keeps_its_connection_too() -> None:
+    machine = Machine.make(workers=4)
+    machine.install_agent(OWN, MUXES, endpoints(checks_sockets=True))
+    machine.at(2).inbound(Frames([way_in(WEB, SYN)]), 1)
+    for flags in (SYN, ACK):
+        machine.at(1).inbound(forged := Frames([way_in(SECOND, flags)]), 1)
+        assert forged.results()[0][0] == Verdict.UNKNOWN_CONNECTION
+    machine.at(1).outbound(out := Frames([REPLY]), 1)
+    assert out.results()[0][2][26:30] == WEB
+
+
+def test_a_client_s_datagrams_get_their_answers_from_the_vip_of_the_last_one() -> None:
+    """One socket may ask two VIPs, and nothing says which of them a datagram of the server answers."""
+    machine = Machine.make()
+    two = [Endpoint(vip, 53, LONE_DIP, 53, UDP, owner=1, idle=IDLE) for vip in (WEB, SECOND)]
+    machine.install_agent(OWN, MUXES, two)
+    question = Craft(destination_port=53, protocol=UDP)
+    answer = replace(REPLY_OF, source=LONE_DIP, source_port=53, protocol=UDP).frame()
+    for vip in (WEB, SECOND, WEB):
+        asked = tunnelled(replace(question, destination=vip).packet(), MUXES[0], OWN[0])
+        machine.worker.inbound(Frames([asked]), 1)
+        machine.worker.outbound(out := Frames([answer]), 1)
+        assert out.results()[0][2][26:30] == vip
 
 
 def local(flags: int) -> bytes:
@@ -348,13 +398,27 @@ def test_a_reply_that_has_lost_its_entry_is_not_passed_on() -> None:
     pair.check_tables()
 
 
-def test_a_connection_straight_to_the_dip_is_known_by_its_syn_ack() -> None:
-    pair = Pair()
-    found = pair.outbound([from_dip(SYN | ACK), from_dip(ACK), from_dip(RST)], 1)
-    assert [verdict for verdict, *_ in found] == [Verdict.NOT_TRANSLATED] * 3
-    assert [frame for *_, frame in found] == [from_dip(SYN | ACK), from_dip(ACK), from_dip(RST)]
-    pair.inbound([way_in(WEB, SYN)], 2)
-    assert pair.outbound([from_dip(SYN | ACK)], 2)[0][0] == Verdict.REPLIED, "the same ends by a VIP: the newer counts"
+@pytest.mark.parametrize("checks_sockets", [False, True])
+def test_a_connection_straight_to_the_dip_is_known_by_its_syn_ack(checks_sockets: bool) -> None:
+    pair = Pair(checks_sockets=checks_sockets)
+    replies = [from_dip(SYN | ACK), from_dip(ACK), from_dip(RST | ACK)]
+    assert pair.outbound(replies, 1) == [(Verdict.NOT_TRANSLATED, -1, reply) for reply in replies]
+    verdict = pair.inbound([way_in(WEB, SYN)], 2)[0][0]
+    reply = pair.outbound([from_dip(ACK)], 2)[0][0]
+    if checks_sockets:
+        assert (verdict, reply) == (Verdict.UNKNOWN_CONNECTION, Verdict.NOT_TRANSLATED), "it is not the VIP's"
+    else:
+        assert (verdict, reply) == (Verdict.DELIVERED, Verdict.REPLIED), "the newer counts"
+    pair.check_tables()
+
+
+@pytest.mark.parametrize("checks_sockets", [False, True])
+def test_a_connection_straight_to_the_dip_that_the_stack_denies_is_over(checks_sockets: bool) -> None:
+    pair = Pair(checks_sockets=checks_sockets)
+    assert [found[0] for found in pair.outbound([from_dip(SYN | ACK), from_dip(RST)], 1)] == [
+        Verdict.NOT_TRANSLATED
+    ] * 2
+    assert (pair.machine.tables.flows["state"] != 0).sum() == (not checks_sockets)
     pair.check_tables()
 
 

@@ -38,7 +38,8 @@ class Case:
         self.has = False
         self.adopts = Adopted.KNOWN
         self.vip: tuple[Address, int] | None = None
-        ask = self.connected, self.adopt, lambda flow: self.vip
+        self.forgotten: list[Flow] = []
+        ask = self.connected, self.adopt, self.forgotten.append, lambda flow: self.vip
         host = AgentContext(hosts, muxes, self.target, 6080, 6081, packets_per_s, *ask)
         self.slow = AgentSlowPath(host, cpu_s=lambda: 0.0)
 
@@ -185,6 +186,36 @@ def test_a_connection_that_the_host_does_not_have_goes_back_to_the_mux(family: i
     inner = outer.payload
     assert (inner.src, inner.dst, bytes(inner.payload)) == (packet.src, packet.dst, bytes(packet.payload))
     assert case.slow.counts == {"unknown_returned": 1}
+
+
+@FAMILIES
+def test_a_syn_by_another_vip_than_that_of_the_connection_goes_back_to_the_mux(family: int) -> None:
+    case, (frame,) = Case(), tunnelled(segment(family, "S"))
+    case.has = True
+    packets, frames, (back,), _ = case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0)
+    outer = dissect(back)
+    assert (packets, frames, outer.src, outer.dst) == ([], [], *((HOST, MUX) if family == 4 else (HOST6, MUX6)))
+    assert (case.slow.counts, case.forgotten) == ({"unknown_of_another_vip": 1}, [])
+
+
+@pytest.mark.parametrize("has_muxes", [True, False])
+@FAMILIES
+def test_a_syn_by_another_vip_opens_a_connection_once_the_former_is_over(family: int, has_muxes: bool) -> None:
+    case, (frame,) = Case(), tunnelled(segment(family, "S"))
+    if not has_muxes:
+        case.slow.configure(replace(case.slow.context, muxes=frozenset()))
+    assert case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0) == ([], [frame], (), True)
+    assert case.forgotten == case.asked and case.slow.counts == {"unknown_reopened": 1}
+
+
+@FAMILIES
+def test_a_packet_of_a_connection_by_another_vip_goes_back_to_the_mux(family: int) -> None:
+    case, (frame,) = Case(), tunnelled(segment(family))
+    (back,) = case.slow.of_another_vip(frame).back
+    assert dissect(back).dst == (MUX if family == 4 else MUX6)
+    case.slow.configure(replace(case.slow.context, muxes=frozenset()))
+    assert case.slow.of_another_vip(frame).back == (), "no mux would take it"
+    assert case.slow.counts == {"unknown_of_another_vip": 2}
 
 
 def test_unknown_connections_over_the_rate_are_delivered_without_a_check() -> None:

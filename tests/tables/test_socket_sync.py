@@ -131,8 +131,11 @@ def test_with_any_port_a_connection_is_the_vip_s_where_the_host_listens(listens:
 
 def test_the_latest_of_two_entries_counts_and_the_other_is_removed() -> None:
     host = AgentHost(service(1), service(2))
-    host.request(1, SYN, ago_s=5)
     host.request(2, SYN, worker=host.other)
+    later = host.tables.flows[1].copy()
+    host.tables.flows[1] = 0
+    host.request(1, SYN, ago_s=5)
+    host.tables.flows[1] = later
     host.pass_over(socket())
     assert host.reply() == (Verdict.REPLIED, VIPS[2])
     assert (host.tables.flows["state"] != 0).sum() == 1
@@ -144,3 +147,13 @@ def test_a_single_connection_is_adopted() -> None:
     assert host.reply() == (Verdict.REPLIED, VIPS[1])
     assert host.socket_sync.adopt(np.array([socket(port=9999)], SOCKETS)) is None, "no backend's"
     assert host.reply(flags=RST, port=9999)[0] == Verdict.NOT_TRANSLATED
+
+
+def test_a_connection_that_is_over_leaves_no_entry_of_any_worker() -> None:
+    host = AgentHost(service(1), service(2))
+    for worker in (host.worker, host.other):
+        host.request(1, SYN, worker=worker)
+    assert host.request(2, SYN) == Verdict.UNKNOWN_CONNECTION
+    host.socket_sync.forget(np.array([socket()], SOCKETS))
+    assert not host.tables.flows["state"].any()
+    assert host.request(2, SYN) == Verdict.DELIVERED and host.reply() == (Verdict.REPLIED, VIPS[2])
