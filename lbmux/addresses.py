@@ -63,12 +63,17 @@ def port_from_wire(wire: int) -> int:
 def endpoint(text: str, host: str) -> tuple[str, int]:
     """Split `[HOST:]PORT` into host and port. An IPv6 address may have brackets. ``host`` is the default host.
 
-    Raise ValueError if the port is not a number from 0 to 65535; the resolver would take 99999 for 34463.
+    Raise ValueError if the brackets are not a pair, or if the port is not a number from 0 to 65535; the resolver would
+    take 99999 for 34463.
     """
     given, _, port = text.rpartition(":")
+    if given.startswith("[") and given.endswith("]"):
+        given = given[1:-1]
+    if "[" in given or "]" in given:
+        raise ValueError(f"{text!r} is not [HOST:]PORT: its brackets are not a pair around an IPv6 address")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         raise ValueError(f"{text!r} is not [HOST:]PORT, with a port of 0 to 65535")
-    return given.removeprefix("[").removesuffix("]") or host, int(port)
+    return given or host, int(port)
 
 
 def mac_to_int(text: str) -> int:

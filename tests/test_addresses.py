@@ -95,6 +95,12 @@ def test_endpoint(text: str, wanted: tuple[str, int]) -> None:
     assert endpoint(text, "127.0.0.1") == wanted
 
 
+@pytest.mark.parametrize("text", ["[::1:9", "::1]:9", "[[::1]]:9", "[::1]]:9", "[:9", "]:9"])
+def test_brackets_that_are_not_a_pair_are_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="brackets are not a pair"):
+        endpoint(text, "127.0.0.1")
+
+
 @pytest.mark.parametrize("text", ["99999", "65536", "-1", "", "localhost:", "localhost:http", "8_0", "٨٠", " 80"])
 def test_an_invalid_port_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="with a port of 0 to 65535"):

@@ -72,16 +72,22 @@ def _unicast(value: object) -> Address:
     return address
 
 
-def _routed(address: Address) -> Address:
+def _remote(address: Address) -> Address:
     if address.is_loopback:
         raise PydanticCustomError("address", "is a loopback address, which other machines cannot reach")
+    return address
+
+
+def _routed(address: Address) -> Address:
     if address.is_link_local:
         raise PydanticCustomError("address", "is a link-local address, which routers do not forward to")
     return address
 
 
 Unicast = Annotated[IPv4Address | IPv6Address, BeforeValidator(_unicast)]
-Routed = Annotated[Unicast, AfterValidator(_routed)]
+Remote = Annotated[Unicast, AfterValidator(_remote)]
+"""An address that other machines can reach."""
+Routed = Annotated[Remote, AfterValidator(_routed)]
 """An address that other machines can reach through routers."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]

@@ -6,6 +6,7 @@ tree of nodes, which know their lines; the location of each error is looked up t
 
 import contextlib
 import gc
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from lbmux.plurals import counted
 
 MAX_BYTES = 16 * 1024 * 1024
 """The largest file that is read; the largest pool with the longest access lists needs less."""
+INHERITED = Path("/dev/fd")
+"""The shell's process substitution gives a path here."""
 MOST_PROBLEMS = 1000
 """Problems that are listed; the rest is counted."""
 Index = dict[int, dict[str, tuple[Node, Node]]]
@@ -49,8 +52,15 @@ def load(path: str | Path) -> Config:
 
 
 def read(path: Path) -> bytes:
-    """Read a file, or standard input for `-`; raise ConfigError if it cannot be read or exceeds MAX_BYTES."""
+    """Read a regular file or an inherited descriptor (`/dev/fd/N`), or standard input for `-`.
+
+    Raise ConfigError if it cannot be read, is anything else, or exceeds MAX_BYTES.
+    """
     try:
+        is_open = str(path) == "-" or path.parent == INHERITED
+        if not is_open and not stat.S_ISREG(path.stat().st_mode):  # a FIFO would wait for its writer
+            why = "cannot be read: it is not a regular file (use - for standard input)"
+            raise ConfigError(path, (Problem(None, "", why),))
         with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:

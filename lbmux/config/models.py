@@ -26,8 +26,8 @@ from lbmux.config.field_types import (
     Port,
     PortOrAny,
     Prefix,
+    Remote,
     Routed,
-    Unicast,
 )
 from lbmux.config.health_models import PROBE_PROTOCOLS, Health
 from lbmux.config.item_faults import repeated, sound_items, tuple_of
@@ -53,13 +53,13 @@ class Backend(Model):
     # default_factory keeps the placeholder, which the service replaces, out of the schema.
     name: Name = Field(default_factory=str)
     """Name, unique in the service. The Maglev table is built from names. Default: DIP:PORT."""
-    dip: Unicast
+    dip: Remote
     """The server's own address."""
     port: Port = Field(default_factory=int)
     """The server's port. Default: the service's."""
     weight: Annotated[int, Field(strict=True, ge=0, le=65535)] = 1
     """Share of new flows, relative to the weights of the other backends; 0: no new flows."""
-    host: Unicast | None = None
+    host: Remote | None = None
     """Address of its host's agent, where the tunnel ends. Default: the DIP."""
     tunnel: TunnelKind | None = None
     """Encapsulation of packets to its host. Default: the service's."""

@@ -170,6 +170,13 @@ class MuxSlowPath:
         found = self.forwarder.candidates(flow, self.context.settings.second_chance_max_hosts)
         refused = self.forwarder.at_host([*found.likely, *found.rest], outer.source)
         stage = SearchStage.of(outer.hops)
+        if (
+            inner.is_icmp
+            and stage == SearchStage.FIRST
+            and len(found.likely) > 1
+            and self.forwarder.entry(flow) is None
+        ):
+            return self._dropped("returned_copy")  # see _icmp: the other copy is searched for
         key = host_key(flow, outer.source) if stage == SearchStage.REST else 0
         chosen = next_candidate(found, stage, refused, key)
         if chosen is None:
@@ -215,7 +222,10 @@ class MuxSlowPath:
         if not owners:
             return self._dropped("icmp_no_flow")
         self.counts["icmp_forwarded"] += 1
-        return [sent for backend in owners for sent in self._tunnelled(packet, backend)]
+        first, *others = owners
+        stage = SearchStage.LIKELY_ASKED if others else SearchStage.FIRST  # only the first copy starts a search
+        sent = self._tunnelled(packet, first, stage)
+        return sent + [one for backend in others for one in self._tunnelled(packet, backend)]
 
     def _echo(self, packet: Packet, now: float) -> list[Sent]:
         if self.context.settings.echo == "drop" or not self.is_up(packet.destination):

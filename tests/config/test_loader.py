@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -170,10 +171,23 @@ def test_the_collector_does_not_walk_a_growing_tree(services: int, backends: int
     assert gc.isenabled()
 
 
-def test_a_file_without_end_is_refused_at_the_limit() -> None:
+def test_a_file_without_end_is_refused_at_the_limit(tmp_path: Path) -> None:
+    endless = tmp_path / "endless.yaml"
+    with endless.open("wb") as file:
+        file.truncate(1 << 40)
     with pytest.raises(ConfigError) as caught:
-        load("/dev/zero")
-    assert str(caught.value) == f"/dev/zero: is longer than the limit of {MAX_BYTES} bytes"
+        load(endless)
+    assert str(caught.value) == f"{endless}: is longer than the limit of {MAX_BYTES} bytes"
+
+
+def test_a_fifo_without_a_writer_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo.yaml"
+    os.mkfifo(fifo)
+    for path in (fifo, Path("/dev/zero")):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        why = "cannot be read: it is not a regular file (use - for standard input)"
+        assert str(caught.value) == f"{path}: {why}"
 
 
 def test_only_the_first_problems_are_listed() -> None:

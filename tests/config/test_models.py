@@ -150,8 +150,15 @@ def test_vip_and_mux_that_packets_are_not_routed_to(address: str, why: str) -> N
     assert {at: why in said for at, said in found.items()} == {("services", 0, "vip"): True, ("muxes", 0): True}
 
 
-def test_backend_of_this_machine() -> None:
-    assert config(service(backend("127.0.0.1")))
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1"])
+def test_a_backend_that_muxes_cannot_reach(address: str) -> None:
+    found = faults(service(backend(address), backend("10.1.1.2", host=address)))
+    why = "is a loopback address, which other machines cannot reach"
+    assert found == {("services", 0, "backends", 0, "dip"): why, ("services", 0, "backends", 1, "host"): why}
+
+
+def test_a_backend_on_its_link_alone() -> None:
+    assert config(service(backend("169.254.1.1", host="10.1.1.2")))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import VIPS, to_one_mux
 from tests.daemons.web_lab import server, wait_for_rows, web
+from tests.health.servers import at_loopback
 
 pytestmark = pytest.mark.root
 
@@ -168,11 +169,11 @@ def test_an_agent_that_accepts_and_stays_silent_is_logged_once(
 
         silent = await asyncio.start_server(hold, "127.0.0.1", 0)
         port = silent.sockets[0].getsockname()[1]
-        backend = {"name": "h1", "dip": "10.1.1.10", "host": "127.0.0.1"}
+        backend = {"name": "h1", "dip": "10.1.1.10", "host": "10.0.0.1"}
         service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
         service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
         async with silent, agent_health_client.AgentHealthClient(lambda *_: None, token) as client:
-            client.configure(Config.model_validate({"services": [service]}))
+            client.configure(at_loopback(Config.model_validate({"services": [service]})))
             async with asyncio.timeout(10):
                 while connected < 4:
                     await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
 from tests.api.asking import ask
 from tests.daemons.running_daemons import configuration, service
-from tests.health.servers import stream_server
+from tests.health.servers import at_loopback, stream_server
 from tests.lab.routed import Router, until, ways
 from tests.labs import built
 from tests.lbmux_command import lbmux
@@ -67,8 +67,8 @@ def test_an_edge_probes_its_own_host_whatever_muxes_would_do() -> None:
         results: asyncio.Queue[tuple[BackendKey, bool, str]] = asyncio.Queue()
         async with stream_server(b"") as port, Prober(lambda *result: results.put_nowait(result)) as prober:
             probes = {"kind": "tcp", "interval_s": 0.1, "timeout_s": 0.1, "through": "tunnel", "port": 80}
-            local = [{"name": "h1", "dip": "127.0.0.1", "port": port}]
-            config = Config.model_validate(configuration(service("web", 80, local, health=probes)))
+            local = [{"name": "h1", "dip": "10.0.0.1", "port": port}]
+            config = at_loopback(Config.model_validate(configuration(service("web", 80, local, health=probes))))
             prober.configure(services_of_host(config, {ip_address("127.0.0.1")}))
             return await asyncio.wait_for(results.get(), 5)
 

@@ -16,16 +16,16 @@ from lbmux.health import prober as prober_module
 from lbmux.health.probe import Target
 from lbmux.health.probe_kinds import KINDS
 from lbmux.health.prober import Prober
-from tests.health.servers import stream_server
+from tests.health.servers import at_loopback, stream_server
 
 MANY = 1000
 
 
 def configured(port: int, count: int = 1, **health: Any) -> Config:
     probes = {"kind": "tcp", "interval_s": 0.05, "timeout_s": 0.05, "jitter": 0.0} | health
-    backends = [{"name": f"b{n or ''}", "dip": str(IPv4Address("127.0.0.1") + n), "port": port} for n in range(count)]
+    backends = [{"name": f"b{n or ''}", "dip": str(IPv4Address("10.0.0.1") + n), "port": port} for n in range(count)]
     named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80}
-    return Config(**{"services": [{**named, "health": probes, "backends": backends}]})
+    return at_loopback(Config(**{"services": [{**named, "health": probes, "backends": backends}]}))
 
 
 def test_probes_again_and_again_until_the_backend_goes() -> None:

@@ -12,6 +12,7 @@ from scapy.packet import Raw
 
 from lbmux.config.models import Config
 from lbmux.datapath.verdicts import Verdict
+from lbmux.slowpath.forwarder import SEARCH_TICKS
 from lbmux.slowpath.mux_slow_path import BY_ROUTE
 from lbmux.slowpath.slow_path_flow import Flow
 from tests.slowpath.case import FAMILIES, Case
@@ -162,17 +163,20 @@ def test_an_old_entry_that_a_host_refuses_is_replaced() -> None:
     assert case.slow.counts["returned_reset"] == 1
 
 
+def icmp_error(family: int) -> Any:
+    """A router's error about a packet of the backend to the client."""
+    quote = bytes(back(family) / TCP(sport=80, dport=40000) / Raw(bytes(100)))
+    if family == 4:
+        return ip(4, "192.0.2.1") / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote)
+    return ip(6, "2001:db8:a::1") / ICMPv6PacketTooBig(mtu=1400) / Raw(quote)
+
+
 @FAMILIES
 def test_an_icmp_error_follows_the_search_of_its_connection(family: int) -> None:
     """An agent returns it if its host does not have that connection; the flow's entry does not change."""
     case, packet = Case(), ip(family) / TCP(sport=40000, dport=80, flags="A")
     first = case.host_of(packet)
-    quote = bytes(back(family) / TCP(sport=80, dport=40000) / Raw(bytes(100)))
-    error = (
-        ip(4, "192.0.2.1") / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote)
-        if family == 4
-        else ip(6, "2001:db8:a::1") / ICMPv6PacketTooBig(mtu=1400) / Raw(quote)
-    )
+    error = icmp_error(family)
     asked, outer = [first], None
     for _ in range(3):
         sent = returned(family, asked[-1], outer=outer)
@@ -184,6 +188,29 @@ def test_an_icmp_error_follows_the_search_of_its_connection(family: int) -> None
     last = returned(family, asked[-1], outer=outer)
     last.payload = error
     assert case.arrive(last) == [] and case.slow.counts == {"returned_forwarded": 3, "returned_not_answered": 1}
+
+
+@FAMILIES
+def test_an_icmp_error_that_goes_to_two_backends_is_searched_once(family: int) -> None:
+    """Without an entry the slot's backend and its former one get a copy, and both hosts may return it."""
+    case = Case()
+    services = tuple(service.model_copy(update={"flows": "changed"}) for service in case.mux.config.services)
+    config = case.mux.config.model_copy(update={"services": services})
+    case.mux.control.commit(case.mux.control.plan(config))
+    former = case.host_of(ip(family) / TCP(sport=40000, dport=80, flags="A"))
+    reweight(case, former, config)
+    case.mux.tables.settings[0]["tables_changed"] -= 2 * SEARCH_TICKS  # the change was a while ago
+    error = icmp_error(family)
+    going, asked = case.tunnelled(error), list[str]()
+    assert len(going) == 2 and former in dict(going)
+    while going:
+        asked += [host for host, _ in going]
+        back = [(host, returned(family, host, outer=outer)) for host, outer in going]
+        for _, packet in back:
+            packet.payload = error
+        going = [sent for _, packet in back for sent in case.tunnelled(packet)]
+    assert len(asked) == len(set(asked)) == 4
+    assert case.slow.counts["returned_copy"] == 1 and case.slow.counts["returned_not_answered"] == 1
 
 
 def test_a_host_that_is_a_mux_too_gives_packets_back() -> None:
