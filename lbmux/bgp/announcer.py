@@ -27,6 +27,7 @@ from lbmux.bgp.session_log import SessionLog
 from lbmux.bgp.speaker import Speaker
 from lbmux.linux.capabilities import with_only
 from lbmux.linux.child_environment import BARE
+from lbmux.linux.tcp_md5 import PasswordCheck
 from lbmux.plurals import counted
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Announcer:
         """Set while the last result of ``alive`` was true."""
         self._command = speaker.command()  # raises if there is none, before anything is started
         self._wanted = self._announced = NOTHING
-        self._by_command = Announced()
+        self._by_command, self._passwords = Announced(), PasswordCheck()
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -113,12 +114,16 @@ class Announcer:
         return BgpState(self._speaker.name, self._announced, await self._sessions(), self._by_command)
 
     async def _sessions(self) -> list[Neighbour]:
-        """Return the sessions; while no speaker runs, all are down, with the reason for its end."""
+        """Return the sessions; while no speaker runs, all are down, with the reason for its end.
+
+        The kernel drops segments with a wrong password, so it has the reason of a session for which no speaker has one.
+        """
         sessions = await self._speaker.neighbours()
         if self._watchdog is None:
             why = f"the speaker is not running: {self._ended}"
             return [replace(one, state="down", uptime_s=None, prefixes=0, reason=why) for one in sessions]
-        return sessions
+        why = self._passwords.reason(time.monotonic())
+        return [one if one.is_up or one.reason else replace(one, reason=why) for one in sessions]
 
     async def _watch(self) -> None:
         """Log changes of sessions, and update whether the kernel forwards, which takes system calls to find out."""
