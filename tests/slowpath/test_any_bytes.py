@@ -60,9 +60,8 @@ def slow_agent() -> AgentSlowPath:
     hosts = frozenset(map(ip_address, (HOST, HOST6)))
     target = Target(ip_address(DIP), 80)
     never, gone, vip = (lambda flow: False), (lambda flow: Adopted.GONE), (lambda flow: (ip_address(VIP), 80))
-    forget = lambda flow: None  # noqa: E731
     return AgentSlowPath(
-        AgentContext(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, never, gone, forget, vip)
+        AgentContext(hosts, muxes, lambda flow: target, 6080, 6081, 1_000_000, never, gone, lambda flow: None, vip)
     )
 
 
