@@ -136,19 +136,26 @@ def test_tables_for_people(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.root
 def test_the_last_seconds_have_traffic_and_the_log(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    """The requests before were counted by both muxes; a mux logs its start."""
-    answers = [
-        json.loads(said(capsys, "show", "history", "--seconds", "900", "-j", "--control", str(socket_of(lab, mux))))
-        for mux in ("mux1", "mux2")
-    ]
-    assert sum(point["new_flows"] for answer in answers for point in answer["points"]) >= REQUESTS
+    """The requests before were counted by both muxes, which have points of whole seconds; a mux logs its start."""
+
+    def history(node: str) -> Any:
+        return json.loads(
+            said(capsys, "show", "history", "--seconds", "900", "-j", "--control", str(socket_of(lab, node)))
+        )
+
+    def new_flows() -> float:
+        return sum(point["new_flows"] for answer in map(history, ("mux1", "mux2")) for point in answer["points"])
+
+    deadline = time.monotonic() + 10
+    while new_flows() < REQUESTS and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert new_flows() >= REQUESTS
+    answers = [history("mux1"), history("mux2")]
     assert all(any("mux 10.0." in event["text"] for event in answer["events"]) for answer in answers)
     shown = said(capsys, "show", "history", "--seconds", "900", "--control", str(socket_of(lab, "mux1")))
     assert shown.split()[:4] == ["time", "packets/s", "Mbit/s", "new"]
     assert re.search(r"^\d\d:\d\d:\d\d info: mux 10\.0\.1\.2", shown, re.MULTILINE)
-    agent = json.loads(
-        said(capsys, "show", "history", "--seconds", "900", "-j", "--control", str(socket_of(lab, "host1")))
-    )
+    agent = history("host1")
     assert sum(point["packets"] for point in agent["points"]) > 0
     assert all(point["new_flows"] is None for point in agent["points"]), "an agent does not count new flows"
 
