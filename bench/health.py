@@ -18,6 +18,7 @@ from pathlib import Path
 import uvloop
 
 from bench.live import LAB
+from bench.loopback import at_loopback
 from bench.report import Result
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
@@ -116,9 +117,10 @@ def _server(to_parent: Connection) -> None:
 
 async def _measure(port: int) -> tuple[float, float, int]:
     health = {"kind": "tcp", "interval_s": 1.0}
-    backends = [{"dip": f"127.1.{n // 250}.{n % 250 + 1}", "port": port} for n in range(BACKENDS)]
+    backends = [{"dip": f"10.1.{n // 250}.{n % 250 + 1}", "port": port} for n in range(BACKENDS)]
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": health}
-    config = Config.model_validate({"maglev": {"size": 131071}, "services": [service | {"backends": backends}]})
+    valid = Config.model_validate({"maglev": {"size": 131071}, "services": [service | {"backends": backends}]})
+    config = at_loopback(valid)
     results: list[bool] = []
     tracker = BackendTracker()
     tracker.configure(config)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.loopback import at_loopback
 from lbmux.config.models import Config
 from lbmux.health import agent_health_client
 from lbmux.lab.lab import Lab
@@ -17,7 +18,6 @@ from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import VIPS, to_one_mux
 from tests.daemons.web_lab import server, wait_for_rows, web
-from tests.health.servers import at_loopback
 
 pytestmark = pytest.mark.root
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.loopback import at_loopback
 from lbmux.cli.main import run
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.drain_watch import POLL_S
@@ -27,7 +28,7 @@ from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
 from tests.api.asking import ask
 from tests.daemons.running_daemons import configuration, service
-from tests.health.servers import at_loopback, stream_server
+from tests.health.servers import stream_server
 from tests.lab.routed import Router, until, ways
 from tests.labs import built
 from tests.lbmux_command import lbmux

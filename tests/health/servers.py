@@ -9,24 +9,10 @@ from typing import Any
 
 from lbmux.addresses import Address
 from lbmux.config.health_models import Health
-from lbmux.config.models import Config
 from lbmux.health.probe import Target, attempt
 from lbmux.health.probe_kinds import KINDS
 
 LOCAL = IPv4Address("127.0.0.1")
-
-
-def at_loopback(config: Config) -> Config:
-    """Return the configuration with 127.0.0.0/8 in place of 10.0.0.0/8 for DIPs and hosts: no file may have it."""
-
-    def moved(address: Address | None) -> Address | None:
-        return None if address is None else IPv4Address(bytes([127]) + address.packed[1:])
-
-    services = []
-    for service in config.services:
-        backends = [b.model_copy(update={"dip": moved(b.dip), "host": moved(b.host)}) for b in service.backends]
-        services.append(service.model_copy(update={"backends": tuple(backends)}))
-    return config.model_copy(update={"services": tuple(services)})
 
 
 @contextlib.asynccontextmanager

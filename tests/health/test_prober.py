@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.loopback import at_loopback
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import BackendKey, Config
 from lbmux.health import loop_lag
@@ -16,7 +17,7 @@ from lbmux.health import prober as prober_module
 from lbmux.health.probe import Target
 from lbmux.health.probe_kinds import KINDS
 from lbmux.health.prober import Prober
-from tests.health.servers import at_loopback, stream_server
+from tests.health.servers import stream_server
 
 MANY = 1000
 

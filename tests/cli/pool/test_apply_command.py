@@ -143,7 +143,7 @@ def test_errors_have_file_and_line(manager: Running, yaml: Path, capsys: Out) ->
     assert run(["apply", str(yaml.with_name("no.yaml")), *manager.options()]) == 1
     assert "no.yaml: cannot be read: No such file" in capsys.readouterr().err
     assert run(["apply", "/dev/zero", *manager.options()]) == 1
-    assert "/dev/zero: is longer than the limit" in capsys.readouterr().err
+    assert "/dev/zero: cannot be read: it is not a regular file" in capsys.readouterr().err
 
 
 def test_a_dangerous_change_needs_force(manager: Running, yaml: Path, capsys: Out) -> None:
