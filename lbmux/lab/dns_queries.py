@@ -2,40 +2,44 @@
 
 import os
 import socket
-import struct
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+from lbmux.wire.header_layouts import DNS, DNS_CLIENT_SUBNET, DNS_QUESTION, DNS_RECORD
+
 TYPES = {"A": 1, "AAAA": 28}
-OPT, ECS = 41, 8
+OPT, CLIENT_SUBNET, CLASS_IN, RECURSION = 41, 8, 1, 0x100
+LARGEST_ANSWER = 1232
 
 
 def query(name: str, kind: str, subnet: str | None) -> bytes:
     """Return a query; ``subnet`` goes into it as a client subnet."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    question = labels + b"\0" + struct.pack("!HH", TYPES[kind], 1)
+    question = labels + b"\0" + DNS_QUESTION.pack(**{"type": TYPES[kind], "class": CLASS_IN})
     option = _option(ip_network(subnet)) if subnet else b""
-    edns = b"\0" + struct.pack("!HHIH", OPT, 1232, 0, len(option)) + option
-    return os.urandom(2) + struct.pack("!HHHHH", 0x0100, 1, 0, 0, 1) + question + edns
+    edns = b"\0" + DNS_RECORD.pack(**{"type": OPT, "class": LARGEST_ANSWER, "length": len(option)}) + option
+    header = DNS.pack(identifier=int.from_bytes(os.urandom(2), "big"), flags=RECURSION, questions=1, additional=1)
+    return header + question + edns
 
 
 def _option(subnet: IPv4Network | IPv6Network) -> bytes:
     address = subnet.network_address.packed[: (subnet.prefixlen + 7) // 8]
-    family = {4: 1, 6: 2}[subnet.version]
-    return struct.pack("!HHHBB", ECS, 4 + len(address), family, subnet.prefixlen, 0) + address
+    fields = {"length": 4 + len(address), "family": {4: 1, 6: 2}[subnet.version], "source_prefix": subnet.prefixlen}
+    return DNS_CLIENT_SUBNET.pack(option=CLIENT_SUBNET, **fields) + address
 
 
 def answers(message: bytes) -> list[tuple[str, int]]:
     """Return addresses and TTLs of an answer; raise ConnectionError for one without success."""
-    _, flags, _, count, _, _ = struct.unpack("!HHHHHH", message[:12])
-    if flags & 0xF:
-        raise ConnectionError(f"response code {flags & 0xF}")
-    at, found = _after_name(message, 12) + 4, list[tuple[str, int]]()
-    for _ in range(count):
+    header = DNS.unpack(message)
+    if header.flags & 0xF:
+        raise ConnectionError(f"response code {header.flags & 0xF}")
+    at, found = _after_name(message, DNS.size) + DNS_QUESTION.size, list[tuple[str, int]]()
+    for _ in range(header.answers):
         at = _after_name(message, at)
-        kind, _, ttl_s, length = struct.unpack("!HHIH", message[at : at + 10])
-        if kind in TYPES.values():
-            found.append((str(ip_address(message[at + 10 : at + 10 + length])), ttl_s))
-        at += 10 + length
+        record = DNS_RECORD.unpack(message, at)
+        at += DNS_RECORD.size
+        if record.type in TYPES.values():
+            found.append((str(ip_address(message[at : at + record.length])), record.ttl))
+        at += record.length
     return found
 
 

@@ -77,6 +77,12 @@ DNS = Layout(
 """RFC 1035, section 4.1.1; the lowest four bits of ``flags`` are the response code."""
 DNS_QUESTION = Layout(("type", "u2"), ("class", "u2"))
 """RFC 1035, section 4.1.2: the fields after the name."""
+DNS_RECORD = Layout(("type", "u2"), ("class", "u2"), ("ttl", "u4"), ("length", "u2"))
+"""RFC 1035, section 4.1.3: the fields after the name."""
+DNS_CLIENT_SUBNET = Layout(
+    ("option", "u2"), ("length", "u2"), ("family", "u2"), ("source_prefix", "u1"), ("scope_prefix", "u1"),
+)  # fmt: skip
+"""RFC 7871, section 6: the option's fields before the address; ``length`` excludes the first four bytes."""
 
 GRE = Layout(("flags_version", "u2"), ("protocol", "u2"))
 """RFC 2784, without checksum; ``protocol`` is an Ethernet type."""
