@@ -25,12 +25,15 @@ class HostForwarding:
     """``outlives``: the filter stays attached when this process ends, since the kernel program keeps punting.
 
     ``has_vips``: the VIPs are addresses of this host, which is an edge, and only its agent may deliver their packets.
+    The filter then stays if the process is killed: until the router sends packets elsewhere, the host's stack would
+    reset connections of other edges.
     """
 
     def __init__(self, interface: str, outlives: bool, *, has_vips: bool = False) -> None:
         self._interface, self._outlives, self._has_vips = interface, outlives, has_vips
         self._filter: VipFilter | None = None
         self._refusal = ""
+        self._until_exit: pins.Pins | None = None
 
     def __enter__(self) -> "HostForwarding":
         return self
@@ -40,6 +43,24 @@ class HostForwarding:
     ) -> None:
         if self._filter is not None:
             self._filter.close()
+        if self._until_exit is not None:
+            self._until_exit.remove()
+
+    def _pins(self) -> pins.Pins | None:
+        """Return where the filter is pinned; a killed edge may have left one, whichever its driver was."""
+        of_edge = pins.Pins(pins.directory_of(self._interface, pins.EDGE))
+        if self._outlives:
+            of_edge.remove()
+            return pins.Pins(pins.directory_of(self._interface, "mux"))
+        if not self._has_vips:
+            return None
+        try:
+            pins.mount()
+        except SetupError as error:
+            log.warning("a killed edge would let this host reset connections of other edges: %s", error)
+            return None
+        self._until_exit = of_edge
+        return of_edge
 
     async def configure(self, config: Config) -> None:
         """Hide the VIPs of ``config`` from the kernel's forwarding; reads the host's addresses again."""
@@ -47,8 +68,7 @@ class HostForwarding:
         local = () if self._has_vips else await asyncio.to_thread(addresses)
         try:
             if self._filter is None:
-                directory = pins.Pins(pins.directory_of(self._interface, "mux")) if self._outlives else None
-                self._filter = VipFilter(self._interface, directory, has_vips=self._has_vips)
+                self._filter = VipFilter(self._interface, self._pins(), has_vips=self._has_vips)
             self._filter.hide(vips, local)
         except (LbmuxError, OSError) as error:
             if self._has_vips:  # the kernel would reset the connections of other edges

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import signal
 import socket
 import socketserver
 import threading
@@ -23,6 +24,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import TUNNEL_ADVMSS, VIP, VIP6, ananta
+from lbmux.targets.bpf import pins
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, rewrite, service, started
 from tests.lab.routed import until
@@ -170,6 +172,10 @@ def edges(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Daemon]]:
         yield both
 
 
+def filter_directory() -> Path:
+    return pins.directory_of("eth0", pins.EDGE)
+
+
 def slow_path(control: Path) -> dict[str, int]:
     found: dict[str, int] = ask(control, "counters")["slowpath"]
     return found
@@ -216,6 +222,23 @@ def test_the_kernel_delivers_and_forwards_on_when_the_edges_are_killed(lab: Lab,
             edge.process.kill()
             edge.process.wait()
         assert {one: answer(one) for one in servers} == servers
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("edges", ["packet"], indirect=True)
+def test_the_host_of_a_killed_edge_resets_no_connection_of_another(lab: Lab, edges: list[Daemon]) -> None:
+    """It has the VIPs, and gets packets until the router sends them elsewhere: they are lost, and sent again."""
+    with through(lab, 1) as servers:
+        edges[0].process.kill()
+        edges[0].process.wait()
+        others = [one for one, server in servers.items() if server == "host2"]
+        for one in others:
+            one.sendall(b"who?\n")
+        route(lab, 2)
+        assert {one.recv(100) for one in others} == {b"host2\n"}
+    edges[1].process.send_signal(signal.SIGTERM)
+    edges[1].process.wait()
+    assert [lab.inside(node, filter_directory).exists() for node in HOSTS] == [True, False], "a stopped one leaves none"
 
 
 @pytest.mark.root

@@ -19,7 +19,9 @@ from lbmux.targets.bpf import syscall
 from lbmux.targets.bpf.syscall import Attach, BpfError
 
 FILE_SYSTEM = Path("/sys/fs/bpf")
-ROLES = ("mux", "agent")
+EDGE = "edge"
+"""The role whose directory has only the filter of an edge in user space (lbmux.daemons.host_forwarding)."""
+ROLES = ("mux", "agent", EDGE)
 OURS, FIRST_PID_NAMESPACE = "lbmux", 0xEFFFFFFC
 """The source name of a BPF file system that a daemon mounted; PROC_PID_INIT_INO, the host's own PID namespace."""
 LINK, EGRESS, PROGRAM = "link-", "egress-", "program-"
