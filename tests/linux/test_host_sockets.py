@@ -18,6 +18,8 @@ pytestmark = pytest.mark.root
 DIPS = {4: "10.66.0.1", 6: "2001:db8:66::1"}
 ADDRESSES = frozenset(map(ip_address, DIPS.values()))
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+IFA_F_NODAD = 0x02
+"""The address is usable at once, without a search for duplicates (linux/if_addr.h)."""
 
 
 def give_addresses() -> None:
@@ -25,7 +27,8 @@ def give_addresses() -> None:
         index = ip.link_lookup(ifname="lo")[0]
         ip.link("set", index=index, state="up")
         for version, address in DIPS.items():
-            ip.addr("add", index=index, address=address, prefixlen={4: 32, 6: 128}[version])
+            prefix = {4: 32, 6: 128}[version]
+            ip.addr("add", index=index, address=address, prefixlen=prefix, flags=IFA_F_NODAD)
 
 
 @pytest.fixture
