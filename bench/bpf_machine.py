@@ -1,7 +1,7 @@
 """A BPF interpreter that counts: how many instructions a program executes for a frame, and how many of them are spills.
 
-The kernel has no such counter. The interpreter covers what LLVM's BPF back end emits at v3 (of atomic operations only
-the addition of 64 bits), and the helpers that the mux calls for a packet (RFC 9669 specifies the instructions).
+The kernel has no such counter. The interpreter covers what LLVM's BPF back end emits at v3 (of the atomic operations
+those of 64 bits), and the helpers that the mux calls for a packet (RFC 9669 specifies the instructions).
 """
 
 import operator
@@ -24,7 +24,7 @@ XDP_REDIRECT = 4
 STACK_REGISTER = 10
 SIZES = {0x10: 1, 0x08: 2, 0x00: 4, 0x18: 8}
 LOAD, STORE, STORE_REGISTER, ALU, JUMP, JUMP32, ALU64 = range(1, 8)
-ATOMIC_64, ATOMIC_ADD = 0xDB, 0x00
+ATOMIC_64, FETCH, COMPARE_EXCHANGE = 0xDB, 0x01, 0xF1
 MEM, SOURCE_REGISTER, CALL, EXIT, NEGATE, BYTE_ORDER, ALWAYS = 0x60, 0x08, 0x80, 0x90, 0x80, 0xD0, 0x00
 
 ARITHMETIC: dict[int, Callable[[int, int], int]] = {
@@ -109,9 +109,8 @@ class Machine:
             )
         elif kind in (ALU, ALU64):
             self._registers[target] = self._arithmetic(code, target, source, immediate)
-        elif code == ATOMIC_64 and immediate == ATOMIC_ADD:
-            address = self._registers[target] + offset
-            self._store(address, 8, self._load(address, 8) + self._registers[source])
+        elif code == ATOMIC_64:
+            self._atomic(immediate, self._registers[target] + offset, source)
         elif code & 0xE0 != MEM:
             raise NotImplementedError(f"instruction {code:#x} at {place}")
         elif kind == LOAD:
@@ -120,6 +119,18 @@ class Machine:
             value = immediate if kind == STORE else self._registers[source]
             self._store(self._registers[target] + offset, SIZES[code & 0x18], value)
         return False
+
+    def _atomic(self, operation: int, address: int, source: int) -> None:
+        """Change a word: by arithmetic, with or without fetching what was there, or by compare-and-exchange."""
+        before, operand = self._load(address, 8), self._registers[source]
+        if operation == COMPARE_EXCHANGE:
+            after = operand if before == self._registers[0] else before
+            self._registers[0] = before
+        else:
+            after = ARITHMETIC[operation & ~FETCH](before, operand)
+            if operation & FETCH:
+                self._registers[source] = before
+        self._store(address, 8, after)
 
     def _compare(self, code: int, target: int, source: int, immediate: int) -> bool:
         bits = 64 if code & 7 == JUMP else 32

@@ -86,7 +86,7 @@ class KernelBed:
 
     @contextlib.contextmanager
     def mux(self, programs: Mapping[Attach, str] = PROGRAMS) -> Iterator[Kernel]:
-        """Test the mux, or another program on its tables, with a flow table for a million flows on each CPU."""
+        """Test the mux, or another program on its tables, with a flow table for a million flows."""
         sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=8 * 65537, buckets=1 << 19)
         kernel = inside(self._mux, lambda: Kernel("b0", sizes))
         try:

@@ -5,14 +5,14 @@
 """
 
 from lbmux.datapath import mux
-from lbmux.datapath.context import current_worker, settings, worker_limit, xdp_context
+from lbmux.datapath.context import settings, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
-from lbmux.datapath.flows import bucket_at, first_way, flow_hash
+from lbmux.datapath.flow_lookup import bucket_at, first_way, flow_hash, state_of
 from lbmux.datapath.frame import frame, frame_end, grow
 from lbmux.datapath.headers import TYPE_IPV4, ethernet, ipv4
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u64
 from lbmux.datapath.parse import PARSED, parse
-from lbmux.datapath.tables import CLOSING, flow_row, settings_row
+from lbmux.datapath.tables import CLOSING, entry_row, settings_row
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_PASS, XDP_TX, mux_action
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES
 
@@ -32,13 +32,13 @@ def pass_up(ctx):
 def look_once(ctx):
     """Measure the minimum cost of a flow table: read one cache line of each frame's flow, and act on it."""
     context = xdp_context(ctx)
-    packet, worker = parse(context, frame(context), frame_end(context)), current_worker(context)
-    if packet.verdict != PARSED or worker >= worker_limit(context):
+    packet = parse(context, frame(context), frame_end(context))
+    if packet.verdict != PARSED:
         return XDP_DROP
     setting = settings_row(settings(context), 0)
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    flow = flow_row(bucket_at(context, worker, hashed), first_way(hashed))
-    return XDP_TX if flow.state <= CLOSING else XDP_DROP
+    entry = entry_row(bucket_at(context, hashed), first_way(hashed))
+    return XDP_TX if state_of(entry.word) <= CLOSING else XDP_DROP
 
 
 @step

@@ -87,7 +87,6 @@ ELSEWHERE = {
     "daemons/status_handlers.py": "daemons/test_mux_health_list.py",
     "daemons/tunnel_sockets.py": "daemons/test_agent_daemon.py",
     "datapath/access.py": "datapath/test_mux.py",
-    "datapath/choose.py": "datapath/test_mux.py",
     "datapath/context.py": "datapath/test_mux.py",
     "datapath/frame.py": "datapath/test_mux.py",
     "datapath/headers.py": "wire/test_header_layouts.py",

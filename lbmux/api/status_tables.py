@@ -187,13 +187,12 @@ def table_sizes(snapshot: Snapshot) -> tuple[dict[str, TableSize], int]:
     """Return the size of each table, and the memory of all regions in bytes."""
     tables, sizes = snapshot.tables, snapshot.tables.sizes
     used_slots = 0 if snapshot.is_agent else int(tables.services[tables.active]["size"].sum())
-    places = sizes.workers * sizes.buckets * tables.flows.shape[-1]
     used = {
         "addresses": (int(np.count_nonzero(tables.addresses[tables.active]["kind"])), sizes.addresses),
         "slots": (used_slots, sizes.slots),
         "backends": (int(np.count_nonzero(tables.backends["state"])), sizes.backends),
         "endpoints": (int(np.count_nonzero(tables.endpoints["state"])), sizes.endpoints),
-        "flows": (live_flows.count(snapshot), places),
+        "flows": (live_flows.count(snapshot), tables.flows.size),
     }
     memory = sizes.regions()
     found = {name: TableSize(have, rows, memory[name]) for name, (have, rows) in used.items()}

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from lbmux.datapath.tables import Sizes
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.frames.xdp import Kernel, Mode, detach
 from lbmux.plurals import counted
+from lbmux.tables.abandoned_entries import free, half_done
 from lbmux.tables.migration import Rows, move_flows
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
@@ -47,7 +49,7 @@ class Driver:
     interface: str
     tables: Tables
     worker: int
-    """User space's part of the tables: the last one, after one per CPU."""
+    """User space's number: the last one, after one per CPU."""
     name: str
     kernel: Kernel | None = None
     programs: Mapping[Attach, str] = field(default_factory=dict)
@@ -133,10 +135,20 @@ class Driver:
 def start(driver: Driver, is_agent: bool = False) -> None:
     """Let packets in; flows of previous tables are moved at the last moment, since they keep changing until then."""
     driver.load()
+    if driver.adopted:
+        _free_abandoned(driver.tables)
     if driver.previous is not None:
         moved = move_flows(driver.previous, driver.tables, is_agent)
         log.info("tables of another version or other sizes: %s moved", counted(moved, "flow"))
     driver.start()
+
+
+def _free_abandoned(tables: Tables) -> None:
+    """Free what the process before this one was writing when it was killed, so that no entry is lost for ever."""
+    found = half_done(tables)
+    if len(found.places):
+        time.sleep(WRITING_S)
+        log.info("%s freed that an earlier process left half written", counted(free(tables, found), "entry", "entries"))
 
 
 @contextlib.contextmanager
@@ -163,15 +175,17 @@ MODES: Mapping[str, tuple[Mode, ...]] = {
     "behind_mux": ("behind_mux",),
 }
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
-MOST_CPUS = {"mux": 256, "agent": 48}
-"""CPUs per role.  An agent's program looks for a reply's flow in every CPU's part; the verifier refuses more."""
+WRITING_S = 0.01
+"""Seconds after which an entry that has not changed is abandoned: the kernel's programs need less than 1 µs."""
+MOST_CPUS = 256
+"""Each CPU has its own counters, which the kernel allocates at once."""
 
 
-def cpus(role: str) -> int:
+def cpus() -> int:
     """The number of possible CPUs, each of which may run the kernel's program.  Raise SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
-    if count > MOST_CPUS[role]:
-        reason = f"the {role}'s kernel driver supports at most {MOST_CPUS[role]}"
+    if count > MOST_CPUS:
+        reason = f"the kernel driver supports at most {MOST_CPUS}"
         raise SetupError(
             f"{count} CPUs", reason, "choose a user-space driver with --driver, or boot with possible_cpus="
         )
@@ -243,7 +257,7 @@ def _in_kernel(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Driver | 
         return None
     role, interface = choice.role, choice.interface
     try:
-        kernel = Kernel(interface, sizes(cpus(role) + 1), role)
+        kernel = Kernel(interface, sizes(cpus() + 1), role)
     except LbmuxError as error:
         if choice.wanted == "xdp":
             raise
@@ -254,7 +268,7 @@ def _in_kernel(choice: DriverChoice, sizes: Callable[[int], Sizes]) -> Driver | 
         kernel.has_agent()
     if kernel.pins_end_with and not choice.detach_on_exit:
         log.warning(PINS_END, kernel.pins_end_with)
-    return Driver(role, interface, kernel.tables, cpus(role), "xdp", kernel, choice.programs, choice.detach_on_exit)
+    return Driver(role, interface, kernel.tables, cpus(), "xdp", kernel, choice.programs, choice.detach_on_exit)
 
 
 def _stored(path: Path, sizes: Sizes) -> StoredTables | None:

@@ -22,10 +22,11 @@ an entry has lost it: user space checks the host's sockets (lbmux.daemons.agent_
 a client that does not know its source, and UDP has no connections to check, so both leave unchanged.
 """
 
-from lbmux.datapath.context import barrier, endpoint_limit, endpoints, settings, worker_limit
+from lbmux.datapath.context import barrier, endpoint_limit, endpoints, settings
 from lbmux.datapath.decapsulate import Tunnel, combine_ecn, decapsulate, open_tunnel
 from lbmux.datapath.encapsulate import write_ethernet
-from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
+from lbmux.datapath.flow_lookup import delete, flow_hash, is_alive, lookup, target_of
+from lbmux.datapath.flows import count_lookup, remember, still_good
 from lbmux.datapath.frame import KNOWN_LOCAL, frame, frame_end, frame_flags, frame_length
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, icmp, ipv4, ipv6
 from lbmux.datapath.match import match, match_service
@@ -44,7 +45,7 @@ from lbmux.datapath.parse import (
     parse_at,
     source_port,
 )
-from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, endpoint_row, flow_row, settings_row
+from lbmux.datapath.tables import DIP, GONE, HIT, LOST, NAT, SOURCE, VIP, WAYS, endpoint_row, entry_row, settings_row
 from lbmux.datapath.translate import clamp_mss, translate_both, translate_destination, translate_source
 from lbmux.datapath.verdicts import Verdict
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES
@@ -62,13 +63,13 @@ V6_FIRST_QUERY, V4_UNREACHABLE, V4_REDIRECT, V4_EXCEEDED, V4_PARAMETER = 128, 3,
 
 
 @step
-def live_target(context, flow, now):
+def live_target(context, bucket, way, word, now):
     """Return the endpoint of an entry, or -1 if the entry is not usable."""
-    target = int64(flow.target)
+    target = target_of(word)
     if target >= endpoint_limit(context):
         return int64(-1)
     row = endpoint_row(endpoints(context), target)
-    return target if is_alive(flow, row, row, now) else int64(-1)
+    return target if is_alive(word, entry_row(bucket, way), row, row, now) else int64(-1)
 
 
 @step
@@ -87,16 +88,15 @@ def is_known_flow(context, setting, worker, hashed, high, low, ports, target, en
     If the entry has another endpoint, the client's address and port were used with another VIP of the same server. The
     entry is deleted, so a flow has one entry, unless it keeps its endpoint.
     """
-    bucket, way = lookup(context, worker, hashed, high, low, ports, endpoint.owner)
+    bucket, way, word = lookup(context, hashed, high, low, ports, endpoint.owner)
     if way < 0:
         return False
-    flow = flow_row(bucket, way)
-    if int64(flow.target) != target:
-        if not keeps_endpoint(context, live_target(context, flow, now)):
-            flow.state = 0
+    if target_of(word) != target:
+        if not keeps_endpoint(context, live_target(context, bucket, way, word, now)):
+            delete(bucket, way, word)
             count_lookup(context, worker, LOST)
         return False
-    return still_good(context, setting, worker, worker, hashed, bucket, flow, endpoint, endpoint, flags, now)
+    return still_good(context, setting, worker, hashed, bucket, way, word, endpoint, endpoint, flags, now)
 
 
 @step
@@ -192,7 +192,7 @@ def learn_flow(context, setting, worker, endpoint, target, packet, now):
         return True
     if endpoint.protocol == TCP_PROTOCOL:
         is_open = endpoint.checks_sockets != 0 and ((frame_flags(context) & KNOWN_LOCAL) | (packet.flags & SYN)) == 0
-        found = find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, False, now)
+        found = find_endpoint(context, hashed, high, low, ports, endpoint.owner, False, now)
         if found != target and (is_open or keeps_endpoint(context, found)):
             return False
     remember(
@@ -220,24 +220,18 @@ def translate_inbound(context, endpoint):
 
 
 @step
-def find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now):
-    """Return the endpoint of the flow in any worker's table, or -1.
+def find_endpoint(context, hashed, high, low, ports, owner, is_refused, now):
+    """Return the endpoint of the flow's entry, or -1.
 
-    ``is_refused``: the host's stack refused the flow. Every worker then deletes it, if the endpoint checks sockets.
+    ``is_refused``: the host's stack refused the flow. Its entry is deleted, if the endpoint checks sockets.
     """
-    target = int64(-1)
-    for turn in range(worker_limit(context)):
-        table_worker = worker + turn if worker + turn < worker_limit(context) else worker + turn - worker_limit(context)
-        if target < 0 or is_refused:
-            bucket, way = lookup(context, table_worker, hashed, high, low, ports, owner)
-            flow = flow_row(bucket, way & (WAYS - 1))
-            candidate = live_target(context, flow, now) if way >= 0 else int64(-1)
-            if candidate >= 0:
-                target = candidate
-                if is_refused and endpoint_row(endpoints(context), candidate).checks_sockets != 0:
-                    flow.state = 0
-                else:
-                    flow.seen = now  # only this field and the state are written to another worker's flow
+    bucket, way, word = lookup(context, hashed, high, low, ports, owner)
+    target = live_target(context, bucket, way, word, now) if way >= 0 else int64(-1)
+    if target >= 0:
+        if is_refused and endpoint_row(endpoints(context), target).checks_sockets != 0:
+            delete(bucket, way, word)
+        else:
+            entry_row(bucket, way).seen = now
     return target
 
 
@@ -259,7 +253,7 @@ def outbound(context, worker, now):
     owner = barrier(context, owner, setting.key0)  # the verifier continues once, not once per hash probe
     hashed, ports = outbound_key(setting, packet)
     high, low = packet.destination_high, packet.destination_low
-    target = find_endpoint(context, worker, hashed, high, low, ports, owner, is_refused, now)
+    target = find_endpoint(context, hashed, high, low, ports, owner, is_refused, now)
     if target < 0:
         return reply_without_entry(context, setting, worker, hashed, packet, ports, owner, now), int64(-1)
     endpoint = endpoint_row(endpoints(context), target)
@@ -308,6 +302,9 @@ def reply_without_entry(context, setting, worker, hashed, packet, ports, owner, 
     row = endpoint_row(endpoints(context), target)
     if row.state != GONE:  # the client's SYN did not come from a mux, or the flow would have an entry
         high, low = packet.destination_high, packet.destination_low
+        bucket, way, word = lookup(context, hashed, high, low, ports, owner)
+        if way >= 0:  # an entry that is over
+            delete(bucket, way & (WAYS - 1), word)
         remember(context, setting, worker, hashed, high, low, ports, owner, target, row.generation, row, now)
     return NOT_TRANSLATED
 
@@ -367,7 +364,7 @@ def reset_from_vip(context, setting, worker, packet, port, now):
     high, low = packet.destination_high, packet.destination_low
     ports = u32(u32(packet.ports >> u32(16)) | u32(u32(dip_port_of(endpoint, port)) << u32(16)))
     hashed = flow_hash(setting, high, low, ports, endpoint.dip_low)
-    if find_endpoint(context, worker, hashed, high, low, ports, endpoint.owner, True, now) < 0:
+    if find_endpoint(context, hashed, high, low, ports, endpoint.owner, True, now) < 0:
         return NOT_TRANSLATED, int64(-1)
     count_lookup(context, worker, LOST)
     return RESET_SUPPRESSED, target

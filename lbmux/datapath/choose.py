@@ -3,17 +3,16 @@
 ``choose`` has the order. A slot has a backend and, while it is changing, a base: docs/flow-state.md has the rule.
 """
 
-from lbmux.datapath.branchless import differs
-from lbmux.datapath.context import backend_limit, backends, barrier, is_plain, slot_limit, slots, traffic, worker_limit
-from lbmux.datapath.flows import count_lookup, flow_hash, is_alive, lookup, remember, still_good
+from lbmux.datapath.context import backend_limit, backends, slot_limit, slots, traffic
+from lbmux.datapath.flow_lookup import flow_hash, is_alive, is_of, lookup, set_target, target_of
+from lbmux.datapath.flows import count_lookup, remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
-from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
+from lbmux.datapath.memory import int64, step, u32, u64, unlikely
 from lbmux.datapath.parse import unmapped
 from lbmux.datapath.quic import named_server
 from lbmux.datapath.tables import (
     BY_BASE,
     BY_SERVER_ID,
-    ELSEWHERE,
     FORMER_TABLE,
     GONE,
     HASH_DESTINATION,
@@ -23,17 +22,13 @@ from lbmux.datapath.tables import (
     TICK_SHIFT,
     TRACK_ALL,
     TRACK_NONE,
-    WAYS,
     backend_row,
-    flow_row,
+    entry_row,
     slot_row,
     traffic_row,
 )
 from lbmux.wire.numbers import SYN, TCP_PROTOCOL
 
-PUNT = -2
-KERNEL_TABLES = 4
-"""How many CPUs' flow tables the kernel program searches itself."""
 SYN_GRACE = 3 * 1_000_000_000 >> TICK_SHIFT
 """Ticks after a change in which SYNs go to the base of a changed slot: the connection may have begun there, and this
 may be a retransmission, after 1 s or 3 s (RFC 6298)."""
@@ -88,48 +83,30 @@ def pair_at(context, first, size, hashed):
 @step
 def flow_backend(context, setting, worker, hashed, packet, index, service, now, named):
     """Return the backend of the packet's flow, or -1. A backend ``named`` by a connection id replaces the flow's."""
-    bucket, way = lookup(context, worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    bucket, way, word = lookup(context, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
         return int64(-1)
-    flow = flow_row(bucket, way)
     if unlikely(named >= 0 and named < backend_limit(context)):
-        flow.target, flow.generation = u16(named), backend_row(backends(context), named).generation
-    target = int64(flow.target)
+        word = set_target(bucket, way, word, named, backend_row(backends(context), named).generation)
+    target = target_of(word)
     if target >= backend_limit(context):
         return int64(-1)
     if service.tracking != TRACK_ALL and (packet.flags & SYN) == 0:
-        flow.seen = now  # an entry that is idle for too long still knows more than the slot's base
+        entry_row(bucket, way).seen = now  # an entry that is idle for too long still knows more than the slot's base
     backend = backend_row(backends(context), target)
-    good = still_good(context, setting, worker, worker, hashed, bucket, flow, backend, service, packet.flags, now)
+    good = still_good(context, setting, worker, hashed, bucket, way, word, backend, service, packet.flags, now)
     return target if good else int64(-1)
 
 
 @step
-def in_worker_table(context, table_worker, hashed, packet, index, service, now):
-    """Return the backend of the packet's flow in another worker's table, or -1. That table is not changed."""
-    bucket, way = lookup(context, table_worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
-    way = barrier(context, way, packet.source_low)  # otherwise the verifier follows every way of every table to the end
-    flow = flow_row(bucket, way & (WAYS - 1))
-    target = int64(flow.target)
+def known_backend(context, hashed, packet, index, service, now):
+    """Return the backend of the packet's flow, or -1. Its entry is not changed."""
+    bucket, way, word = lookup(context, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    target = target_of(word)
     if way < 0 or target >= backend_limit(context):
         return int64(-1)
-    return target if is_alive(flow, backend_row(backends(context), target), service, now) else int64(-1)
-
-
-@step
-def in_other_tables(context, worker, hashed, packet, index, service, now):
-    """Return the backend of the packet's flow in another worker's table, or -1.
-
-    The kernel program searches the last table, which is user space's, and those of KERNEL_TABLES CPUs; more would
-    exceed the verifier's limits. User space searches for the rest and enters what it finds in the last table.
-    """
-    last = worker_limit(context) - 1
-    target = in_worker_table(context, last, hashed, packet, index, service, now) if worker != last else int64(-1)
-    most = KERNEL_TABLES if is_plain(context) else last
-    for table_worker in range(min(most, last)):
-        if target < 0 and differs(table_worker, worker) != u64(0):  # branchless: the verifier would fork for each CPU
-            target = in_worker_table(context, table_worker, hashed, packet, index, service, now)
-    return target
+    backend = backend_row(backends(context), target)
+    return target if is_alive(word, entry_row(bucket, way), backend, service, now) else int64(-1)
 
 
 @step
@@ -148,13 +125,16 @@ def base_of(context, service, packet, base):
 
 
 @step
-def without_entry(context, worker, service, packet, target, base, now):
-    """Return the backend of a packet in a changed slot whose flow has no entry. ``target`` is the slot's backend.
+def without_entry(context, worker, service, packet, now):
+    """Return the backend of a packet whose flow has no entry, or -1.
 
-    Every flow that began since the slot changed has an entry. A flow without one therefore began before and is at the
+    Every flow that began since its slot changed has an entry. A flow without one therefore began before and is at the
     base, however many changes came since. A SYN begins a flow, or is a retransmission for a while. A datagram may
     begin a flow or not: it goes to the base until a flow of that time would have been idle for too long.
     """
+    target, base = slot_pair(context, service, packet)
+    if target == base:
+        return target
     before, age = base_of(context, service, packet, base), u32(now - service.changed)
     is_syn, is_tcp = (packet.flags & SYN) != 0, packet.protocol == TCP_PROTOCOL
     if service.tracking == TRACK_ALL:
@@ -184,34 +164,24 @@ def tracked(context, setting, worker, packet, index, service, now, named):
     target = flow_backend(context, setting, worker, hashed, packet, index, service, now, named)
     if target >= 0:
         return target
-    target = named if named >= 0 else not_in_own_table(context, worker, hashed, packet, index, service, now)
+    target = named if named >= 0 else without_entry(context, worker, service, packet, now)
     if target < 0:
         return target
     traffic_row(traffic(context), worker * backend_limit(context) + target).flows += u64(1)
-    remember(
+    word = remember(
         context, setting, worker, hashed, packet.source_high, packet.source_low, packet.ports, index,
         target, backend_row(backends(context), target).generation, service, now,
     )  # fmt: skip
-    return target
+    return agreed(context, word, target)
 
 
 @step
-def not_in_own_table(context, worker, hashed, packet, index, service, now):
-    """Return the backend of a packet whose flow this worker's table does not have, -1 or PUNT.
-
-    Another worker may have the flow of a changed slot, since a flow may change its worker (its CPU) at any time.
-    """
-    target, base = slot_pair(context, service, packet)
-    if target == base or (target < 0 and base_of(context, service, packet, base) < 0):
-        return target
-    if (packet.flags & SYN) == 0:
-        before = in_other_tables(context, worker, hashed, packet, index, service, now)
-        if before >= 0:
-            count_lookup(context, worker, ELSEWHERE)
-            return before
-        if is_plain(context) and worker != worker_limit(context) - 1:
-            return int64(PUNT)
-    return without_entry(context, worker, service, packet, target, base, now)
+def agreed(context, word, target):
+    """Return ``target``, or the backend that another CPU has just entered for the flow. ``word``: its entry's."""
+    other = target_of(word)
+    if unlikely(other != target and word != u64(0) and other < backend_limit(context)):
+        return other if is_of(word, backend_row(backends(context), other)) else int64(target)
+    return int64(target)
 
 
 @step
@@ -226,14 +196,13 @@ def untracked(context, worker, packet, target):
 def choose(context, setting, worker, start, end, packet, index, service, now):
     """Return the backend of a packet: by its connection id, else by its flow entry, else by its slot.
 
-    The flow of a steady slot needs no entry, unless the service tracks all flows. Return -1 if there is no backend,
-    and PUNT if user space must search for the flow.
+    The flow of a steady slot needs no entry, unless the service tracks all flows. Return -1 if there is no backend.
     """
     named = if_in_use(context, named_server(context, setting, start, end, packet, index, service))
     if unlikely(named >= 0):
         count_lookup(context, worker, BY_SERVER_ID)
     if service.tracking != TRACK_ALL:
         target, base = slot_pair(context, service, packet)
-        if target == base or service.tracking == TRACK_NONE:
+        if not unlikely(target != base) or service.tracking == TRACK_NONE:
             return untracked(context, worker, packet, named if named >= 0 else target)
     return tracked(context, setting, worker, packet, index, service, now, named)

@@ -140,7 +140,7 @@ def _limit(name: str) -> Any:
     address_limit, service_limit, slot_limit, rule_limit, backend_limit, bucket_limit, endpoint_limit, worker_limit,
     source_limit,
 ) = map(_limit, LIMITS)  # fmt: skip
-"""The number of rows of each table; ``bucket_limit`` counts one worker's buckets."""
+"""The number of rows of each table."""
 
 
 @intrinsic
@@ -181,7 +181,7 @@ jiffies, coarse_time = _reading(HELPER_JIFFIES), _reading(HELPER_TIME)
 
 @intrinsic
 def current_worker(typing: Any, context: Any) -> Any:
-    """Return the worker whose tables are used: in the kernel the number of the CPU. It may exceed the limit."""
+    """Return the worker whose counters are used: in the kernel the number of the CPU. It may exceed the limit."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         if context.target == "native":

@@ -11,7 +11,7 @@ from collections import namedtuple
 
 from lbmux.datapath.checksums import fold
 from lbmux.datapath.context import is_plain
-from lbmux.datapath.flows import flow_hash, second_hash
+from lbmux.datapath.flow_lookup import flow_hash, second_hash
 from lbmux.datapath.frame import frame, frame_end, grow
 from lbmux.datapath.headers import (
     DONT_FRAGMENT,

@@ -6,36 +6,62 @@ a flow seen once is untrusted, a flow seen again is trusted, and each class has 
 evict an untrusted flow, never a trusted one, so a flood of new flows cannot evict established ones. The victim is a
 random untrusted flow: evicting the oldest would let flows that arrive in rotation evict each other for ever.
 
-Every worker has its own table, so there are no locks. User space reads all of them.
+All CPUs and user space share the table (lbmux.datapath.flow_lookup). A flow is entered under the lock of its first
+bucket, so that two CPUs that get packets of a new flow at once agree on its backend. No CPU waits for long: if the lock
+is not free within a few tries, the packet goes without an entry, and the next packet finds the other CPU's.
 """
 
+from lbmux.datapath.atomics import compare_exchange, fetch_and, fetch_or, fetch_xor, load_first
 from lbmux.datapath.branchless import highest, is_negative, lowest, members
-from lbmux.datapath.context import bucket_limit, current_worker, flows, lookups, settings
-from lbmux.datapath.hashing import keyed
-from lbmux.datapath.memory import advance, int32, int64, prefetch, step, u8, u16, u32, u64, unlikely
+from lbmux.datapath.context import barrier, lookups
+from lbmux.datapath.flow_lookup import (
+    STATE,
+    bucket_at,
+    delete,
+    first_way,
+    generation_of,
+    idle_for,
+    idle_limit,
+    is_idle,
+    is_of,
+    is_trusted,
+    lookup,
+    place_of,
+    second_hash,
+    set_state,
+    state_of,
+    target_of,
+    trusted_in,
+    word_of,
+)
+from lbmux.datapath.memory import int64, step, u16, u32, u64, unlikely
 from lbmux.datapath.tables import (
-    BUCKET_BYTES,
+    CLAIMED,
     CLOSING,
+    CONTENDED,
     EVICTED,
     EXPIRED,
     FULL,
-    GONE,
     HIT,
+    LOCKED,
     LOOKUP_ROWS,
     LOST,
     NEW,
+    OVERFLOWED,
     TRUSTED,
     UNTRUSTED,
+    VERSION_SHIFT,
     WAYS,
-    flow_row,
+    entry_row,
     lookup_row,
-    settings_row,
 )
 from lbmux.wire.numbers import FIN, RST, SYN
 
 ALL_WAYS = (1 << WAYS) - 1
-SECOND = 0x9E3779B9
-"""The factor that turns a flow's hash into the hash of its second bucket."""
+FIELDS = LOCKED - 1
+"""The part of a word below its flags."""
+LOCK_TRIES = 8
+"""More of them would become a loop, whose every turn the kernel's verifier follows."""
 
 
 @step
@@ -44,169 +70,109 @@ def count_lookup(context, worker, what):
 
 
 @step
-def flow_hash(setting, high, low, ports, destination_low):
-    """Hash addresses and ports, but not the owner, so that a driver can prefetch the bucket before the match."""
-    return keyed(setting, u32(0), high, low, ports, u32(destination_low >> u64(32)))
-
-
-@step
-def anticipate(context, high, low, ports, destination_low):
-    """Prefetch both cache lines of a flow's bucket, some frames ahead."""
-    hashed = flow_hash(settings_row(settings(context), 0), high, low, ports, destination_low)
-    bucket = bucket_at(context, current_worker(context), hashed)
-    prefetch(bucket)
-    prefetch(advance(bucket, 64))
-
-
-@step
-def bucket_at(context, worker, hashed):
-    """Return the bucket of ``hashed`` in a worker's table. ``worker`` is below the limit."""
-    index = worker * bucket_limit(context) + (int64(hashed) & (bucket_limit(context) - 1))
-    return advance(flows(context), index * BUCKET_BYTES)
-
-
-@step
-def second_hash(hashed):
-    return u32(u32(hashed ^ u32(hashed >> u32(15))) * u32(SECOND))
-
-
-@step
-def first_way(hashed):
-    """Return the preferred way of a flow in its bucket: the first way of one of the two cache lines."""
-    return int64(hashed >> u32(31)) * (WAYS // 2)
-
-
-@step
-def find(bucket, hashed, high, low, ports, owner):
-    """Return the way of a flow in a bucket, or -1. One branch per way, since the way cannot be predicted."""
-    first = first_way(hashed)
-    for turn in range(WAYS):
-        way = turn ^ first
-        flow = flow_row(bucket, way)
-        different = (flow.low ^ low) | (flow.high ^ high) | u64(flow.ports ^ ports) | u64(flow.owner ^ u16(owner))
-        if different == u64(0) and flow.state != 0:
-            return int64(way)
-    return int64(-1)
-
-
-@step
-def idle_limit(state, row):
-    """Return the idle limit of a flow in that state, in ticks. ``row`` is its SERVICE or ENDPOINT."""
-    return row.idle_trusted if state == TRUSTED else row.idle_untrusted if state == UNTRUSTED else row.idle_closing
-
-
-@step
-def idle_for(flow, now):
-    """Return the idle time in ticks. It is signed, since another worker's clock may be slightly ahead."""
-    return int64(int32(u32(now - flow.seen)))
-
-
-@step
-def is_idle(flow, row, now):
-    return idle_for(flow, now) > int64(idle_limit(flow.state, row))
-
-
-@step
-def time_left(setting, flow, owner, row, now):
+def time_left(setting, word, entry, owner, row, now):
     """Return the ticks until a flow may be replaced by a flow of ``owner``, whose idle limits are in ``row``.
 
     A trusted flow of another owner may have a longer idle limit, so the longest limit of all applies to it.
     """
-    limit = idle_limit(flow.state, row)
-    if flow.state == TRUSTED and flow.owner != u16(owner):
+    state = state_of(word)
+    limit = idle_limit(state, row)
+    if state == TRUSTED and u16(word) != u16(owner):
         limit = setting.longest_idle
-    return int64(limit) - idle_for(flow, now)
+    return int64(limit) - idle_for(entry, now)
 
 
 @step
-def touch(setting, bucket, flow, flags, now):
+def touch(setting, bucket, way, word, flags, now):
     """Record a packet of a known flow. The flow becomes trusted, or closing after FIN or RST.
 
     Return False if it cannot become trusted, because its bucket has its share of trusted flows.
     """
-    flow.seen = now
+    entry_row(bucket, way).seen = now
+    state = state_of(word)
     if (flags & (FIN | RST)) != 0:
-        flow.state = CLOSING
-    elif flow.state == UNTRUSTED:
+        if state != CLOSING:
+            set_state(bucket, way, word, CLOSING)
+    elif unlikely(state == UNTRUSTED):
         if trusted_in(bucket) >= int64(setting.trusted_ways):
             return False
-        flow.state = TRUSTED
+        set_state(bucket, way, word, TRUSTED)
     return True
 
 
 @step
-def move(context, setting, table_worker, hashed, flow, row, now):
+def move(context, setting, hashed, bucket, way, word, row, now):
     """Move a flow that cannot become trusted in its first bucket to its second one, if that one's share allows it.
 
     Otherwise the next flood would evict the fourth established flow of a bucket.
     """
-    other = second_hash(hashed)
-    second = bucket_at(context, table_worker, other)
-    if trusted_in(second) >= int64(setting.trusted_ways):
+    other, first = second_hash(hashed), bucket_at(context, hashed)
+    second = bucket_at(context, other)
+    if trusted_in(second) >= int64(setting.trusted_ways) or not lock(first):
         return
-    owner, target = int64(flow.owner), int64(flow.target)
+    owner, entry = int64(u16(word)), entry_row(bucket, way)
     place = free_place(setting, second, other, owner, row, now)
-    if place < 0:
-        return
-    to = flow_row(second, place & (WAYS - 1))
-    enter(to, flow.high, flow.low, flow.ports, owner, target, flow.generation, now)
-    to.state = TRUSTED
-    flow_row(bucket_at(context, table_worker, hashed), 0).overflowed = 1
-    flow.state = 0
+    claimed = claim(context, setting, second, place, owner, row, now) if place >= 0 else u64(0)
+    if claimed != u64(0):
+        fields = freeze(context, bucket, way, word)
+        enter(second, place & (WAYS - 1), claimed, entry.high, entry.low, entry.ports, fields, now)
+        if fields != u64(0):
+            fetch_or(first, u64(OVERFLOWED))
+            fetch_and(place_of(bucket, way), ~u64(CLAIMED))
+    unlock(first)
 
 
 @step
-def trusted_in(bucket):
-    trusted = u64(0)
-    for way in range(WAYS):
-        trusted += is_trusted(flow_row(bucket, way))
-    return int64(trusted)
+def freeze(context, bucket, way, word):
+    """Claim an entry to move it, and return its fields, trusted; return 0 if its ``word`` has changed."""
+    place = place_of(bucket, way)
+    present = load_first(context, place)
+    frozen = (present & ~u64(STATE)) | u64(CLAIMED)
+    if (present ^ word) & ~u64(LOCKED | OVERFLOWED) != u64(0) or compare_exchange(place, present, frozen) != present:
+        return u64(0)
+    return word_of(u16(word), TRUSTED, generation_of(word), target_of(word))
 
 
 @step
-def is_trusted(flow):
-    """Return 1 if the flow is trusted, else 0, without a branch."""
-    return is_negative(int64(flow.state ^ u8(TRUSTED)) - 1)
+def lock(bucket):
+    """Lock a bucket for the flows whose first one it is. Return False if it stays locked."""
+    for _ in range(LOCK_TRIES):
+        before = fetch_or(bucket, u64(LOCKED))
+        if (before & u64(LOCKED)) == u64(0):
+            return True
+    return False
 
 
 @step
-def lookup(context, table_worker, hashed, high, low, ports, owner):
-    """Find a flow in the table of worker ``table_worker``. Return (its bucket, its way there or -1)."""
-    bucket = bucket_at(context, table_worker, hashed)
-    way = find(bucket, hashed, high, low, ports, owner)
-    if way < 0 and flow_row(bucket, 0).overflowed != 0:
-        other = second_hash(hashed)
-        second = bucket_at(context, table_worker, other)
-        way = find(second, other, high, low, ports, owner)
-        if way >= 0:
-            bucket = second
-    return bucket, way
+def unlock(bucket):
+    fetch_and(bucket, ~u64(LOCKED))
 
 
 @step
-def is_alive(flow, target, row, now):
-    """Return whether an entry of another worker is usable. Unlike ``still_good`` this does not change the entry."""
-    return target.state != GONE and target.generation == flow.generation and not is_idle(flow, row, now)
-
-
-@step
-def still_good(context, setting, worker, table_worker, hashed, bucket, flow, target, row, flags, now):
+def still_good(context, setting, worker, hashed, bucket, way, word, target, row, flags, now):
     """Return whether an entry is usable: its ``target`` row is in use and it was not idle too long. Count and touch it.
 
     ``row`` has the idle limits. A SYN on a closing flow starts a new flow.
     """
-    if unlikely(target.state == GONE or target.generation != flow.generation):
-        flow.state = 0
+    if unlikely(not is_of(word, target)):
+        delete(bucket, way, word)
         count_lookup(context, worker, LOST)
         return False
-    if unlikely(is_idle(flow, row, now) or ((flags & SYN) != 0 and flow.state == CLOSING)):
-        flow.state = 0
+    is_new = (flags & SYN) != 0 and state_of(word) == CLOSING
+    if unlikely(is_idle(word, entry_row(bucket, way), row, now) or is_new):
+        delete(bucket, way, word)
         count_lookup(context, worker, EXPIRED)
         return False
-    if not touch(setting, bucket, flow, flags, now):
-        move(context, setting, table_worker, hashed, flow, row, now)
+    if not touch(setting, bucket, way, word, flags, now):
+        move(context, setting, hashed, bucket, way, word, row, now)
     count_lookup(context, worker, HIT)
     return True
+
+
+@step
+def is_claimed(word):
+    """Return 1 if the entry is being written, else 0."""
+    return (word & u64(CLAIMED)) >> u64(50)
 
 
 @step
@@ -217,15 +183,17 @@ def free_place(setting, bucket, hashed, owner, row, now):
     way.
     """
     first, chance = first_way(hashed), int64(hashed >> u32(20)) ^ int64(now)
-    if flow_row(bucket, first).state == 0 and setting.untrusted_ways >= u32(WAYS):
+    if (entry_row(bucket, first).word & u64(STATE | CLAIMED)) == u64(0) and setting.untrusted_ways >= u32(WAYS):
         return first
     free, protected = u64(0), u64(0)
     for turn in range(WAYS):
         way = turn ^ first
-        flow = flow_row(bucket, way)
-        is_free = is_negative(int64(flow.state) - 1) | is_negative(time_left(setting, flow, owner, row, now))
+        entry = entry_row(bucket, way)
+        word = entry.word
+        is_free = is_negative(state_of(word) - 1) | is_negative(time_left(setting, word, entry, owner, row, now))
+        is_free &= is_claimed(word) ^ u64(1)
         free |= is_free << u64(turn)
-        protected |= (is_free | is_trusted(flow)) << u64((way + chance) & (WAYS - 1))
+        protected |= (is_free | is_trusted(word) | is_claimed(word)) << u64((way + chance) & (WAYS - 1))
     victims = protected ^ u64(ALL_WAYS)
     if free != u64(0) and (members(victims) < int64(setting.untrusted_ways) or victims == u64(0)):
         return lowest(free) ^ first
@@ -235,27 +203,67 @@ def free_place(setting, bucket, hashed, owner, row, now):
 
 
 @step
-def enter(flow, high, low, ports, owner, target, generation, now):
-    """Write a new flow. The state is written last, so that a concurrent reader sees an empty entry."""
-    flow.state = 0
-    flow.high, flow.low, flow.ports = high, low, ports
-    flow.owner, flow.target, flow.generation = u16(owner), u16(target), u8(generation)
-    flow.seen = now
-    flow.state = UNTRUSTED
+def claim(context, setting, bucket, place, owner, row, now):
+    """Claim the entry at a place that ``free_place`` returned. Return its word, or 0 if it is not free any more."""
+    way = place & (WAYS - 1)
+    word, entry = load_first(context, place_of(bucket, way)), entry_row(bucket, way)
+    is_needed = is_trusted(word) & (is_negative(time_left(setting, word, entry, owner, row, now)) ^ u64(1))
+    claimed = ((word + (u64(1) << u64(VERSION_SHIFT))) & ~u64(STATE)) | u64(CLAIMED)
+    if (is_needed | is_claimed(word)) != u64(0) or compare_exchange(place_of(bucket, way), word, claimed) != word:
+        return u64(0)
+    return claimed
+
+
+@step
+def enter(bucket, way, claimed, high, low, ports, fields, now):
+    """Write a flow to an entry that we have claimed, and return its word.
+
+    Others may change the flags of a bucket's first word meanwhile, so only the other bits are written.
+    """
+    entry = entry_row(bucket, way)
+    entry.high, entry.low, entry.ports, entry.seen = high, low, ports, now
+    changed = ((claimed ^ fields) & u64(FIELDS)) | u64(CLAIMED)
+    fetch_xor(place_of(bucket, way), changed)
+    return claimed ^ changed
 
 
 @step
 def remember(context, setting, worker, hashed, high, low, ports, owner, target, generation, row, now):
-    """Enter a new flow in its first or second bucket, and count the outcome."""
-    bucket = bucket_at(context, worker, hashed)
+    """Enter a new flow in its first or second bucket, and count the outcome.
+
+    Return the word of its entry, which another CPU may just have made with another target, or 0 if it has none.
+    """
+    first = bucket_at(context, hashed)
+    if unlikely(not lock(first)):
+        count_lookup(context, worker, CONTENDED)
+        return u64(0)
+    fields = word_of(owner, UNTRUSTED, generation, target)
+    word = enter_once(context, setting, worker, hashed, high, low, ports, fields, row, now)
+    unlock(first)
+    return word
+
+
+@step
+def enter_once(context, setting, worker, hashed, high, low, ports, fields, row, now):
+    """Do what ``remember`` does, under the lock of the flow's first bucket."""
+    owner = int64(u16(fields))
+    _, way, word = lookup(context, hashed, high, low, ports, owner)
+    if unlikely(barrier(context, way, low) >= 0):
+        count_lookup(context, worker, HIT)
+        return word
+    bucket = bucket_at(context, hashed)
     place = free_place(setting, bucket, hashed, owner, row, now)
     if place < 0 or (place >= WAYS and trusted_in(bucket) >= int64(setting.trusted_ways)):
-        flow_row(bucket, 0).overflowed = 1
+        fetch_or(bucket, u64(OVERFLOWED))
         other = second_hash(hashed)
-        bucket = bucket_at(context, worker, other)
+        bucket = bucket_at(context, other)
         place = free_place(setting, bucket, other, owner, row, now)
     if place < 0:
         count_lookup(context, worker, FULL)
-        return
+        return u64(0)
+    claimed = claim(context, setting, bucket, place, owner, row, now)
+    if unlikely(claimed == u64(0)):
+        count_lookup(context, worker, CONTENDED)
+        return u64(0)
     count_lookup(context, worker, EVICTED if place >= WAYS else NEW)
-    enter(flow_row(bucket, place & (WAYS - 1)), high, low, ports, owner, target, generation, now)
+    return enter(bucket, place & (WAYS - 1), claimed, high, low, ports, fields, now)

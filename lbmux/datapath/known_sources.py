@@ -7,7 +7,7 @@ that were admitted are entered, so a flood with invented sources enters no more 
 """
 
 from lbmux.datapath.context import source_limit, sources
-from lbmux.datapath.flows import second_hash
+from lbmux.datapath.flow_lookup import second_hash
 from lbmux.datapath.hashing import keyed
 from lbmux.datapath.memory import int64, step, u16, u32
 from lbmux.datapath.tables import SOURCE_CELLS, source_cell_row

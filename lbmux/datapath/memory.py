@@ -131,18 +131,6 @@ def reread(typing: Any, pointer: Any) -> Any:
     return Pointer(Pointer), lower
 
 
-@intrinsic
-def atomic_add(typing: Any, pointer: Any, value: Any) -> Any:
-    """Add to the 64-bit number at ``pointer``, which other workers may add to at the same time."""
-
-    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = builder.bitcast(args[0], i64.as_pointer())
-        builder.atomic_rmw("add", place, args[1], "monotonic")
-        return lowering.get_dummy_value()
-
-    return types.void(Pointer, types.uint64), lower
-
-
 def _swap(kind: Any) -> Any:
     @intrinsic
     def swap(typing: Any, value: Any) -> Any:

@@ -8,7 +8,7 @@ take a shorter path first (lbmux.datapath.ordinary); what it finds is what these
 
 from lbmux.datapath.access import allowed
 from lbmux.datapath.checksums import finish_checksum
-from lbmux.datapath.choose import PUNT, choose, slot_pair, untracked
+from lbmux.datapath.choose import choose, slot_pair, untracked
 from lbmux.datapath.context import (
     backend_limit,
     backends,
@@ -24,7 +24,8 @@ from lbmux.datapath.context import (
     worker_limit,
 )
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
-from lbmux.datapath.flows import bucket_at, count_lookup, find, flow_hash, is_alive
+from lbmux.datapath.flow_lookup import bucket_at, find, flow_hash, is_alive, state_of, target_of
+from lbmux.datapath.flows import count_lookup
 from lbmux.datapath.frame import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, frame_length
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import barrier_var, int64, reread, step, u32, u64, unlikely
@@ -45,7 +46,7 @@ from lbmux.datapath.tables import (
     VIP,
     backend_row,
     count_row,
-    flow_row,
+    entry_row,
     service_row,
     settings_row,
     traffic_row,
@@ -57,7 +58,7 @@ from lbmux.wire.numbers import ACK, FIN, RST, SYN, TCP_PROTOCOL
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
 NO_HEADROOM = int(Verdict.NO_HEADROOM)
-UNSETTLED, REJECT = int(Verdict.UNSETTLED), int(Verdict.REJECT)
+REJECT = int(Verdict.REJECT)
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 
 
@@ -132,7 +133,7 @@ def established_backend(context, worker, start, found):
     """Return the backend of an ordinary packet of an established flow, and record the packet in the flow's entry.
 
     Return ``found``, which is as of ``steady_backend`` and names the service, and change nothing if the packet or the
-    service needs more than that.
+    service needs more than that. The backend may need another tunnel than IP in IP.
     """
     setting, packet, index = settings_row(settings(context), 0), ordinary_packet(reread(start)), int64(-2) - found
     if index < 0 or index >= service_limit(context) or (packet.flags & (SYN | FIN | RST)) != 0:
@@ -141,18 +142,16 @@ def established_backend(context, worker, start, found):
     if (service.rule_count | u32(service.quic_bytes) | u32(service.limited)) != u32(0):
         return found
     hashed = flow_hash(setting, u64(0), packet.source_low, packet.ports, packet.destination_low)
-    bucket = bucket_at(context, worker, hashed)
-    way = find(bucket, hashed, u64(0), packet.source_low, packet.ports, index)
+    bucket = bucket_at(context, hashed)
+    way, word = find(context, bucket, hashed, u64(0), packet.source_low, packet.ports, index)
     if way < 0:
         return found
-    flow, now = flow_row(bucket, way), clock(context)
-    target = int64(flow.target)
-    if flow.state != TRUSTED or target >= backend_limit(context):
+    entry, now, target = entry_row(bucket, way), clock(context), target_of(word)
+    if state_of(word) != TRUSTED or target >= backend_limit(context):
         return found
-    backend = backend_row(backends(context), target)
-    if not is_alive(flow, backend, service, now) or not fits_ipip(start, backend):
+    if not is_alive(word, entry, backend_row(backends(context), target), service, now):
         return found
-    flow.seen = now
+    entry.seen = now
     count_lookup(context, worker, HIT)
     return target
 
@@ -195,8 +194,9 @@ def at_usual_offsets(packet):
 def forward_parsed(context, worker, start, end, packet, found):
     """Process a parsed packet. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
     packet = merge_verifier_paths(context, settings_row(settings(context), 0), packet)
-    target = untracked(context, worker, packet, found)
-    if target < 0:
+    if found >= 0:
+        target = untracked(context, worker, packet, found)
+    else:
         index = int64(-2) - found if found < -1 else service_of(context, packet)
         arguments = worker, clock(context), start, end
         verdict, target = at_service(context, packet, index, allowed, to_backend, arguments)
@@ -255,7 +255,7 @@ def to_backend(context, setting, packet, index, service, arguments):
         if unlikely(service.limited != 0):
             return over_limit(context, worker, packet, target), target
         return FORWARDED, target
-    return UNSETTLED if target == PUNT else without_backend(context, index, service, packet, now), int64(-1)
+    return without_backend(context, index, service, packet, now), int64(-1)
 
 
 @step

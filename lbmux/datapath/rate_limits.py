@@ -9,10 +9,11 @@ A packet begins a flow if it is a SYN, a QUIC Initial that names no server, or a
 flows have only the first half of ``packets_per_s``'s burst, so packets of established flows pass first.
 """
 
+from lbmux.datapath.atomics import atomic_add
 from lbmux.datapath.context import backend_limit, backends, clock, rates, service_limit, services, settings, traffic
 from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.known_sources import enter_source, is_known, source_hash
-from lbmux.datapath.memory import advance, atomic_add, int64, step, u32, u64
+from lbmux.datapath.memory import advance, int64, step, u32, u64
 from lbmux.datapath.quic import may_be_initial, named_server
 from lbmux.datapath.tables import (
     FLOW_RATE,

@@ -149,18 +149,22 @@ KIND_MASK, OUTER_IPV6, ENTROPY = 7, 8, 16
 """Kinds of encapsulation, and flags beside them: the outer header is IPv6; its source carries the flow's hash."""
 
 FLOW = layout(
+    ("owner", "u2"),
+    ("state", "u1"),
+    ("generation", "u1"),
+    ("target", "u2"),
+    ("version", "u2"),
     ("high", "u8"),
     ("low", "u8"),
     ("ports", "u4"),
-    ("owner", "u2"),
-    ("target", "u2"),
     ("seen", "u4"),
-    ("state", "u1"),
-    ("generation", "u1"),
-    ("overflowed", "u2"),
 )
 """32 bytes: the client's address and both ports, ``owner`` (the service, which identifies VIP and protocol; at an agent
-the DIP), and ``target`` (the backend; at an agent the endpoint)."""
+the DIP), and ``target`` (the backend; at an agent the endpoint). ``version`` has the flags LOCKED, OVERFLOWED and
+CLAIMED, and above them the number of times that the entry was reused."""
+
+FLOW_WORD = layout(("word", "u8"), ("high", "u8"), ("low", "u8"), ("ports", "u4"), ("seen", "u4"))
+"""The same entry as the data path reads and writes it: the first five fields change at once, as one word."""
 
 ENDPOINT = layout(
     ("vip_high", "u8"),
@@ -201,6 +205,11 @@ BUCKET_BYTES = WAYS * FLOW.itemsize
 UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
 """States of a flow; 0 is an empty entry."""
 
+LOCKED, OVERFLOWED, CLAIMED, VERSION_SHIFT = 1 << 48, 1 << 49, 1 << 50, 51
+"""Flags in an entry's word, and where the version begins. A bucket's first word has LOCKED while a flow is entered
+whose first bucket it is, and OVERFLOWED once such a flow was entered in its second one. CLAIMED: the entry is being
+written."""
+
 GONE, UP, DRAINING = 0, 1, 2
 """States of a backend: not in use, in use, in use by its existing flows only."""
 
@@ -222,12 +231,12 @@ LOOKUPS = {
     "full": "not found, and the flow table has no free entry: the Maglev table alone decides",
     "gone": "found, but its backend is gone",
     "expired": "found, but idle for too long, so treated as new",
-    "elsewhere": "found in another worker's part of the table, and entered in this worker's",
+    "contended": "not found, and not entered, because another CPU was entering a flow there at that moment",
     "server_id": "a QUIC connection id named the backend",
     "base": "not found, and entered with the backend that the slot had before it changed",
 }
 """What a look-up in the flow table found, and what that means, in the order of the counters."""
-HIT, NEW, EVICTED, FULL, LOST, EXPIRED, ELSEWHERE, BY_SERVER_ID, BY_BASE = range(len(LOOKUPS))
+HIT, NEW, EVICTED, FULL, LOST, EXPIRED, CONTENDED, BY_SERVER_ID, BY_BASE = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 
 PADDING = 64
@@ -249,7 +258,7 @@ class Sizes:
     services: int = 1024
     slots: int = 16 * 65537
     backends: int = 4096
-    buckets: int = 1 << 19  # of one worker
+    buckets: int = 1 << 19
     endpoints: int = 1
     workers: int = 1
     rules: int = 16
@@ -269,7 +278,7 @@ class Sizes:
             "rules": self.rules * RULE.itemsize + PADDING,
             "rates": (RATE_BLOCKS * self.services + self.backends) * RATE.itemsize + PADDING,
             "backends": self.backends * BACKEND.itemsize + PADDING,
-            "flows": self.workers * self.buckets * BUCKET_BYTES + PADDING,
+            "flows": self.buckets * BUCKET_BYTES + PADDING,
             "endpoints": self.endpoints * ENDPOINT.itemsize + PADDING,
             "identities": (self.services + self.backends) * IDENTITY.itemsize + PADDING,
             "verdicts": self.workers * VERDICTS * COUNT.itemsize + PADDING,
@@ -281,6 +290,7 @@ class Sizes:
 
 settings_row, address_entry_row, service_row, slot_row = rows(SETTINGS), rows(ADDRESS_ENTRY), rows(SERVICE), rows(SLOT)
 backend_row, flow_row, endpoint_row = rows(BACKEND), rows(FLOW), rows(ENDPOINT)
+entry_row = rows(FLOW_WORD)
 salt_row, SALTS_AT = rows(layout(("value", "u4"))), SETTINGS.fields["salt0"][1]  # type: ignore[index]
 """The salts of both copies of the address map, at this offset of the settings."""
 rule_row, rate_row, address_label_row = rows(RULE), rows(RATE), rows(ADDRESS_LABEL)

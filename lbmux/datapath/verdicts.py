@@ -45,7 +45,6 @@ class Verdict(IntEnum):
     NOT_TRANSLATED = PASSES + 10, "agent: traffic of a DIP that no mux sent here"
     NO_NEIGHBOUR = PASSES + 11, "the next hop's MAC address is not known yet"
     TOO_BIG = PASSES + 12, "does not fit the path to the host once encapsulated; kernel: also super-frames"
-    UNSETTLED = PASSES + 14, "kernel: the slot's backend has changed, so user space looks the flow up"
     TTL = PASSES + 13, "the TTL (hop limit) reaches zero here"
     REJECT = PASSES + 20, "kernel: the service has no backend, and user space rejects the packet"
     UNKNOWN_CONNECTION = PASSES + 15, "agent: an unknown connection; user space asks the host's sockets"

@@ -10,14 +10,15 @@ client and VIP as 128-bit halves as loaded, both ports as loaded, the protocol, 
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.access import allowed, unchecked
-from lbmux.datapath.choose import base_of, choose, in_worker_table, slot_hash, slot_pair
-from lbmux.datapath.context import backend_limit, backends, context_at, slots, worker_limit
-from lbmux.datapath.flows import flow_hash, lookup, remember
+from lbmux.datapath.choose import base_of, choose, known_backend, slot_hash, slot_pair
+from lbmux.datapath.context import backend_limit, backends, context_at, slots
+from lbmux.datapath.flow_lookup import delete, flow_hash, lookup, set_target
+from lbmux.datapath.flows import remember
 from lbmux.datapath.hashing import scale
 from lbmux.datapath.memory import at_address, int64, step, u16, u32
 from lbmux.datapath.mux import with_service
 from lbmux.datapath.parse import PARSED, Packet
-from lbmux.datapath.tables import NO_BASE, TRACK_NONE, backend_row, flow_row, slot_row
+from lbmux.datapath.tables import NO_BASE, TRACK_NONE, backend_row, entry_row, slot_row
 from lbmux.targets.native import context_row
 
 
@@ -51,7 +52,7 @@ def chosen_backend(  # type: ignore[no-untyped-def]
 def entry_backend(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now
 ):
-    """Return the backend of the flow's entry in any worker's table, or -1."""
+    """Return the backend of the flow's entry, or -1."""
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     _, target = with_service(context_at(context_address), packet, unchecked, _entry, u32(now))
     return target
@@ -71,7 +72,7 @@ def slot_backends(  # type: ignore[no-untyped-def]
 def assign_flow(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, now, backend
 ):
-    """Write a backend to the flow's entries in every worker's table. If there is none, enter the flow in our own."""
+    """Write a backend to the flow's entry, or enter the flow."""
     context = context_at(context_address)
     worker = int64(context_row(at_address(context_address), 0).worker)
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
@@ -83,7 +84,7 @@ def assign_flow(  # type: ignore[no-untyped-def]
 def forget_flow(  # type: ignore[no-untyped-def]
     context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family
 ):
-    """Delete the flow's entries in every worker's table."""
+    """Delete the flow's entry."""
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
     with_service(context_at(context_address), packet, unchecked, _forget, ())
 
@@ -115,11 +116,7 @@ def _choose(context, setting, packet, index, service, arguments):  # type: ignor
 @step
 def _entry(context, setting, packet, index, service, now):  # type: ignore[no-untyped-def]
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    target = int64(-1)
-    for table_worker in range(worker_limit(context)):
-        if target < 0:
-            target = in_worker_table(context, table_worker, hashed, packet, index, service, now)
-    return int64(PARSED), target
+    return int64(PARSED), known_backend(context, hashed, packet, index, service, now)
 
 
 @step
@@ -134,14 +131,11 @@ def _assign(context, setting, packet, index, service, arguments):  # type: ignor
     worker, backend, now = arguments
     row = backend_row(backends(context), backend)
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    found = False
-    for table_worker in range(worker_limit(context)):
-        bucket, way = lookup(context, table_worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
-        if way >= 0:
-            flow = flow_row(bucket, way)
-            flow.target, flow.generation, flow.seen = u16(backend), row.generation, now
-            found = True
-    if not found:
+    bucket, way, word = lookup(context, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    if way >= 0:
+        set_target(bucket, way, word, backend, row.generation)
+        entry_row(bucket, way).seen = now
+    else:
         remember(
             context, setting, worker, hashed, packet.source_high, packet.source_low, packet.ports, index, backend,
             row.generation, service, now,
@@ -162,8 +156,7 @@ def _mark(context, service, packet):  # type: ignore[no-untyped-def]
 @step
 def _forget(context, setting, packet, index, service, arguments):  # type: ignore[no-untyped-def]
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
-    for table_worker in range(worker_limit(context)):
-        bucket, way = lookup(context, table_worker, hashed, packet.source_high, packet.source_low, packet.ports, index)
-        if way >= 0:
-            flow_row(bucket, way).state = 0
+    bucket, way, word = lookup(context, hashed, packet.source_high, packet.source_low, packet.ports, index)
+    if way >= 0:
+        delete(bucket, way, word)
     return int64(PARSED), index

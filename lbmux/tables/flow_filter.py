@@ -11,7 +11,6 @@ tcp, udp, ip, ip6                        tcp port 80 is tcp and port 80
 service NAME, backend NAME               by the configuration's names; backend SERVICE/BACKEND, too
 state trusted|untrusted|closing
 idle < | <= | > | >= | = | != SECONDS
-worker NUMBER                            whose part of the flow table (a CPU's, in the kernel)
 =======================================  ==========================================================================
 
 `and` (`&&`), `or` (`||`), `not` (`!`), parentheses; as in tcpdump `and` and `or` have the same weight and bind from the
@@ -42,7 +41,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "!=": operator.ne,
 }  # fmt: skip
 DIRECTIONS, TYPES = ("src", "dst"), ("host", "net", "port", "portrange")
-PROTOCOLS, OTHERS = ("tcp", "udp", "ip", "ip6"), ("service", "backend", "state", "idle", "worker")
+PROTOCOLS, OTHERS = ("tcp", "udp", "ip", "ip6"), ("service", "backend", "state", "idle")
 WORDS = (*DIRECTIONS, *TYPES, *PROTOCOLS, *OTHERS, "and", "or", "not")
 END = ""
 MOST_WORDS = 256
@@ -195,10 +194,6 @@ class Parser:
         except ValueError:
             raise self._error(f"{text!r} is not a number of seconds", back=1) from None
         return lambda flows: np.asarray(compare(flows.idle_ticks(), ticks))
-
-    def _worker(self) -> Test:
-        number = self._number(self._value("a number"), 65535)
-        return lambda flows: np.asarray(flows.workers == number)
 
     def _of_owner(self, wanted: Callable[[Service, Backend], bool]) -> Test:
         """A test by the flow's row, decided once for each row."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from lbmux.codegen.compiled import compiled_nogil
 from lbmux.datapath.choose import slot_hash
 from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, slots
-from lbmux.datapath.flows import idle_for
+from lbmux.datapath.flow_lookup import delete, generation_of, idle_for, state_of, target_of
 from lbmux.datapath.hashing import scale
-from lbmux.datapath.memory import at_address, int64, layout, rows, step, u64
+from lbmux.datapath.memory import at_address, int64, layout, rows, step, u16, u64
 from lbmux.datapath.mux import active_service
 from lbmux.datapath.parse import PARSED, Packet
 from lbmux.datapath.tables import (
@@ -23,7 +23,7 @@ from lbmux.datapath.tables import (
     TRACK_ALL,
     VIP,
     backend_row,
-    flow_row,
+    entry_row,
     settings_row,
     slot_row,
 )
@@ -58,19 +58,17 @@ def deviating(tables: Tables, now: int) -> NDArray[np.bool_]:
     """
     found = np.zeros(len(tables.slots), np.bool_)
     worker, destinations = Worker(tables), _destinations(tables)
-    for part in tables.flows:
-        entries = part.reshape(-1)
-        _find_deviating(
-            worker.address, _address(entries), len(entries), _address(destinations), now, _address(found), len(found)
-        )
+    _find_deviating(
+        worker.address, _address(tables.flows), tables.flows.size, _address(destinations), now, _address(found),
+        len(found),
+    )  # fmt: skip
     return found
 
 
 def drop_needless(tables: Tables) -> int:
     """Delete the entries in steady slots of services that track changes only. Return the number of deleted entries."""
     worker, destinations = Worker(tables), _destinations(tables)
-    parts = (part.reshape(-1) for part in tables.flows)
-    return sum(int(_drop(worker.address, _address(part), len(part), _address(destinations))) for part in parts)
+    return int(_drop(worker.address, _address(tables.flows), tables.flows.size, _address(destinations)))
 
 
 def warm_up(tables: Tables) -> None:
@@ -112,11 +110,11 @@ def _slot_of(service, entry, ends):  # type: ignore[no-untyped-def]
 
 
 @step
-def _may_be_alive(entry, backend, service, now):  # type: ignore[no-untyped-def]
+def _may_be_alive(entry, word, backend, service, now):  # type: ignore[no-untyped-def]
     """Return whether a packet of the flow may still come. A single packet makes an entry untrusted, not short-lived."""
-    if backend.state == GONE or backend.generation != entry.generation:
+    if backend.state == GONE or int64(backend.generation) != generation_of(word):
         return False
-    limit = service.idle_closing if entry.state == CLOSING else service.idle_trusted
+    limit = service.idle_closing if state_of(word) == CLOSING else service.idle_trusted
     return idle_for(entry, now) <= int64(limit)
 
 
@@ -125,15 +123,16 @@ def _find_deviating(context_address, flows, count, destinations, now, found, slo
     context = context_at(context_address)
     setting = settings_row(settings(context), 0)
     for place in range(count):
-        entry = flow_row(at_address(flows), place)
-        owner, target = int64(entry.owner), int64(entry.target)
-        if entry.state == 0 or owner >= service_limit(context) or target >= backend_limit(context):
+        entry = entry_row(at_address(flows), place)
+        word = entry.word
+        owner, target = int64(u16(word)), target_of(word)
+        if state_of(word) == 0 or owner >= service_limit(context) or target >= backend_limit(context):
             continue
         service = active_service(context, setting, owner)
         slot = _slot_of(service, entry, destination_row(at_address(destinations), owner))
-        if slot < 0 or slot >= slot_count or slot_row(slots(context), slot).backend == entry.target:
+        if slot < 0 or slot >= slot_count or int64(slot_row(slots(context), slot).backend) == target:
             continue
-        if _may_be_alive(entry, backend_row(backends(context), target), service, u64(now)):
+        if _may_be_alive(entry, word, backend_row(backends(context), target), service, u64(now)):
             flag_row(at_address(found), slot).value = 1
 
 
@@ -142,9 +141,10 @@ def _drop(context_address, flows, count, destinations):  # type: ignore[no-untyp
     context, dropped = context_at(context_address), 0
     setting = settings_row(settings(context), 0)
     for place in range(count):
-        entry = flow_row(at_address(flows), place)
-        owner = int64(entry.owner)
-        if entry.state == 0 or owner >= service_limit(context):
+        entry = entry_row(at_address(flows), place)
+        word = entry.word
+        owner = int64(u16(word))
+        if state_of(word) == 0 or owner >= service_limit(context):
             continue
         service = active_service(context, setting, owner)
         slot = _slot_of(service, entry, destination_row(at_address(destinations), owner))
@@ -152,6 +152,5 @@ def _drop(context_address, flows, count, destinations):  # type: ignore[no-untyp
             continue
         pair = slot_row(slots(context), slot)
         if pair.backend == pair.base:
-            entry.state = 0
-            dropped += 1
+            dropped += delete(at_address(flows), place, word)
     return dropped

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lbmux.addresses import from_pair, port_from_wire
 from lbmux.codegen.compiled import compiled_nogil
 from lbmux.config.models import BackendKey
-from lbmux.datapath.flows import is_alive
-from lbmux.datapath.memory import at_address, int64, step, u64
+from lbmux.datapath.flow_lookup import is_alive, state_of, target_of
+from lbmux.datapath.memory import at_address, int64, step, u16, u64
 from lbmux.datapath.tables import (
     CLOSING,
     FLOW,
@@ -27,7 +27,7 @@ from lbmux.datapath.tables import (
     UNTRUSTED,
     backend_row,
     endpoint_row,
-    flow_row,
+    entry_row,
     service_row,
 )
 from lbmux.errors import LbmuxError
@@ -49,8 +49,6 @@ class Flows:
     snapshot: Snapshot
     entries: NDArray[Any]
     """Rows of the flow table."""
-    workers: NDArray[np.uint16]
-    """The worker in whose part of the flow table each entry was."""
     now: int
 
     def __len__(self) -> int:
@@ -69,7 +67,7 @@ class Flows:
         return ports.byteswap()
 
     def pick(self, which: "NDArray[Any] | slice") -> "Flows":
-        return Flows(self.snapshot, self.entries[which], self.workers[which], self.now)
+        return Flows(self.snapshot, self.entries[which], self.now)
 
 
 Test = Callable[[Flows], NDArray[np.bool_]]
@@ -88,42 +86,41 @@ class SortError(LbmuxError):
 def live(snapshot: Snapshot) -> Iterator[Flows]:
     """Yield all live flows, one chunk at a time."""
     now = now_ticks()
-    for worker, places, found in _chunks(snapshot, now):
-        yield Flows(snapshot, places[found], np.full(len(found), worker, np.uint16), now)
+    for places, found in _chunks(snapshot, now):
+        yield Flows(snapshot, places[found], now)
 
 
-def _chunks(snapshot: Snapshot, now: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint32]]]:
-    """Yield (worker, a copied chunk of its entries, the indexes of those that are alive)."""
+def _chunks(snapshot: Snapshot, now: int) -> Iterator[tuple[NDArray[Any], NDArray[np.uint32]]]:
+    """Yield (a copied chunk of the entries, the indexes of those that are alive)."""
     tables = snapshot.tables
     judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
     if snapshot.is_agent:
         judge, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
-    for worker, copy in copies(tables):
+    for copy in copies(tables):
         found = np.empty(len(copy), np.uint32)
         count = judge(
             _address(copy), len(copy), _address(owners), len(owners), _address(targets), len(targets), now, found
         )
-        yield worker, copy, found[:count]
+        yield copy, found[:count]
 
 
-def copies(tables: Tables) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (worker, a copied chunk of its entries) for the whole table, dead entries included."""
-    for worker, part in enumerate(tables.flows):
-        places = part.reshape(-1)
-        for first in range(0, len(places), CHUNK_PLACES):
-            yield worker, places[first : first + CHUNK_PLACES].copy()
+def copies(tables: Tables) -> Iterator[NDArray[Any]]:
+    """Yield copied chunks of the whole table, dead entries included."""
+    places = tables.flows.reshape(-1)
+    for first in range(0, len(places), CHUNK_PLACES):
+        yield places[first : first + CHUNK_PLACES].copy()
 
 
 def warm_up(snapshot: Snapshot) -> None:
     """Compile the code before packets arrive, which would otherwise wait for it."""
-    for _, places, found in _chunks(snapshot, now_ticks()):
+    for places, found in _chunks(snapshot, now_ticks()):
         _tally(places, found, np.zeros(4 * len(snapshot.ranks), np.int64))
         break
 
 
 def count(snapshot: Snapshot, test: Test | None = None) -> int:
     if test is None:
-        return sum(len(found) for _, _, found in _chunks(snapshot, now_ticks()))
+        return sum(len(found) for _, found in _chunks(snapshot, now_ticks()))
     return sum(int(test(chunk).sum()) for chunk in live(snapshot))
 
 
@@ -131,7 +128,7 @@ def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
     """Count live flows by row and state; returns an array [row, state]."""
     size = len(snapshot.ranks)
     counts = np.zeros(size * 4, np.int64)
-    for _, places, found in _chunks(snapshot, now_ticks()):
+    for places, found in _chunks(snapshot, now_ticks()):
         _tally(places, found, counts)
     return counts.reshape(size, 4)
 
@@ -197,8 +194,8 @@ def _described(flows: Flows) -> Iterator[dict[str, Any]]:
     owners, idle_s = flows.snapshot.owners, flows.idle_ticks() * TICK_S
     # Convert to lists: reading fields of NumPy records would cost more than everything else here.
     columns = [flows.entries[name].tolist() for name in ("high", "low", "ports", "target", "state")]
-    for high, low, ports, target, state, port, worker, idle in zip(
-        *columns, flows.ports().tolist(), flows.workers.tolist(), idle_s.tolist(), strict=True
+    for high, low, ports, target, state, port, idle in zip(
+        *columns, flows.ports().tolist(), idle_s.tolist(), strict=True
     ):
         owner = owners.get(target)
         service, backend = owner if owner is not None else (None, None)
@@ -212,15 +209,13 @@ def _described(flows: Flows) -> Iterator[dict[str, Any]]:
             "backend": backend.name if backend else None,
             "state": STATES[state],
             "idle_s": round(max(0.0, idle), 3),
-            "worker": worker,
         }
 
 
 def _joined(snapshot: Snapshot, parts: list[Flows]) -> Flows:
     if not parts:
-        return Flows(snapshot, np.empty(0, FLOW), np.empty(0, np.uint16), 0)
-    entries, workers = (np.concatenate([getattr(part, name) for part in parts]) for name in ("entries", "workers"))
-    return Flows(snapshot, entries, workers, parts[0].now)
+        return Flows(snapshot, np.empty(0, FLOW), 0)
+    return Flows(snapshot, np.concatenate([part.entries for part in parts]), parts[0].now)
 
 
 def _sorted(flows: Flows, sort: str, limit: int | None) -> Flows:
@@ -240,7 +235,6 @@ KEYS: dict[str, Callable[[Flows], list[NDArray[Any]]]] = {
     "port": lambda flows: [_swapped((flows.entries["ports"] & 0xFFFF).astype(np.uint16))],
     "backend": lambda flows: [flows.snapshot.ranks[flows.entries["target"]]],
     "state": lambda flows: [flows.entries["state"]],
-    "worker": lambda flows: [flows.workers],
 }
 """Sort keys, the most significant part first; backends sort in the configuration's order."""
 
@@ -250,9 +244,9 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 
 @step
-def _is_in(flow, owner, owners, targets):  # type: ignore[no-untyped-def]
+def _is_in(word, owners, targets):  # type: ignore[no-untyped-def]
     """Return whether the entry is in use and its indexes are within their tables."""
-    return flow.state != 0 and owner < owners and int64(flow.target) < targets
+    return state_of(word) != 0 and int64(u16(word)) < owners and target_of(word) < targets
 
 
 @compiled_nogil
@@ -260,10 +254,11 @@ def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now,
     """Write the indexes of live flows to ``found`` and return their number."""
     at = 0
     for place in range(count):
-        flow = flow_row(at_address(flows), place)
-        if _is_in(flow, int64(flow.owner), owner_count, target_count):
-            service = service_row(at_address(owners), int64(flow.owner))
-            if is_alive(flow, backend_row(at_address(targets), int64(flow.target)), service, u64(now)):
+        entry = entry_row(at_address(flows), place)
+        word = entry.word
+        if _is_in(word, owner_count, target_count):
+            service = service_row(at_address(owners), int64(u16(word)))
+            if is_alive(word, entry, backend_row(at_address(targets), target_of(word)), service, u64(now)):
                 found[at] = place
                 at += 1
     return at
@@ -274,10 +269,11 @@ def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, no
     """Do the same for an agent, whose endpoints have the idle timeouts."""
     at = 0
     for place in range(count):
-        flow = flow_row(at_address(flows), place)
-        if _is_in(flow, int64(flow.target), owner_count, target_count):
-            endpoint = endpoint_row(at_address(targets), int64(flow.target))
-            if is_alive(flow, endpoint, endpoint, u64(now)):
+        entry = entry_row(at_address(flows), place)
+        word = entry.word
+        if _is_in(word, owner_count, target_count):
+            endpoint = endpoint_row(at_address(targets), target_of(word))
+            if is_alive(word, entry, endpoint, endpoint, u64(now)):
                 found[at] = place
                 at += 1
     return at

@@ -52,7 +52,7 @@ class Backends:
 
 
 def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:
-    """Yield the TCP connections of these rows once each, of all workers, for services with ``on_down: reset``.
+    """Yield the TCP connections of these rows once each, for services with ``on_down: reset``.
 
     Connections that are closing or have passed their idle timeout are left out.
     """
@@ -62,9 +62,9 @@ def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:
     limits = np.full(len(before.there), -1, np.int64)  # -1 excludes flows of all other rows
     limits[list(services)] = [ticks(service.idle_s) for service in services.values()]
     now, seen = np.uint32(now_ticks()), set[Ends]()
-    for _, places in copies(before.snapshot.tables) if services else ():
+    for places in copies(before.snapshot.tables) if services else ():
         targets = places["target"] % len(limits)
-        idle = np.maximum((now - places["seen"]).view(np.int32), 0)  # another worker's clock may be ahead
+        idle = np.maximum((now - places["seen"]).view(np.int32), 0)  # another CPU's clock may be ahead
         meant = (idle <= limits[targets]) & (places["generation"] == before.generations[targets])
         meant &= (places["state"] != 0) & (places["state"] != CLOSING)
         for entry in places[meant]:

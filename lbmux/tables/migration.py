@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.context import context_at, endpoints, service_limit, services, settings
-from lbmux.datapath.flows import flow_hash, lookup, move, remember, trusted_in
+from lbmux.datapath.flow_lookup import flow_hash, lookup, set_state, trusted_in
+from lbmux.datapath.flows import move, remember
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u32
 from lbmux.datapath.tables import (
     DIP,
@@ -24,6 +25,7 @@ from lbmux.datapath.tables import (
     TRUSTED,
     VIP,
     endpoint_row,
+    entry_row,
     flow_row,
     service_row,
     settings_row,
@@ -43,21 +45,26 @@ word_row = rows(layout(("value", "u8")))
 
 @step
 def enter_as(context, setting, worker, old, destination, row, now):  # type: ignore[no-untyped-def]
-    """Enter a flow with its old state and time; return 1 if there was a free entry.  ``row`` has its idle times."""
+    """Enter a flow with its old state and time, unless it has an entry.  ``row`` has its idle times.
+
+    Return 1 if it was entered, else 0.
+    """
     hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
+    _, way, _ = lookup(context, hashed, old.high, old.low, old.ports, int64(old.owner))
+    if way >= 0:
+        return 0
     remember(
         context, setting, worker, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
         old.generation, row, u32(now),
     )  # fmt: skip
-    bucket, way = lookup(context, worker, hashed, old.high, old.low, old.ports, int64(old.owner))
+    bucket, way, word = lookup(context, hashed, old.high, old.low, old.ports, int64(old.owner))
     if way < 0:
         return 0
-    flow = flow_row(bucket, way)
-    flow.seen = old.seen
+    entry_row(bucket, way).seen = old.seen
     if old.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
-        flow.state = old.state
+        set_state(bucket, way, word, int64(old.state))
     else:
-        move(context, setting, worker, hashed, flow, row, u32(now))
+        move(context, setting, hashed, bucket, way, word, row, u32(now))
     return 1
 
 
@@ -119,31 +126,34 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
     """Enter the live flows of ``previous`` into ``tables``, which are configured; return the number of flows."""
     kind = AGENT if is_agent else MUX
     try:
-        parts = _readable(previous, tables, kind)
+        given = _readable(previous, tables, kind)
     except (KeyError, ValueError) as error:
         log.warning("flows of an earlier version cannot be read and are left behind: %s", error)
         return 0
-    destinations, moved = _destinations(tables, kind), 0
-    for number, given in enumerate(parts):
-        worker = Worker(tables, min(number, tables.sizes.workers - 1))
-        arguments = (destinations.ctypes.data, given.ctypes.data)
-        moved += int(kind.enter_all(worker.address, *map(np.uint64, arguments), len(given), worker.number, now_ticks()))
-    if moved:  # flows may now differ from their slots' backends, and arrive at other workers
+    worker, destinations = Worker(tables, tables.sizes.workers - 1), _destinations(tables, kind)
+    arguments = (np.uint64(array.ctypes.data) for array in (destinations, given))
+    moved = int(kind.enter_all(worker.address, *arguments, len(given), worker.number, now_ticks()))
+    if moved:  # flows may now differ from their slots' backends
         tables.settings[0]["tables_changed"] = changed_at(now_ticks())
         for service in tables.services[tables.active]:
             tables.slots["base"][int(service["slots"]) : int(service["slots"]) + int(service["size"])] = NO_BASE
     return moved
 
 
-def _readable(previous: Rows, tables: Tables, kind: Kind) -> list[NDArray[Any]]:
-    """Return the old flows of each worker in the new layout, if their owner and target still exist."""
-    flows = previous.rows("flows").reshape(previous.description["sizes"]["workers"], -1)
+def _readable(previous: Rows, tables: Tables, kind: Kind) -> NDArray[Any]:
+    """Return the old flows in the new layout, if their owner and target still exist.
+
+    Tables of earlier versions have a part for each CPU, and a flow may have an entry in several: the latest one counts.
+    """
+    flows = previous.rows("flows")
+    flows = flows[flows["state"] != 0]
+    flows = flows[np.argsort(np.uint32(now_ticks()) - flows["seen"], kind="stable")]
     now = getattr(tables, kind.targets)
     owners, targets = _renumbered(previous, tables, now)
     generations = np.zeros(NOWHERE + 1, np.uint8)
     before = previous.rows(kind.targets)["generation"]
     generations[: len(before)] = before
-    return [_as_ours(part[part["state"] != 0], owners, targets, generations, now["generation"]) for part in flows]
+    return _as_ours(flows, owners, targets, generations, now["generation"])
 
 
 def _as_ours(

@@ -14,10 +14,19 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire, to_pair
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings, worker_limit
-from lbmux.datapath.flows import flow_hash, idle_for, lookup, trusted_in
-from lbmux.datapath.memory import at_address, int64, step, u32
-from lbmux.datapath.tables import FLOW, GONE, TRUSTED, UNTRUSTED, WAYS, endpoint_row, flow_row, settings_row
+from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings
+from lbmux.datapath.flow_lookup import (
+    delete,
+    flow_hash,
+    is_of,
+    lookup,
+    set_state,
+    state_of,
+    target_of,
+    trusted_in,
+)
+from lbmux.datapath.memory import at_address, int64, step, u16, u32
+from lbmux.datapath.tables import FLOW, GONE, TRUSTED, UNTRUSTED, endpoint_row, entry_row, flow_row, settings_row
 from lbmux.linux.sock_diag import ESTABLISHED, LISTEN, SOCKETS, SYN_SENT
 from lbmux.tables.agent_tables import AgentTables, Source
 from lbmux.tables.migration import enter_as, word_row
@@ -41,7 +50,7 @@ class Found(NamedTuple):
 
 @dataclass
 class SocketSync:
-    """Writes the flow table through ``worker``. Nothing else may write that worker's part of the table."""
+    """Writes the flow table through ``worker``, at any time: all CPUs share the table."""
 
     agent: AgentTables
     worker: Worker
@@ -153,44 +162,20 @@ def _address(array: NDArray[Any]) -> np.uint64:
 
 
 @step
-def _is_valid(context, flow):  # type: ignore[no-untyped-def]
+def _is_valid(context, word):  # type: ignore[no-untyped-def]
     """Return whether an entry's endpoint is in use, however long the flow has been idle."""
-    if int64(flow.target) >= endpoint_limit(context):
-        return False
-    row = endpoint_row(endpoints(context), int64(flow.target))
-    return row.state != GONE and row.generation == flow.generation
+    target = target_of(word)
+    return target < endpoint_limit(context) and is_of(word, endpoint_row(endpoints(context), target))
 
 
 @step
-def _newest(context, hashed, given, now):  # type: ignore[no-untyped-def]
-    """Return the worker whose part of the table has the flow's latest entry, or -1."""
-    newest, least = int64(-1), int64(0)
-    for part in range(worker_limit(context)):
-        bucket, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
-        if way >= 0:
-            flow = flow_row(bucket, way & (WAYS - 1))
-            idle = idle_for(flow, u32(now))
-            if _is_valid(context, flow) and (newest < 0 or idle < least):
-                newest, least = int64(part), idle
-    return newest
-
-
-@step
-def _refresh(context, setting, hashed, given, newest, now):  # type: ignore[no-untyped-def]
-    """Mark the latest entry as used, and remove older entries that name another VIP."""
-    bucket, way = lookup(context, newest, hashed, given.high, given.low, given.ports, int64(given.owner))
-    if way < 0:
-        return
-    flow = flow_row(bucket, way & (WAYS - 1))
-    flow.seen = u32(now)
-    given.target = flow.target
-    if flow.state == UNTRUSTED and given.state == TRUSTED and trusted_in(bucket) < int64(setting.trusted_ways):
-        flow.state = TRUSTED
-    for part in range(worker_limit(context)):
-        if part != newest:
-            other, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
-            if way >= 0 and flow_row(other, way & (WAYS - 1)).target != given.target:
-                flow_row(other, way & (WAYS - 1)).state = 0
+def _refresh(setting, bucket, way, word, given, now):  # type: ignore[no-untyped-def]
+    """Mark an entry as used, and as trusted if the connection is. The flow gets the entry's target."""
+    entry_row(bucket, way).seen = u32(now)
+    given.target = u16(target_of(word))
+    is_untrusted = state_of(word) == UNTRUSTED and given.state == TRUSTED
+    if is_untrusted and trusted_in(bucket) < int64(setting.trusted_ways):
+        set_state(bucket, way, word, TRUSTED)
 
 
 @compiled
@@ -200,12 +185,14 @@ def _refresh_all(context_address, flows, dips, count, worker, now):  # type: ign
     for index in range(count):
         given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
         hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
-        newest = _newest(context, hashed, given, now)
-        if newest >= 0:
-            _refresh(context, setting, hashed, given, newest, now)
+        bucket, way, word = lookup(context, hashed, given.high, given.low, given.ports, int64(given.owner))
+        if way >= 0 and _is_valid(context, word):
+            _refresh(setting, bucket, way, word, given, now)
         elif int64(given.target) < endpoint_limit(context):
             row = endpoint_row(endpoints(context), int64(given.target))
             if row.state != GONE:
+                if way >= 0:
+                    delete(bucket, way, word)
                 given.generation, given.seen = row.generation, u32(now)
                 entered += enter_as(context, setting, worker, given, dip, row, now)
     return entered
@@ -218,7 +205,6 @@ def _forget_all(context_address, flows, dips, count):  # type: ignore[no-untyped
     for index in range(count):
         given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
         hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
-        for part in range(worker_limit(context)):
-            bucket, way = lookup(context, part, hashed, given.high, given.low, given.ports, int64(given.owner))
-            if way >= 0:
-                flow_row(bucket, way & (WAYS - 1)).state = 0
+        bucket, way, word = lookup(context, hashed, given.high, given.low, given.ports, int64(given.owner))
+        if way >= 0:
+            delete(bucket, way, word)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath import agent, mux
 from lbmux.datapath.context import CONTEXT, LIMITS, TABLES, context_at
-from lbmux.datapath.flows import anticipate
+from lbmux.datapath.flow_lookup import anticipate
 from lbmux.datapath.headers import TYPE_IPV6, ethernet, ipv4, ipv6, udp
 from lbmux.datapath.memory import at_address, rows, step
 from lbmux.datapath.parse import mapped
@@ -43,7 +43,7 @@ class Batch(Protocol):
 
 
 class Worker:
-    """One user of the tables, with its own flow table and counters."""
+    """One user of the tables, with its own counters."""
 
     def __init__(self, tables: Tables, number: int = 0, plain: bool = False) -> None:
         """``plain`` restricts the worker to what the kernel target does. The rest is punted."""

@@ -73,7 +73,7 @@ class Tables:
         self.service_rates = view["rates"][:limits].reshape(RATE_BLOCKS, sizes.services)
         self.backend_rates = view["rates"][limits:]
         self.backends: NDArray[Any] = view["backends"]
-        self.flows = view["flows"].reshape(sizes.workers, sizes.buckets, WAYS)
+        self.flows = view["flows"].reshape(sizes.buckets, WAYS)
         self.endpoints: NDArray[Any] = view["endpoints"]
         self.service_identities = view["identities"][: sizes.services]
         self.backend_identities = view["identities"][sizes.services :]

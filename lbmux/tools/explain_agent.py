@@ -15,14 +15,14 @@ from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.api.channel import Place, place_name
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.agent import as_delivered, inbound_key, outbound_key
-from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings, worker_limit
+from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings
 from lbmux.datapath.decapsulate import open_tunnel
-from lbmux.datapath.flows import idle_for, is_alive, lookup
+from lbmux.datapath.flow_lookup import idle_for, is_alive, lookup, state_of, target_of
 from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.match import match_service
-from lbmux.datapath.memory import at_address, int64, step, u64
+from lbmux.datapath.memory import at_address, step, u64
 from lbmux.datapath.parse import PARSED, destination_port, parse, parse_at, source_port
-from lbmux.datapath.tables import DIP, NAT, VIP, WAYS, endpoint_row, flow_row, settings_row
+from lbmux.datapath.tables import DIP, NAT, VIP, WAYS, endpoint_row, entry_row, settings_row
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import SetupError
 from lbmux.slowpath.tunnels import Ports
@@ -96,25 +96,24 @@ class _Run:
         self._passage, self._snapshot, self._now = passage, copy.snapshot, now_ticks()
         self._context = Worker(copy.snapshot.tables)
         self._memory = np.frombuffer(passage.came, np.uint8).copy()
-        self._workers = copy.snapshot.tables.sizes.workers
         self.dry_run()
 
     def dry_run(self) -> None:
         """Run the steps without side effects."""
         self._found = np.full(len(FOUND), -1, np.int64)
-        self._entries = np.full((self._workers, len(ENTRY)), -1, np.int64)
+        self._entry = np.full(len(ENTRY), -1, np.int64)
         dry_run = _dry_run_outbound if self._passage.is_reply else _dry_run_inbound
         address = np.uint64(self._memory.ctypes.data)
-        dry_run(self._context.address, address, len(self._memory), self._now, self._found, self._entries)
+        dry_run(self._context.address, address, len(self._memory), self._now, self._found, self._entry)
 
     def found(self, name: str) -> int:
         return int(self._found[FOUND.index(name)])
 
     def buckets(self) -> list[int]:
-        """Byte offsets in the flow table of the flow's two candidate buckets, for each worker."""
-        found = np.zeros((self._workers, 2), np.int64)
+        """Byte offsets in the flow table of the flow's two candidate buckets."""
+        found = np.zeros(2, np.int64)
         bucket_offsets(self._context.address, self.found("hashed"), found)
-        return [int(place) for place in found.reshape(-1)]
+        return [int(place) for place in found]
 
     def steps(self) -> Iterator[Step]:
         passage = self._passage
@@ -150,7 +149,7 @@ class _Run:
         if self._passage.verdict == Verdict.RESET_SUPPRESSED:
             whose = "DIP {} is a backend's of this host" if self.found("index") >= 0 else "VIP {} is on this host"
             yield Step("match", whose.format(dip))
-            yield Step("flow", "removed from every worker's table: the host's stack has no such connection")
+            yield Step("flow", "removed: the host's stack has no such connection")
             return
         if self.found("index") < 0:
             yield Step("match", f"no backend of this host answers from {dip}")
@@ -175,18 +174,13 @@ class _Run:
         return Step("endpoint", f"{endpoint}, {self._name(endpoint)}: {how}{asks}")
 
     def _known(self) -> list[dict[str, Any]]:
-        """The flow's entries of all workers, a live one first."""
-        found = [
-            {"worker": worker, **dict(zip(ENTRY, line.tolist(), strict=True))}
-            for worker, line in enumerate(self._entries)
-            if line[0] > 0
-        ]
-        return sorted(found, key=lambda entry: (not entry["alive"], entry["idle"]))
+        """The flow's entry, if it has one."""
+        return [dict(zip(ENTRY, self._entry.tolist(), strict=True))] if self._entry[0] > 0 else []
 
     def _flow_step(self, none: str) -> Step:
         said = [
             f"{STATES[entry['state']]}, idle for {max(0, entry['idle']) * TICK_S:.1f} s, endpoint {entry['target']}"
-            f" ({self._name(entry['target'])}), worker {entry['worker']}" + ("" if entry["alive"] else ", expired")
+            f" ({self._name(entry['target'])})" + ("" if entry["alive"] else ", expired")
             for entry in self._known()
         ]
         return Step("flow", "; ".join(said) or none)
@@ -228,20 +222,16 @@ def _destination(header_summary: HeaderSummary) -> str:
 
 
 @step
-def _entries_of(context, hashed, high, low, ports, owner, now, entries):  # type: ignore[no-untyped-def]
-    for worker in range(worker_limit(context)):
-        bucket, way = lookup(context, worker, hashed, high, low, ports, owner)
-        if way >= 0:
-            flow = flow_row(bucket, way & (WAYS - 1))
-            if int64(flow.target) < endpoint_limit(context):
-                endpoint = endpoint_row(endpoints(context), int64(flow.target))
-                entries[worker, 0], entries[worker, 1] = flow.state, flow.target
-                entries[worker, 2] = idle_for(flow, u64(now))
-                entries[worker, 3] = is_alive(flow, endpoint, endpoint, u64(now))
+def _entry_of(context, hashed, high, low, ports, owner, now, entry):  # type: ignore[no-untyped-def]
+    bucket, way, word = lookup(context, hashed, high, low, ports, owner)
+    if way >= 0 and target_of(word) < endpoint_limit(context):
+        row, endpoint = entry_row(bucket, way & (WAYS - 1)), endpoint_row(endpoints(context), target_of(word))
+        entry[0], entry[1], entry[2] = state_of(word), target_of(word), idle_for(row, u64(now))
+        entry[3] = is_alive(word, row, endpoint, endpoint, u64(now))
 
 
 @compiled
-def _dry_run_inbound(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+def _dry_run_inbound(context_address, address, length, now, found, entry):  # type: ignore[no-untyped-def]
     """Run the steps of ``datapath.agent.inbound`` without side effects.  Arrays as in ``dry_run``."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
@@ -262,11 +252,11 @@ def _dry_run_inbound(context_address, address, length, now, found, entries):  # 
     packet = as_delivered(endpoint, packet)
     hashed, ports = inbound_key(setting, endpoint, packet)
     found[2], found[3] = index, hashed
-    _entries_of(context, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entries)
+    _entry_of(context, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entry)
 
 
 @compiled
-def _dry_run_outbound(context_address, address, length, now, found, entries):  # type: ignore[no-untyped-def]
+def _dry_run_outbound(context_address, address, length, now, found, entry):  # type: ignore[no-untyped-def]
     """Run the steps of ``datapath.agent.outbound`` without side effects.  Arrays as in ``dry_run``."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
@@ -280,4 +270,4 @@ def _dry_run_outbound(context_address, address, length, now, found, entries):  #
         return
     hashed, ports = outbound_key(setting, packet)
     found[2], found[3] = owner, hashed
-    _entries_of(context, hashed, packet.destination_high, packet.destination_low, ports, owner, now, entries)
+    _entry_of(context, hashed, packet.destination_high, packet.destination_low, ports, owner, now, entry)

@@ -19,9 +19,6 @@ from lbmux.targets.native import Worker
 from lbmux.tools.dry_run import ENTRY, FOUND, bucket_offsets, dry_run
 from lbmux.tools.packet_text import ClientPacket
 
-ANY_WORKER = 0
-"""The worker that is assumed for a flow without an entry."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,15 +49,15 @@ class MuxRun:
     def dry_run(self) -> None:
         """Run the steps without side effects."""
         self._results = np.full(len(FOUND), -1, np.int64)
-        self._entries = np.full((self.snapshot.tables.sizes.workers, len(ENTRY)), -1, np.int64)
+        self._entry = np.full(len(ENTRY), -1, np.int64)
         address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
-        dry_run(self._context.address, address, self.length_bytes, self.now, self._results, self._entries)
+        dry_run(self._context.address, address, self.length_bytes, self.now, self._results, self._entry)
 
     def buckets(self) -> list[int]:
-        """Return the byte offsets in the flow table of the flow's two candidate buckets, for each worker."""
-        offsets = np.zeros((self.snapshot.tables.sizes.workers, 2), np.int64)
+        """Return the byte offsets in the flow table of the flow's two candidate buckets."""
+        offsets = np.zeros(2, np.int64)
         bucket_offsets(self._context.address, self.result("flow_hash"), offsets)
-        return [int(offset) for offset in offsets.reshape(-1)]
+        return [int(offset) for offset in offsets]
 
     def result(self, name: str) -> int:
         """Return a result of the dry run, one of FOUND; -1 if its step was not reached."""
@@ -71,13 +68,8 @@ class MuxRun:
         return self.result("service")
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the flow's entries of all workers, the most recently used first."""
-        entries = [
-            {"worker": worker, **dict(zip(ENTRY, line.tolist(), strict=True))}
-            for worker, line in enumerate(self._entries)
-            if line[0] > 0
-        ]
-        return sorted(entries, key=lambda entry: (not entry["alive"], entry["idle"]))
+        """Return the flow's entry, if it has one."""
+        return [dict(zip(ENTRY, self._entry.tolist(), strict=True))] if self._entry[0] > 0 else []
 
     def service(self) -> Service | None:
         """Return the service that the packet matched."""
@@ -92,16 +84,14 @@ class MuxRun:
         return owner[1].name if owner else None
 
     def forward(self) -> Outcome:
-        """Run the whole data path, on the worker that has the flow."""
-        entries = self.entries()
-        worker = entries[0]["worker"] if entries else ANY_WORKER
+        """Run the whole data path."""
         batch = Batch(1)
         batch.address[0], batch.length[0] = self._memory.ctypes.data + HEADROOM_BYTES, self.length_bytes
         batch.count = 1
-        Worker(self.snapshot.tables, worker).forward(batch, self.now)
+        Worker(self.snapshot.tables).forward(batch, self.now)
         start = int(batch.address[0]) - self._memory.ctypes.data
         frame = self._memory[start : start + int(batch.length[0])].tobytes()
-        counts = self.snapshot.tables.lookups[worker]
+        counts = self.snapshot.tables.lookups[0]
         # In reverse, so that the result of an old entry comes before the packet's own.
         lookups = [name for at, name in reversed(list(enumerate(LOOKUPS))) if counts[at]]
         return Outcome(Verdict(int(batch.verdict[0])), int(batch.target[0]), lookups, frame)

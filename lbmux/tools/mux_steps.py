@@ -24,7 +24,7 @@ from lbmux.wire.numbers import IPIP_PROTOCOL, IPV6_PROTOCOL
 
 NO_SELECTION = (Verdict.DENIED, Verdict.TTL)
 """Verdicts of packets that match a service but reach no backend selection."""
-BY = {"server_id": "server_id", "hit": "flow", "elsewhere": "flow", "base": "base"}
+BY = {"server_id": "server_id", "hit": "flow", "base": "base"}
 """Maps a look-up result to what selected the backend. Without any of them the slot did."""
 WHY = {
     "server_id": "by the server id in its connection id",
@@ -90,7 +90,6 @@ class MuxSteps:
         run, lookups = self._run, self._outcome.lookups
         entries = [
             {
-                "worker": entry["worker"],
                 "state": STATES[entry["state"]],
                 "idle_s": round(max(0, entry["idle"]) * TICK_S, 3),
                 "backend": run.backend_name(entry["target"]),
@@ -105,7 +104,7 @@ class MuxSteps:
             missing = "no entry" if run.is_live else "no entry: only a live mux has flows"
             return Step("flow", f"{missing}, so the slot decides", data)
         text = "; ".join(
-            f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}, worker {entry['worker']}"
+            f"{entry['state']}, idle for {entry['idle_s']:.1f} s, backend {entry['backend']}"
             + ("" if entry["alive"] else ", expired")
             for entry in entries
         )

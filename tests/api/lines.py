@@ -47,7 +47,7 @@ def health_line(*, drained: bool = False, **given: Any) -> HealthLine:
 def flow_line(**given: Any) -> FlowLine:
     known: dict[str, Any] = {
         "version": 1, "protocol": "tcp", "source": "198.51.100.2", "source_port": 4000, "destination": "192.0.2.1",
-        "destination_port": 80, "service": "web", "backend": "h1", "state": "trusted", "idle_s": 0.0, "worker": 0,
+        "destination_port": 80, "service": "web", "backend": "h1", "state": "trusted", "idle_s": 0.0,
     }  # fmt: skip
     return FlowLine(**known | given)
 

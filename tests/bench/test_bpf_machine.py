@@ -80,13 +80,24 @@ def test_a_helper_or_an_instruction_that_it_lacks_is_named() -> None:
         run((0x85, 0, 0, 1))
     with pytest.raises(NotImplementedError, match="0xc3"):
         run((0xC3, 0x0A, -8, 0))
-    with pytest.raises(NotImplementedError, match="0xdb"):
-        run((0xDB, 0x0A, -8, 1))  # it would also return the number's old value
 
 
-def test_an_atomic_addition() -> None:
-    code = (0xB7, 1, 0, -2), (0x7B, 0x1A, -8, 0), (0xB7, 1, 0, 5), (0xDB, 0x1A, -8, 0), (0x79, 0xA0, -8, 0)
-    assert run(*code, EXIT) == 3
+@pytest.mark.parametrize(
+    ("operation", "kept", "returned"),
+    [(0x00, 17, 5), (0x01, 17, 12), (0x41, 13, 12), (0x51, 4, 12), (0xA1, 9, 12)],
+    ids=["add", "fetch and add", "fetch and or", "fetch and and", "fetch and xor"],
+)
+def test_an_atomic_operation_on_12_with_5(operation: int, kept: int, returned: int) -> None:
+    code = (0xB7, 1, 0, 12), (0x7B, 0x1A, -8, 0), (0xB7, 1, 0, 5), (0xDB, 0x1A, -8, operation)
+    assert run(*code, (0x79, 0xA0, -8, 0), EXIT) == kept
+    assert run(*code, (0xBF, 0x10, 0, 0), EXIT) == returned
+
+
+@pytest.mark.parametrize(("expected", "kept"), [(12, 5), (13, 12)], ids=["the same", "another"])
+def test_a_compare_and_exchange_of_12_by_5(expected: int, kept: int) -> None:
+    code = (0xB7, 1, 0, 12), (0x7B, 0x1A, -8, 0), (0xB7, 1, 0, 5), (0xB7, 0, 0, expected), (0xDB, 0x1A, -8, 0xF1)
+    assert run(*code, EXIT) == 12
+    assert run(*code, (0x79, 0xA0, -8, 0), EXIT) == kept
 
 
 def frames() -> Iterator[bytes]:

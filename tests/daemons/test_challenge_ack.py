@@ -84,7 +84,7 @@ def test_only_clients_of_a_dead_backend_are_probed() -> None:
     assert (packet.src, packet.dst, packet[TCP].sport, str(packet[TCP].flags)) == ("192.0.2.1", "198.51.100.7", 80, "A")
 
 
-def test_a_flow_that_several_workers_know_is_one() -> None:
+def test_a_flow_whose_packets_come_by_several_workers_is_one() -> None:
     mux = Mux()
     (first, *_) = mux.ports_at_h1(range(40000, 40020))
     mux.send(client(first, flags=ACK), worker=1)

@@ -14,8 +14,8 @@ import pytest
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, TCP, UDP
 
-from lbmux.daemons.drivers import Driver, DriverChoice, choose
-from lbmux.datapath.tables import Sizes
+from lbmux.daemons.drivers import Driver, DriverChoice, choose, start
+from lbmux.datapath.tables import LOCKED, Sizes
 from lbmux.frames.xdp import detach
 from lbmux.lab.lab import Lab
 from lbmux.lab.test_server import PATTERN, body_digest
@@ -88,6 +88,16 @@ def test_a_full_disk_does_not_stop_an_agent(
     with choose(DriverChoice("agent", "lo", "tun", "tun", {}, store=store), lambda workers: sizes) as driver:
         assert driver.stored is None and driver.tables.is_initialised
     assert f"flow store {store}: No space left on device; flows are kept in memory only" in caplog.text
+
+
+def test_what_a_killed_process_left_half_written_is_freed_at_the_next_start(tmp_path: Path) -> None:
+    store, sizes = tmp_path / "agent.tables", Sizes(64, services=8, slots=16, backends=8, buckets=64, endpoints=8)
+    for adopted in (False, True):
+        with choose(DriverChoice("agent", "lo", "tun", "tun", {}, store=store), lambda workers: sizes) as driver:
+            assert driver.adopted == adopted
+            start(driver)
+            assert not driver.tables.flows["version"].any()
+            driver.tables.flows["version"][5, 0] = LOCKED >> 48
 
 
 def test_status_of_kernel_drivers(lab: Lab) -> None:

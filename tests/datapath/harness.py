@@ -38,7 +38,7 @@ from tests.datapath.plain_hash import halves
 from tests.datapath.plain_mux import Backend, Service
 from tests.datapath.plain_tunnel import KINDS
 
-RARE = {"elsewhere", "server_id", "base"}
+RARE = {"contended", "server_id", "base"}
 SOURCES = 4
 """Lines of the sketch of known sources: so few that some strangers pass as known."""
 GUARD = 0xA5
@@ -123,7 +123,7 @@ class Machine:
         return [int(self.tables.settings[0][key]) for key in KEYS]
 
     def lookups(self) -> dict[str, int]:
-        """Look-ups of the first worker; those that need a certain service or a second worker only if there was one."""
+        """Look-ups of the first worker; rare ones only if there was one."""
         counts = {name: int(self.tables.lookups[0, at]) for at, name in enumerate(LOOKUPS)}
         return {name: count for name, count in counts.items() if count or name not in RARE}
 

@@ -149,13 +149,11 @@ class PlainAgent:
         ports = packet.ports[2:] + packet.ports[:2]
         high, low = halves(packet.destination)
         key = Key(low, loaded(ports), owner, high)
-        place = self.flows.find(key, loaded(packet.source[-4:]))
+        place = self._alive(key, loaded(packet.source[-4:]), now)
         if place is None:
             return self._without_entry(packet, key, now), -1, frame
         target = self.flows.flow(place).target
         endpoint = self.endpoints[target]
-        if not self.flows.is_alive(place, endpoint, endpoint.idle, now):
-            return self._without_entry(packet, key, now), -1, frame
         is_refused = endpoint.checks_sockets and packet.flags & (RST | ACK) == RST
         if endpoint.is_direct:
             return self._direct(place, bool(is_refused), now), -1, frame
@@ -179,6 +177,14 @@ class PlainAgent:
             self.flows.forget(place)
         return Verdict.NOT_TRANSLATED
 
+    def _alive(self, key: Key, dip: int, now: int) -> tuple[int, int] | None:
+        """The place of a flow that is not over."""
+        place = self.flows.find(key, dip)
+        if place is None:
+            return None
+        endpoint = self.endpoints[self.flows.flow(place).target]
+        return place if self.flows.is_alive(place, endpoint, endpoint.idle, now) else None
+
     def _vips(self) -> dict[tuple[bytes, int, int], int]:
         endpoints = enumerate(self.endpoints)
         return {(e.vip, e.protocol, e.vip_port): at for at, e in endpoints if e.state and not e.is_direct}
@@ -193,6 +199,9 @@ class PlainAgent:
         for at, endpoint in enumerate(self.endpoints):
             if endpoint.is_direct and endpoint.state:
                 dip = loaded(packet.source[-4:])
+                over = self.flows.find(key, dip)
+                if over:
+                    self.flows.buckets[over[0]][over[1]] = None
                 self.flows.remember(key, dip, at, endpoint.generation, endpoint.idle, now)
         return Verdict.NOT_TRANSLATED
 
@@ -226,8 +235,8 @@ class PlainAgent:
             return untouched
         ports = packet.ports[2:] + (endpoint.dip_port or port).to_bytes(2, "big")
         high, low = halves(packet.destination)
-        place = self.flows.find(Key(low, loaded(ports), endpoint.owner, high), loaded(endpoint.dip[-4:]))
-        if place is None or not self.flows.is_alive(place, endpoint, endpoint.idle, now):
+        place = self._alive(Key(low, loaded(ports), endpoint.owner, high), loaded(endpoint.dip[-4:]), now)
+        if place is None:
             return untouched
         self.flows.forget(place, "gone")
         return Verdict.RESET_SUPPRESSED, target, frame

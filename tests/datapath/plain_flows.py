@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from lbmux.datapath.tables import WAYS
+from lbmux.datapath.tables import OVERFLOWED, WAYS
 from tests.datapath.plain_hash import WORD, keyed, second_hash
 
 UNTRUSTED, TRUSTED, CLOSING = 1, 2, 3
@@ -153,6 +153,10 @@ class PlainFlows:
 
     def remember(self, key: Key, destination: int, target: int, generation: int, idle: Idle, now: int) -> None:
         hashed, number, second = self._places(key, destination)
+        known = self.find(key, destination)
+        if known:
+            self.lookups["hit"] += 1
+            return
         place = self._place(number, hashed, key.owner, idle, now)
         if place is None or (place[1] and self._trusted(number) >= self.trusted_ways):
             self.overflowed[number] = True
@@ -165,11 +169,11 @@ class PlainFlows:
         self.buckets[number][place[0]] = Flow(key, target, generation, now)
 
     def differences(self, rows: Any) -> list[str]:
-        """Return the differences between these flows and the table's FLOW rows of one worker."""
+        """Return the differences between these flows and the table's FLOW rows."""
         found = []
         names = ("high", "low", "ports", "owner", "target", "generation", "seen", "state")
         for number, bucket in enumerate(self.buckets):
-            if bool(rows[number, 0]["overflowed"]) != self.overflowed[number]:
+            if bool(int(rows[number, 0]["version"]) << 48 & OVERFLOWED) != self.overflowed[number]:
                 found.append(f"bucket {number}: overflowed")
             for way, flow in enumerate(bucket):
                 row = {name: int(rows[number, way][name]) for name in names}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lbmux.config.models import Config
-from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, TRUSTED, UNTRUSTED, WAYS, Sizes
+from lbmux.datapath.tables import BUCKET_BYTES, CLOSING, FLOW, HIT, NEW, OVERFLOWED, TRUSTED, UNTRUSTED, WAYS, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.mux_tables import sizes_for
 from tests.datapath.craft import ACK, FIN, RST, SYN, Craft
@@ -112,7 +112,7 @@ def test_the_fourth_established_flow_of_a_bucket_is_trusted_in_its_second() -> N
     flows = [craft.frame() for craft in pool if buckets_of(machine, craft) == (0, 1)][:4]
     for _ in range(3):
         send(machine, flows)
-    assert (machine.tables.flows[0]["state"] == TRUSTED).sum(1).tolist() == [3, 1]
+    assert (machine.tables.flows["state"] == TRUSTED).sum(1).tolist() == [3, 1]
     before = send(machine, flows)
     send(machine, clients(500, flags=SYN))
     re_slot(machine, 7)
@@ -153,7 +153,7 @@ def test_a_flow_whose_first_bucket_is_full_is_found_in_its_second() -> None:
     flows = clients(2048)
     for _ in range(3):
         send(machine, flows)
-    assert machine.tables.flows["overflowed"].any()
+    assert (machine.tables.flows["version"] & (OVERFLOWED >> 48)).any()
     assert machine.flows(TRUSTED) + machine.flows(UNTRUSTED) > 0.97 * len(flows)
 
 
@@ -264,13 +264,14 @@ def test_a_repeated_syn_is_the_same_connection() -> None:
     assert send(machine, [Craft(flags=SYN).frame()]) == [0]
 
 
-def test_each_worker_has_its_own_table() -> None:
+def test_all_workers_share_the_table_and_each_has_its_own_counters() -> None:
     machine = Machine.make(workers=2)
     machine.install_mux([Service(VIP, TCP, 80, (0,), IDLE)], [Backend(bytes(4))])
-    machine.at(1).forward(Frames(clients(5)), 1)
-    assert [(part["state"] != 0).sum() for part in machine.tables.flows] == [0, 5]
-    assert machine.tables.lookups[:, 1].tolist() == [0, 5]
-    assert machine.tables.traffic[:, 0]["packets"].tolist() == [0, 5]
+    for worker in (1, 0):
+        machine.at(worker).forward(Frames(clients(5)), 1)
+    assert (machine.tables.flows["state"] != 0).sum() == 5
+    assert machine.tables.lookups[:, [HIT, NEW]].tolist() == [[5, 0], [0, 5]]
+    assert machine.tables.traffic[:, 0]["packets"].tolist() == [5, 5]
 
 
 def test_a_worker_beyond_the_tables_touches_nothing() -> None:

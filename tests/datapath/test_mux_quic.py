@@ -11,7 +11,10 @@ from scapy.packet import Raw
 from lbmux.datapath.tables import LOOKUPS
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.slow_path_flow import Flow
+from lbmux.targets.native import Worker
+from lbmux.targets.regions import now_ticks
 from tests.datapath.craft import quic
+from tests.datapath.harness import Frames
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, VIP, VIP6, ip
 from tests.slowpath.tables import Mux
 
@@ -66,6 +69,17 @@ def test_a_packet_that_goes_by_its_id_enters_the_flow(family: int, is_long: bool
         assert target(one, family, quic(server, is_long=is_long)) == row(one, family, server)
         assert one.forwarder.entry(flow(family)) == one.forwarder.owner(flow(family)) == row(one, family, server)
         assert target(one, family, UNKNOWN) == row(one, family, server)
+
+
+@FAMILIES
+@pytest.mark.parametrize("flows", ["all", "changed"])
+def test_a_packet_with_an_unknown_id_on_another_cpu_finds_the_entry(family: int, flows: str) -> None:
+    one = mux(flows)
+    frame = bytes(Ether(**ETHER) / ip(family) / UDP(sport=PORT, dport=443) / Raw(UNKNOWN))
+    for server in range(1, 5):
+        target(one, family, quic(server))
+        Worker(one.tables, 1, plain=True).forward(batch := Frames([frame]), now_ticks())
+        assert batch.results()[0][:2] == (Verdict.FORWARDED, row(one, family, server))
 
 
 @FAMILIES

@@ -47,7 +47,7 @@ def attach(kernel: Kernel) -> None:
 
 
 def attach_with_a_flow(kernel: Kernel) -> None:
-    kernel.tables.flows[1, 5, 2]["ports"] = 77
+    kernel.tables.flows[5, 2]["ports"] = 77
     kernel.attach(PROGRAMS)
 
 
@@ -68,7 +68,7 @@ def attached_program(pair: Pair) -> int | None:
 def test_a_program_outlives_its_process_with_its_tables(pair: Pair) -> None:
     in_kernel(pair, attach_with_a_flow)
     assert attached_program(pair) is not None
-    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[1, 5, 2]["ports"]))) == (True, 77)
+    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[5, 2]["ports"]))) == (True, 77)
 
 
 def test_a_later_process_swaps_its_program_in(pair: Pair) -> None:
@@ -78,7 +78,7 @@ def test_a_later_process_swaps_its_program_in(pair: Pair) -> None:
     assert attached_program(pair) not in (None, first)
     assert len(generations(pair)) == 1
     assert len(list(generations(pair)[0].glob("program-*"))) == 1
-    assert in_kernel(pair, lambda kernel: int(kernel.tables.flows[1, 5, 2]["ports"])) == 77
+    assert in_kernel(pair, lambda kernel: int(kernel.tables.flows[5, 2]["ports"])) == 77
 
 
 def test_other_sizes_make_new_tables_and_show_the_old_ones(pair: Pair) -> None:
@@ -86,9 +86,9 @@ def test_other_sizes_make_new_tables_and_show_the_old_ones(pair: Pair) -> None:
 
     def grow(kernel: Kernel) -> tuple[bool, int]:
         assert kernel.previous is not None
-        rows = kernel.previous.rows("flows").reshape(4, 64, 4)
+        rows = kernel.previous.rows("flows").reshape(64, 4)
         kernel.attach(PROGRAMS)
-        return kernel.adopted, int(rows[1, 5, 2]["ports"])
+        return kernel.adopted, int(rows[5, 2]["ports"])
 
     assert in_kernel(pair, grow, Sizes(buckets=128, workers=4)) == (False, 77)
     assert len(generations(pair)) == 1
@@ -102,7 +102,7 @@ def test_half_made_pins_of_a_killed_process_are_not_adopted(pair: Pair) -> None:
 
     in_kernel(pair, die_before_the_link, Sizes(buckets=128, workers=4))
     assert len(generations(pair)) == 2
-    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[1, 5, 2]["ports"]))) == (True, 77)
+    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[5, 2]["ports"]))) == (True, 77)
     in_kernel(pair, attach)
     assert len(generations(pair)) == 1
 

@@ -137,7 +137,7 @@ class Judge:
     def check_tables(self) -> None:
         """Flow entries agree as well."""
         for plain, way in ((self._plain_mux, "mux"), (self._plain_agent, "inbound")):
-            assert plain.flows.differences(self._machines[way].tables.flows[0]) == []
+            assert plain.flows.differences(self._machines[way].tables.flows) == []
 
 
 AGENT = {"agent_xdp": Attach.XDP, "agent_tc": Attach.TCX_EGRESS}

@@ -127,7 +127,7 @@ def test_candidates_at_a_host(family: int) -> None:
 
 
 @FAMILIES
-def test_a_forgotten_flow_has_no_entry_in_any_workers_table(family: int) -> None:
+def test_a_forgotten_flow_has_no_entry(family: int) -> None:
     mux, frame = Mux(), bytes(Ether(**ETHER) / ip(family) / TCP(sport=40000, dport=80))
     for worker in (0, 1):
         mux.forward(frame, by=worker)

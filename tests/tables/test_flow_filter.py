@@ -9,11 +9,11 @@ from tests.linux.inside import Inside, agent_with_a_flow, client, dns
 
 @pytest.fixture(scope="module")
 def inside() -> Inside:
-    """Clients .7 (ports 1000 to 1004; 1000 twice, so trusted; worker 0), .8 (80; long idle), .9 (dns; worker 1)."""
+    """Clients .7 (ports 1000 to 1004; 1000 twice, so trusted), .8 (80; long idle), .9 (dns)."""
     made = Inside()
     made.send(*(client(port) for port in range(1000, 1005)), client(1000))
     made.send(client(80, host=8), before_ticks=600_000)
-    made.send(dns(), worker=1)
+    made.send(dns())
     return made
 
 
@@ -53,7 +53,6 @@ def inside() -> Inside:
         ("idle>300", 1),
         ("idle <= 300s", 6),
         ("idle != 600.5", 7),
-        ("worker 1", 1),
         ("not tcp", 1),
         ("! tcp", 1),
         ("tcp && src port 1000 || udp", 2),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import mac_to_int
 from lbmux.config.models import Config
-from lbmux.datapath.tables import CLOSING, ELSEWHERE, HIT, NEW, ROWS, TRUSTED, UNTRUSTED
+from lbmux.datapath.tables import CLOSING, HIT, NEW, ROWS, TRUSTED, UNTRUSTED
 from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.migration import copy_keys, move_flows
@@ -126,12 +126,15 @@ def test_another_number_of_workers(workers_before: int, workers: int) -> None:
     assert second.looked_up(HIT) == len(before)
 
 
-def test_a_flow_that_has_changed_its_worker_meanwhile_is_found_too() -> None:
-    first = Mux(config(1, 2, 3), workers=3)
-    before = first.send(worker=2)
-    second = Mux(config(1, 2, 3, 4, 5, limit=65536), 3, Left(first.tables))
-    assert second.send(worker=0) == before
-    assert second.looked_up(ELSEWHERE) == len(before)
+def test_of_several_entries_of_a_flow_the_latest_counts() -> None:
+    """Tables of earlier versions had a part for each CPU."""
+    first = Mux(config(1, 2, 3))
+    before, left = first.send(), Left(first.tables)
+    stale = left.rows("flows").copy()
+    stale["seen"] -= 50
+    stale["target"] = first.control.rows["web", "web3"]
+    left.replace("flows", np.concatenate([stale, left.rows("flows"), stale]))
+    assert_kept(before, Mux(config(1, 2, 3, limit=65536), after=left))
 
 
 def test_state_and_last_packet_are_kept() -> None:

@@ -129,7 +129,7 @@ def test_with_any_port_a_connection_is_the_vip_s_where_the_host_listens(listens:
     assert host.reply() == wanted
 
 
-def test_the_latest_of_two_entries_counts_and_the_other_is_removed() -> None:
+def test_the_vip_that_the_client_used_last_counts() -> None:
     host = AgentHost(service(1), service(2))
     host.request(2, SYN, worker=host.other)
     later = host.tables.flows[1].copy()

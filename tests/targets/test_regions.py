@@ -27,7 +27,7 @@ def test_shapes() -> None:
     assert tables.addresses.shape == (2, 64)
     assert tables.services.shape == (2, 4)
     assert tables.slots.shape == (100,)
-    assert tables.flows.shape == (3, 4, 4)
+    assert tables.flows.shape == (4, 4)
     assert tables.traffic.shape == (3, 8)
     assert tables.lookups.shape == (3, 16)
     assert tables.verdicts.shape == (3, 128)
@@ -67,7 +67,7 @@ def test_memory_may_be_longer_than_needed() -> None:
     tables = Tables(SMALL, {name: np.zeros(size + 4096, np.uint8) for name, size in SMALL.regions().items()})
     tables.initialise()
     assert tables.is_initialised
-    assert tables.flows.shape == (3, 4, 4)
+    assert tables.flows.shape == (4, 4)
 
 
 def test_the_copy_in_force() -> None:

@@ -123,7 +123,6 @@ class FlowLine:
     backend: str | None
     state: str
     idle_s: float
-    worker: int
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def _print_bgp(answer: "Bgp") -> None:
 @click.option(
     "--sort",
     default="",
-    help="Sort by idle, source, port, backend, state or worker; prefix - for descending order.",
+    help="Sort by idle, source, port, backend or state; prefix - for descending order.",
 )
 @click.option(
     "--limit",
@@ -204,7 +204,7 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
     """Show live flows, as JSON Lines with -j.
 
     FILTER uses the grammar of tcpdump: src, dst, host, net, port, portrange, tcp, udp, and, or, not, ( ), and adds
-    service NAME, backend NAME, state untrusted|trusted|closing, idle > SECONDS, worker NUMBER.
+    service NAME, backend NAME, state untrusted|trusted|closing, idle > SECONDS.
     """
     from lbmux.api.requests import CountFlows, GetFlows
 
@@ -231,7 +231,7 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
 
     answers = [*ask_all(where, some, None)]
     lines = [{"node": node, **_flow_line(line)} for node, (found, _) in answers for line in found]
-    columns = same("protocol", "source", "destination", "service", "backend", "state", "idle s", "worker")
+    columns = same("protocol", "source", "destination", "service", "backend", "state", "idle s")
     print_table(lines, with_node(where, columns))
     total = sum(number for _, (_, number) in answers)
     if total > len(lines):

@@ -10,7 +10,7 @@ from lbmux.targets.bpf.maps import KernelTables
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        (Sizes(workers=5, buckets=1 << 20), "^table of flows: 640 MiB exceeds the 512 MiB .*a smaller flows.limit.$"),
+        (Sizes(buckets=1 << 23), "^table of flows: 1024 MiB exceeds the 512 MiB .*a smaller flows.limit.$"),
         (Sizes(slots=1 << 29), "^table of slots: 2048 MiB exceeds the 512 MiB .*a smaller maglev.size.$"),
     ],
 )

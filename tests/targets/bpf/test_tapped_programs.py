@@ -91,9 +91,8 @@ def some_frames(count: int) -> list[bytes]:
 
 @pytest.mark.parametrize(("name", "place"), PROGRAMS)
 def test_loads_for_many_cpus(name: str, place: Attach) -> None:
-    workers = MOST_CPUS[name.partition("_")[0]] + 1
-    beside = Beside(workers)
-    with KernelTables.create(Sizes(buckets=1 << 12, workers=workers, endpoints=1024)) as kernel:
+    beside = Beside(MOST_CPUS + 1)
+    with KernelTables.create(Sizes(buckets=1 << 12, workers=MOST_CPUS + 1, endpoints=1024)) as kernel:
         os.close(beside.load(kernel, name, place).descriptor)
     beside.close()
 

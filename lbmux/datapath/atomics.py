@@ -1,0 +1,75 @@
+"""Atomic operations on 64-bit words that all CPUs and user space share.
+
+LLVM's BPF back end (``-mcpu=v3``) has ``cmpxchg`` and ``atomicrmw`` of 32 and 64 bits. It aborts the process on atomic
+loads, stores and fences, so loads are plain ones there, which the compiler may not move. That is enough on x86, whose
+loads are acquires.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from lbmux.datapath.memory import Pointer, i64
+
+ORDER = "seq_cst"
+
+
+@intrinsic
+def compare_exchange(typing: Any, pointer: Any, before: Any, after: Any) -> Any:
+    """Write ``after`` if the word at ``pointer`` is ``before``. Return the word that was there."""
+
+    def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = builder.bitcast(args[0], i64.as_pointer())
+        return builder.extract_value(builder.cmpxchg(place, args[1], args[2], ORDER, ORDER), 0)
+
+    return types.uint64(Pointer, types.uint64, types.uint64), lower
+
+
+def _read_modify_write(operation: str, order: str) -> Any:
+    @intrinsic
+    def change(typing: Any, pointer: Any, value: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.atomic_rmw(operation, builder.bitcast(args[0], i64.as_pointer()), args[1], order)
+
+        return types.uint64(Pointer, types.uint64), lower
+
+    return change
+
+
+fetch_or, fetch_and, fetch_xor = (_read_modify_write(operation, ORDER) for operation in ("or", "and", "xor"))
+"""Change the word at a pointer, and return what was there. All accesses before it come before, all after it after."""
+atomic_add = _read_modify_write("add", "monotonic")
+"""Add to the word at a pointer, which other workers may add to at the same time. Nothing else is ordered."""
+
+
+def _compiler_barrier(builder: Any) -> None:
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+
+
+def _load(is_last: bool) -> Any:
+    @intrinsic
+    def load(typing: Any, context: Any, pointer: Any) -> Any:
+        def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
+            place = builder.bitcast(args[1], i64.as_pointer())
+            if context.target == "native":
+                if is_last:
+                    builder.fence("acquire")
+                return builder.load_atomic(place, "acquire", align=8, typ=i64)
+            if is_last:
+                _compiler_barrier(builder)
+            value = builder.load(place, typ=i64, align=8)
+            if not is_last:
+                _compiler_barrier(builder)
+            return value
+
+        return types.uint64(context, Pointer), lower
+
+    return load
+
+
+load_first = _load(is_last=False)
+"""Return the word at a pointer. What is read after it is not older."""
+load_last = _load(is_last=True)
+"""Return the word at a pointer. What was read before it is not newer."""
