@@ -87,6 +87,8 @@ ELSEWHERE = {
     "daemons/status_handlers.py": "daemons/test_mux_health_list.py",
     "daemons/tunnel_sockets.py": "daemons/test_agent_daemon.py",
     "datapath/access.py": "datapath/test_mux.py",
+    "datapath/agent_flows.py": "datapath/test_agent.py",
+    "datapath/agent_replies.py": "datapath/test_agent.py",
     "datapath/context.py": "datapath/test_mux.py",
     "datapath/frame.py": "datapath/test_mux.py",
     "datapath/headers.py": "wire/test_header_layouts.py",

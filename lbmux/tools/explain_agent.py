@@ -14,7 +14,7 @@ import numpy as np
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.api.channel import Place, place_name
 from lbmux.codegen.compiled import compiled
-from lbmux.datapath.agent import as_delivered, inbound_key, outbound_key
+from lbmux.datapath.agent_flows import as_delivered, inbound_key, outbound_key
 from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings
 from lbmux.datapath.decapsulate import open_tunnel
 from lbmux.datapath.flow_lookup import idle_for, is_alive, lookup, state_of, target_of
