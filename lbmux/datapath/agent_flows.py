@@ -19,7 +19,9 @@ from lbmux.datapath.parse import (
     destination_port,
 )
 from lbmux.datapath.tables import LOST, NAT, endpoint_row, entry_row
-from lbmux.wire.numbers import SYN, TCP_PROTOCOL
+from lbmux.wire.numbers import SYN
+
+UNKNOWN, KNOWN, ANOTHERS = 0, 1, 2
 
 
 @step
@@ -42,21 +44,23 @@ def keeps_endpoint(context, target):
 
 
 @step
-def is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
-    """Return whether the flow has an entry with this endpoint.
+def known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, flags, now):
+    """Return whether the flow has an entry with this endpoint: KNOWN, UNKNOWN or ANOTHERS.
 
-    If the entry has another endpoint, the client's address and port were used with another VIP of the same server. The
-    entry is deleted, so a flow has one entry, unless it keeps its endpoint.
+    If the entry has another endpoint, the client's address and port were used with another VIP of the same server. It
+    may keep that endpoint (ANOTHERS). Otherwise it is deleted, so a flow has one entry.
     """
     bucket, way, word = lookup(context, hashed, high, low, ports, endpoint.owner)
     if way < 0:
-        return False
+        return UNKNOWN
     if target_of(word) != target:
-        if not keeps_endpoint(context, live_target(context, bucket, way, word, now)):
-            delete(bucket, way, word)
-            count_lookup(context, worker, LOST)
-        return False
-    return still_good(context, setting, worker, hashed, bucket, way, word, endpoint, endpoint, flags, now)
+        if keeps_endpoint(context, live_target(context, bucket, way, word, now)):
+            return ANOTHERS
+        delete(bucket, way, word)
+        count_lookup(context, worker, LOST)
+        return UNKNOWN
+    is_good = still_good(context, setting, worker, hashed, bucket, way, word, endpoint, endpoint, flags, now)
+    return KNOWN if is_good else UNKNOWN
 
 
 @step
@@ -107,13 +111,12 @@ def learn_flow(context, setting, worker, endpoint, target, packet, now):
     """
     high, low = packet.source_high, packet.source_low
     hashed, ports = inbound_key(setting, endpoint, packet)
-    if is_known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now):
+    known = known_flow(context, setting, worker, hashed, high, low, ports, target, endpoint, packet.flags, now)
+    if known == KNOWN:
         return True
-    if endpoint.protocol == TCP_PROTOCOL:
-        is_open = endpoint.checks_sockets != 0 and ((frame_flags(context) & KNOWN_LOCAL) | (packet.flags & SYN)) == 0
-        found = find_endpoint(context, hashed, high, low, ports, endpoint.owner, False, now)
-        if found != target and (is_open or keeps_endpoint(context, found)):
-            return False
+    is_open = endpoint.checks_sockets != 0 and ((frame_flags(context) & KNOWN_LOCAL) | (packet.flags & SYN)) == 0
+    if is_open or known == ANOTHERS:
+        return False
     remember(
         context, setting, worker, hashed, high, low, ports, endpoint.owner, target, endpoint.generation, endpoint, now
     )

@@ -125,7 +125,6 @@ class PlainAgent:
         if place and self.flows.flow(place).target != target:
             other = self.endpoints[self.flows.flow(place).target]
             if other.checks_sockets and self.flows.is_alive(place, other, other.idle, now):
-                self.flows.flow(place).seen = now
                 return False
             self.flows.forget(place, "gone")
         elif place and self.flows.use(place, dip, endpoint, endpoint.idle, packet.flags, now):
