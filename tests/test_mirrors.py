@@ -115,6 +115,7 @@ ELSEWHERE = {
     "lab/https_users.py": "lab/test_facebook_global.py",
     "lab/resolver.py": "lab/test_facebook_global.py",
     "lab/tls_proxy.py": "lab/test_facebook_global.py",
+    "lab/traffic_client.py": "lab/test_connections.py",
     "lab/scoreboard/global_events.py": "lab/test_facebook_global.py",
     "lab/scoreboard/global_state.py": "lab/test_facebook_global.py",
     "lab/systems/facebook_global.py": "lab/test_facebook_global.py",

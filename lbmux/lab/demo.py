@@ -25,11 +25,11 @@ from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import Reload
 from lbmux.errors import ControlError, LabError
 from lbmux.lab import processes
-from lbmux.lab.connections import Client, traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import byte_counters, set_route
 from lbmux.lab.test_server import PATTERN, body_digest
 from lbmux.lab.topology import ECHO_PORT, VIP, VIP6, WEB_PORT, Route
+from lbmux.lab.traffic_client import Client, traffic
 from lbmux.wire.numbers import TCP_PROTOCOL
 from lbmux.wire.packet import read_ip
 

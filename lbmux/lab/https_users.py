@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lbmux.daemons import process
-from lbmux.lab.connections import Client, Connection, Traffic, parser_of, reporting, run
+from lbmux.lab.connections import Connection, Traffic, parser_of, run
 from lbmux.lab.dns_queries import ask
 from lbmux.lab.lab import Lab
+from lbmux.lab.traffic_client import Client, reporting
 
 PORT, PATH = 443, "/whoami"
 LATE_MS = 1000.0

@@ -21,11 +21,11 @@ from lbmux.daemons.edge_vips import served_vips, services_of_host
 from lbmux.errors import ControlError
 from lbmux.health.prober import Prober
 from lbmux.lab import processes
-from lbmux.lab.connections import traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.processes import Process
 from lbmux.lab.systems.cloudflare import cloudflare
 from lbmux.lab.topology import VIP, Topology
+from lbmux.lab.traffic_client import traffic
 from tests.api.asking import ask
 from tests.daemons.running_daemons import configuration, service
 from tests.health.servers import stream_server

@@ -11,9 +11,9 @@ from statistics import median
 import pytest
 
 from lbmux.lab import processes
-from lbmux.lab.connections import traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import ECHO_PORT, VIP, ananta_bgp
+from lbmux.lab.traffic_client import traffic
 from tests.api.asking import ask
 from tests.lab.routed import (
     BFD_S,

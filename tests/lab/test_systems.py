@@ -12,11 +12,11 @@ import pytest
 from pyroute2 import IPRoute
 
 from lbmux.lab import processes
-from lbmux.lab.connections import traffic
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
 from lbmux.lab.systems.seesaw import ACTIVE, MUXES
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP
+from lbmux.lab.traffic_client import traffic
 from tests.lab.routed import Router, until, ways
 from tests.labs import built
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbmux.errors import LabError
-from lbmux.lab.connections import STUCK_MS, Client
+from lbmux.lab.connections import STUCK_MS
 from lbmux.lab.scoreboard.scoreboard_events import events_of
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
+from lbmux.lab.traffic_client import Client
 from lbmux.plurals import counted
 
 CALM_S = 0.7

@@ -20,7 +20,6 @@ from lbmux.backends.overrides import OverriddenState
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
-from lbmux.lab.connections import Client, traffic
 from lbmux.lab.https_users import Clients, users
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import remove_address, steer_packets
@@ -29,6 +28,7 @@ from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.systems.facebook_global import NAME
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
 from lbmux.lab.topology_builder import PASS
+from lbmux.lab.traffic_client import Client, traffic
 from lbmux.targets.bpf.syscall import Attach, load_program
 
 DROP = bytes.fromhex("b700000001000000 9500000000000000")

@@ -1,4 +1,4 @@
-"""The page's content, whoever serves it: its files, the views of the pool, and the changes of the visitors that may.
+"""The page without its server: its files, the views of the pool, and the changes that a visitor may make.
 
 /                 the page
 /events           the pool's overview (tools.web.pool_overview), as server-sent events
