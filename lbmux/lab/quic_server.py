@@ -82,8 +82,11 @@ class Http(QuicConnectionProtocol):
         for said in self._http.handle_event(event):
             if isinstance(said, HeadersReceived):
                 self._http.send_headers(said.stream_id, [(b":status", b"200")])
-                self._http.send_data(said.stream_id, f"{self.name} {os.getpid()}".encode(), end_stream=True)
+                self._http.send_data(said.stream_id, self.body(dict(said.headers)[b":path"].decode()), end_stream=True)
         self.transmit()
+
+    def body(self, path: str) -> bytes:
+        return f"{self.name} {os.getpid()}".encode()
 
 
 class Server(QuicServer):

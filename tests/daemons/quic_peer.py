@@ -25,7 +25,7 @@ from typing import Any
 import aioquic.quic.connection
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve
 from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.h3.events import DataReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent
 from cryptography import x509
@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from lbmux.lab.quic_server import Http
 from lbmux.lab.test_server import PATTERN, body_digest
 
 ID_BYTES = 10
@@ -55,24 +56,14 @@ def certificate(directory: Path) -> tuple[Path, Path]:
     return directory / "cert", directory / "key"
 
 
-class Server(QuicConnectionProtocol):
-    name = ""
+class Server(Http):
+    """Answers with its name, or with as many bytes as the path asks for."""
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self._http = H3Connection(self._quic)
-
-    def quic_event_received(self, event: QuicEvent) -> None:
-        for said in self._http.handle_event(event):
-            if isinstance(said, HeadersReceived):
-                path = dict(said.headers)[b":path"].decode()
-                body = self.name.encode()
-                if path.startswith("/bytes/"):
-                    length = int(path.rpartition("/")[2])
-                    body = (PATTERN * (length // len(PATTERN) + 1))[:length]
-                self._http.send_headers(said.stream_id, [(b":status", b"200")])
-                self._http.send_data(said.stream_id, body, end_stream=True)
-        self.transmit()
+    def body(self, path: str) -> bytes:
+        if not path.startswith("/bytes/"):
+            return self.name.encode()
+        length = int(path.rpartition("/")[2])
+        return (PATTERN * (length // len(PATTERN) + 1))[:length]
 
 
 class Client(QuicConnectionProtocol):
