@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from lbmux.api.answers import Overload
 from lbmux.metrics.families import Reading, exposition
 from lbmux.metrics.loop_histograms import LoopHistograms
 from tests.linux.inside import Inside, agent_with_a_flow, client
@@ -91,8 +92,9 @@ def readings() -> dict[str, Reading]:
     inside = Inside()
     inside.send(client())
     mux = Reading(
-        inside.snapshot, ring_dropped=1, loop_histograms=LoopHistograms(), peers={"10.0.1.1": ("established", "")}
-    )
+        inside.snapshot, ring_dropped=1, loop_histograms=LoopHistograms(), peers={"10.0.1.1": ("established", "")},
+        overload=Overload(None, "", 0),
+    )  # fmt: skip
     return {"mux": mux, "agent": Reading(agent_with_a_flow(), loop_histograms=LoopHistograms())}
 
 

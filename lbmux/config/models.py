@@ -221,6 +221,9 @@ class Config(Model):
     """Encapsulation of packets from muxes to hosts."""
     slowpath: SlowPath = SlowPath()
     """Handling of pings, ICMP errors, fragments, and packets that exceed the path MTU to the host."""
+    capacity_pps: Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)] | None = None
+    """Packets per second that one mux is known to forward. A mux that gets more says that it is overloaded. It also
+    notices frames that are dropped before they reach it, a late packet loop, and CPUs that do nothing but receive."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)]
     """The services."""
 

@@ -38,6 +38,7 @@ def serving(
             loop_histograms,
             dict(seen),
             config.services if config else (),
+            status.overload() if status.overload else None,
         )
 
     return MetricsServer(where, read)

@@ -31,6 +31,7 @@ from lbmux.daemons.metrics_endpoint import serving
 from lbmux.daemons.mux_health import Health
 from lbmux.daemons.mux_slow_path_io import Sender, SlowFrames, refreshing
 from lbmux.daemons.next_hop_updates import NextHopUpdates
+from lbmux.daemons.overload_watch import OverloadWatch
 from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
@@ -192,6 +193,8 @@ class MuxDaemon(Daemon[Options]):
             self.slow.counters,
         )
         self.status.host_forwarding = self.host_forwarding.describe
+        self.overload_watch = OverloadWatch(options.interface, self.driver, self.ring)
+        self.status.overload = self.overload_watch.describe
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
         self.sampler = TrafficSampler(self.role, self.snapshot, lambda: self.driver.kernel is not None)
         self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)
@@ -201,6 +204,7 @@ class MuxDaemon(Daemon[Options]):
             on_commit(lambda _: self.slow.configure()),  # before any packet meets the new tables
             on_config(lambda _: self.status.loaded()),
             on_config(lambda running: self.host_forwarding.configure(running.effective)),
+            on_config(lambda running: self.overload_watch.configure(running.wanted)),
             on_commit(lambda running: self.challenge_ack_probe.on_commit(running.wanted.slowpath)),
             on_config(self._configure_probes),
             on_commit(lambda _: self.next_hops.watch()),
@@ -228,6 +232,8 @@ class MuxDaemon(Daemon[Options]):
             self.offloads.clear()
         await enter(self.interface_watch.running())
         await enter(self.slot_sweep.running())
+        self.overload_watch.configure(wanted)
+        await enter(self.overload_watch.running())
         services = counted(len(self.config.services), "service")
         log.info(self.role + " %s on %s: %s", " and ".join(map(str, self.local)), self.options.interface, services)
 

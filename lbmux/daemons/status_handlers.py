@@ -57,6 +57,7 @@ class StatusHandlers:
     waiting: PendingNeighbours | None = None
     slow: Callable[[], dict[str, int]] | None = None
     host_forwarding: Callable[[], answers.HostForwarding] | None = None
+    overload: Callable[[], answers.Overload] | None = None
     started: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
 
@@ -115,6 +116,7 @@ class StatusHandlers:
             **self.about,
             instructions={self.driver.programs[place]: code.instructions for place, code in loaded.items()},
             host_forwarding=self.host_forwarding() if self.host_forwarding else None,
+            overload=self.overload() if self.overload else None,
             pid=os.getpid(),
             uptime_s=round(time.monotonic() - self.started, 3),
             cpus=os.cpu_count(),

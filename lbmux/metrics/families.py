@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from lbmux import __version__
 from lbmux.api import status_tables
+from lbmux.api.answers import Overload
 from lbmux.api.status_tables import marked_slots
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Backend, Service
@@ -53,6 +54,8 @@ class Reading:
     """The state of each BGP session, and the reason if it is not established."""
     wanted: Sequence[Service] = ()
     """The services of the configuration file. ``snapshot`` has only backends that are neither down nor disabled."""
+    overload: Overload | None = None
+    """None for an agent."""
 
 
 def exposition(reading: Reading) -> bytes:
@@ -86,6 +89,14 @@ class Families(Collector):
         yield CounterMetricFamily(
             "lbmux_ring_dropped_frames_total", "Frames lost because the packet ring was full.", reading.ring_dropped
         )
+        if reading.overload is not None:
+            yield GaugeMetricFamily(
+                "lbmux_overloaded", "Whether this mux gets more packets than it can forward.",
+                reading.overload.seconds is not None,
+            )  # fmt: skip
+            yield CounterMetricFamily(
+                "lbmux_overloads_total", "How often this mux became overloaded.", reading.overload.times
+            )
         if reading.loop_histograms is not None:
             yield from _of_loop(reading.loop_histograms)
         if reading.peers:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
+from lbmux.api.answers import Overload
 from lbmux.bgp.bgp_settings import ESTABLISHED
 from lbmux.config.models import Config
 from lbmux.datapath.tables import LOOKUPS
@@ -115,7 +116,9 @@ def _readings() -> dict[str, Reading]:
     agent.commit(agent.plan(config))
     peers = {"10.0.1.1": (ESTABLISHED, "")}
     return {
-        "mux": Reading(Snapshot.of_mux(mux), loop_histograms=LoopHistograms(), peers=peers),
+        "mux": Reading(
+            Snapshot.of_mux(mux), loop_histograms=LoopHistograms(), peers=peers, overload=Overload(None, "", 0)
+        ),
         "agent": Reading(Snapshot.of_agent(agent)),
     }
 

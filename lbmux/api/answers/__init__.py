@@ -9,7 +9,7 @@ from lbmux.api.answers.history_answers import History, HistoryEvent, HistoryPoin
 from lbmux.api.answers.program_answer import Key, ProgramAnswer
 from lbmux.api.answers.reload_answers import Planned, Reloaded
 from lbmux.api.answers.round_trip_answers import RoundTripLine, RoundTrips
-from lbmux.api.answers.runtime_answers import HostForwarding, Layout, Runtime, TableSize
+from lbmux.api.answers.runtime_answers import HostForwarding, Layout, Overload, Runtime, TableSize
 from lbmux.api.answers.trace_answers import SentFrame, SlowPathReport, TraceBatch, TracedFrame, TraceStart
 from lbmux.api.answers.traffic_answers import (
     BackendLine,
@@ -47,6 +47,7 @@ __all__ = [
     "Layout",
     "NeighbourLine",
     "Neighbours",
+    "Overload",
     "Overridden",
     "Planned",
     "ProgramAnswer",

@@ -24,15 +24,26 @@ class HostForwarding:
     reason: str
 
 
+@dataclass(frozen=True)
+class Overload:
+    """Whether a mux gets more packets than it can forward: for how long now (None: it does not), the last reason, and
+    how often it has begun."""
+
+    seconds: float | None
+    reason: str
+    times: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime(ProgramAnswer):
-    """A daemon's process.  ``mode``, ``egress`` and ``sockets_elsewhere`` are an agent's, ``host_forwarding`` a mux's.
+    """A daemon's process.  ``mode``, ``egress`` and ``sockets_elsewhere`` are an agent's, ``host_forwarding``
+    and ``overload`` a mux's.
 
     ``sockets_elsewhere``: the DIPs in other network namespaces whose sockets the agent sees.
     """
 
     OMITTED_IF_NONE: ClassVar[frozenset[str]] = frozenset(
-        ("mode", "interface_state", "egress", "egress_missing", "sockets_elsewhere", "host_forwarding")
+        ("mode", "interface_state", "egress", "egress_missing", "sockets_elsewhere", "host_forwarding", "overload")
     )
 
     driver: str
@@ -49,6 +60,7 @@ class Runtime(ProgramAnswer):
     egress_missing: dict[str, str] | None = None
     sockets_elsewhere: list[str] | None = None
     host_forwarding: HostForwarding | None = None
+    overload: Overload | None = None
     pid: int
     uptime_s: float
     cpus: int | None

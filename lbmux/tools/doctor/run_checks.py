@@ -37,7 +37,7 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
         pool_checks.same_tables, interface_checks.link,
         interface_checks.super_frames, kernel_checks.forwarding, kernel_checks.reverse_path, vip_checks.ownership,
         host_checks.next_hops, host_checks.tunnels,
-        traffic_checks.flow_table, traffic_checks.ring, traffic_checks.verdicts,
+        traffic_checks.flow_table, traffic_checks.overload, traffic_checks.ring, traffic_checks.verdicts,
     ),
     "agent": (
         daemon_checks.driver, interface_checks.link, interface_checks.super_frames, kernel_checks.reverse_path,

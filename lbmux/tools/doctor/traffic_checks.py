@@ -76,6 +76,20 @@ def flow_table(node: NodeState) -> Iterator[Finding]:
         yield ok("flow table", seen)
 
 
+def overload(node: NodeState) -> Iterator[Finding]:
+    """Report a mux that gets more packets than it can forward."""
+    found = node.runtime.overload if node.runtime else None
+    if found is None:
+        return
+    if found.seconds is not None:
+        hint = "find the VIP with `lbmux show top-talkers`; limit its `packets_per_s`, withdraw it, or add muxes"
+        yield warning("overload", f"overloaded for {found.seconds:.1f} s: {found.reason}", hint)
+    elif found.times:
+        yield ok("overload", f"not now; {counted(found.times, 'time')} since the start, last: {found.reason}")
+    else:
+        yield ok("overload", "none since the start")
+
+
 def ring(node: NodeState) -> Iterator[Finding]:
     """Report frames that the receive ring dropped because user space did not read them in time."""
     if node.counters is None or not node.counters["ring"]:

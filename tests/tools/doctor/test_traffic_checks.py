@@ -1,7 +1,10 @@
 """Findings from the daemon's own state and counters: driver, ring, flow table, verdicts."""
 
+from typing import Any
+
 import pytest
 
+from lbmux.api.answers import Overload
 from lbmux.tools.doctor import daemon_checks, traffic_checks
 from lbmux.tools.doctor.finding import Finding
 from tests.api.lines import flow_table
@@ -32,6 +35,24 @@ def test_user_space_forwards(role: str, driver: str) -> None:
 @pytest.mark.parametrize("role", ["router", "host"])
 def test_a_node_without_a_daemon_has_no_driver(role: str) -> None:
     assert [*daemon_checks.driver(node(role, runtime={"driver": "xdp", "modes": {}}))] == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("overload", "state", "seen"),
+    [
+        ({"seconds": None, "reason": "", "times": 0}, "ok", "none since the start"),
+        ({"seconds": None, "reason": "20 drops", "times": 2}, "ok", "not now; 2 times since the start, last: 20 drops"),
+        ({"seconds": 1.25, "reason": "20 drops", "times": 2}, "warning", "overloaded for 1.2 s: 20 drops"),
+    ],
+)
+def test_a_mux_that_gets_more_than_it_can_forward(overload: dict[str, Any], state: str, seen: str) -> None:
+    (finding,) = traffic_checks.overload(node("mux", runtime={"overload": Overload(**overload)}))
+    assert (finding.state, finding.seen) == (state, seen)
+    assert state == "ok" or "top-talkers" in finding.hint
+
+
+def test_an_agent_does_not_say_whether_it_is_overloaded() -> None:
+    assert [*traffic_checks.overload(node("agent", runtime={}))] == []
 
 
 def test_frames_dropped_by_the_ring() -> None:
