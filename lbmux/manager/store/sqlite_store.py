@@ -62,7 +62,7 @@ class SqliteStore(Store):
             self._database = await self._loop.run_in_executor(self._thread, _open, self._directory / "manager.db")
         except (OSError, sqlite3.Error) as error:
             raise SetupError(f"store {self._directory}", str(error), "give another directory with --store") from error
-        stack.callback(self._database.close)
+        stack.callback(lambda: self._thread.submit(self._database.close).result())  # after what still runs
         self._starts, self._forgotten = await self._run(lambda: (_number(self._database, "starts"), self._revision()))
         stack.callback(self._cancel_timers)
 

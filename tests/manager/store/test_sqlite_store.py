@@ -3,6 +3,8 @@
 import asyncio
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,34 @@ def test_what_was_leased_does_not_outlive_the_process(tmp_path: Path) -> None:
             await store.commit([], [Write("a", b"", await store.grant(60)), Write("b", b"")])
         async with SqliteStore(tmp_path) as store:
             assert list((await store.read("")).entries) == ["b"]
+
+    asyncio.run(scenario())
+
+
+class SlowWrites(list[Write]):
+    """Writes that the store's thread reads only when ``go`` is set."""
+
+    def __init__(self, writes: Iterable[Write]) -> None:
+        super().__init__(writes)
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[Write]:
+        if threading.current_thread() is not threading.main_thread():
+            self.begun.set()
+            self.go.wait()
+        return super().__iter__()
+
+
+def test_a_commit_whose_caller_was_cancelled_ends_before_the_database_is_closed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        writes = SlowWrites([Write("a", b"")])
+        async with SqliteStore(tmp_path) as store:
+            committing = asyncio.create_task(store.commit([], writes))
+            await asyncio.to_thread(writes.begun.wait)
+            committing.cancel()
+            threading.Timer(0.1, writes.go.set).start()  # while the store closes, which keeps this loop
+        async with SqliteStore(tmp_path) as store:
+            assert list((await store.read("")).entries) == ["a"]
 
     asyncio.run(scenario())
 
