@@ -28,6 +28,7 @@ PAIRS = (
 AGENT = ("restart-agent", "crash-agent")
 SILENCE = ("half-closed", "idle-push")
 POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "move-irq", "flood-ack", *SILENCE, *PAIRS)
+FLOODS = ("flood-syn", "flood-udp", "flood-icmp", "flood-fragments", "flood-vip")
 EDGES = (
     *FORWARDER, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",
@@ -127,8 +128,11 @@ MUXES, MUX_HOPS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("ananta", _ananta, MUXES, (*POOL, *AGENT), MUX_HOPS, spare="mux3"),
-        Scenario("maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_HOPS, spare="mux3"),
+        Scenario("ananta", _ananta, MUXES, (*POOL, *AGENT, *FLOODS), MUX_HOPS, spare="mux3"),
+        Scenario(
+            "maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, (*POOL, *FLOODS), MUX_HOPS,
+            spare="mux3",
+        ),
         Scenario(
             "facebook", lambda: only_echo(facebook(mux_count=3), "h1", "h2"), MUXES, POOL, MUX_HOPS, spare="mux3",
             server="haproxy",

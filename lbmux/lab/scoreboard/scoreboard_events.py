@@ -12,10 +12,12 @@ from typing import Any
 from lbmux.errors import LabError
 from lbmux.lab.connections import Silence
 from lbmux.lab.scoreboard.event import Action, Event
+from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS
 from lbmux.lab.scoreboard.global_events import GLOBAL_EVENTS
 from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
-from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
+from lbmux.lab.scoreboard.system_under_test import FLOODED_VIP, SystemUnderTest
+from lbmux.lab.topology import SERVER_PORT
 from lbmux.tables.flow_sweep import SWEEP_S
 
 OTHER_SEED = 77
@@ -110,6 +112,22 @@ def _restart_agent(system: SystemUnderTest) -> None:
     system.start_agent()
 
 
+def _flooding(kind: str) -> Action:
+    def happen(system: SystemUnderTest) -> None:
+        system.change(lambda config: config | {"services": [*config["services"], *flooded(config["services"][0])]})
+        system.flood_another_vip(kind)
+
+    return happen
+
+
+def flooded(service: dict[str, Any]) -> list[dict[str, Any]]:
+    """Services for TCP and UDP at the VIP that floods aim at, with the same hosts' web servers."""
+    kept = {name: value for name, value in service.items() if name != "health"}
+    backends = [backend | {"port": SERVER_PORT} for backend in service["backends"]]
+    common = kept | {"vip": FLOODED_VIP, "backends": backends}
+    return [common | {"name": f"flooded-{protocol}", "protocol": protocol} for protocol in ("tcp", "udp")]
+
+
 def _move_irq(system: SystemUnderTest) -> None:
     """Drain a backend, and move all packets to another CPU once flows have been silent there for all idle times."""
     cpus = sorted(os.sched_getaffinity(0))
@@ -187,6 +205,10 @@ EVENTS = {
             "move-irq", "drain; after an idle time packets arrive on another CPU", _move_irq, _stay_irq, planned=True
         ),
         Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
+        *(
+            Event(kind, f"{FLOOD_PER_S:,} packets a second for 3 s at another VIP", _flooding(kind), _restore)
+            for kind in KINDS
+        ),
         *GLOBAL_EVENTS,
         *MANAGED_EVENTS,
         Event("reseed-table", "a new hash seed in the file: flows move to another slot", _reseed_table, _restore, True),

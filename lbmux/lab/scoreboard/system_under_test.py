@@ -23,7 +23,7 @@ from lbmux.lab import processes
 from lbmux.lab.https_users import Clients, users
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import remove_address, steer_packets
-from lbmux.lab.scoreboard.flood import flood
+from lbmux.lab.scoreboard.flood import flood, spoofed
 from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.systems.facebook_global import NAME
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
@@ -37,6 +37,7 @@ HAVE_PROGRAMS = ("edge", "mux", "host")
 """Roles of nodes that may have XDP programs of their own."""
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
+FLOODED_VIP = "192.0.2.2"
 Config = dict[str, Any]
 Backends = list[dict[str, Any]]
 
@@ -138,6 +139,12 @@ class SystemUnderTest:
         """Flood the VIP from the client with packets that belong to no connection."""
         self.lab.inside("client", lambda: flood(VIP, ECHO_PORT))
 
+    def flood_another_vip(self, kind: str) -> None:
+        """Flood a VIP that the connections do not use, once the routers know it (lbmux.lab.scoreboard.flood)."""
+        for router in self.scenario.next_hops:
+            self.wait_for(lambda: len(self.next_hops(router, FLOODED_VIP)) > 0, f"route to {FLOODED_VIP}")  # noqa: B023 -- called within the turn
+        self.lab.inside("client", lambda: spoofed(kind, FLOODED_VIP, ECHO_PORT))
+
     def signal_agent(self, number: signal.Signals) -> None:
         """Signal the agent of the first backend's host, and wait until it has ended."""
         host = self.scenario.backends[self.backend]
@@ -209,9 +216,9 @@ class SystemUnderTest:
         options = ("--connections", str(connections), "--short-per-s", str(short_per_s), "--pause-ms", str(pause_ms))
         return traffic(self.lab, "client", VIP, ECHO_PORT, *options)
 
-    def next_hops(self, router: str) -> frozenset[str]:
-        """The next hops to the VIP that a router's kernel has."""
-        ran = self.lab.run(router, ["ip", "-j", "route", "show", f"{VIP}/32"], capture_output=True, text=True)
+    def next_hops(self, router: str, vip: str = VIP) -> frozenset[str]:
+        """The next hops to a VIP that a router's kernel has."""
+        ran = self.lab.run(router, ["ip", "-j", "route", "show", f"{vip}/32"], capture_output=True, text=True)
         routes: list[dict[str, Any]] = json.loads(ran.stdout or "[]")
         return frozenset(hop["gateway"] for route in routes for hop in route.get("nexthops", [route]))
 
