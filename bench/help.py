@@ -29,7 +29,8 @@ from lbmux.lab.topology import ECHO_PORT
 from lbmux.linux.sock_diag import Connections
 from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux_slow_path import MuxContext, MuxSlowPath, vips_of
+from lbmux.slowpath.mux_context import MuxContext, vips_of
+from lbmux.slowpath.mux_slow_path import MuxSlowPath
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks

@@ -171,6 +171,8 @@ ELSEWHERE = {
     "metrics/metrics_server.py": "daemons/test_metrics.py",
     "slowpath/candidates.py": "slowpath/test_second_chance.py",
     "slowpath/flow_steps.py": "slowpath/test_forwarder.py",
+    "slowpath/mux_context.py": "slowpath/test_mux_slow_path.py",
+    "slowpath/mux_output.py": "slowpath/test_mux_slow_path.py",
     "slowpath/slow_path_flow.py": "slowpath/test_icmp_quotes.py",
     "tables/lost_flows.py": "daemons/test_challenge_ack.py",
     "tables/slot_states.py": "tables/test_flow_sweep.py",

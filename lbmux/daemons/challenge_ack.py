@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from lbmux.config.models import Service
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.plurals import counted
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
+from lbmux.slowpath.mux_output import BY_ROUTE, Sent
 from lbmux.slowpath.resets import outside_of_window
 from lbmux.slowpath.slow_path_flow import Flow
 from lbmux.tables.lost_flows import Backends, lost_flows

@@ -22,7 +22,7 @@ from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import attach, ignore_path_mtus, tcp_to
 from lbmux.health.hosts import HostChecks
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux_slow_path import Sent
+from lbmux.slowpath.mux_output import Sent
 from lbmux.slowpath.probes import SEGMENT_BYTES, acknowledged, probe
 from lbmux.tables.host_probes import probe_paths
 from lbmux.targets.native import Worker

@@ -24,7 +24,9 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.socket_filters import NOTHING, attach, ignore_path_mtus
 from lbmux.slowpath.forwarder import TableForwarder
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, PUNTED, MuxContext, MuxSlowPath, Sent, vips_of
+from lbmux.slowpath.mux_context import MuxContext, vips_of
+from lbmux.slowpath.mux_output import BY_ROUTE, Sent
+from lbmux.slowpath.mux_slow_path import PUNTED, MuxSlowPath
 from lbmux.slowpath.tunnels import Ports, carriers
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from lbmux.addresses import Address
+from lbmux.wire.packet import Packet
 
 OUTER_TTL = 64
 """The outer TTL of ordinary packets, which lbmux.datapath.encapsulate writes."""
@@ -18,6 +19,13 @@ class Flow(NamedTuple):
     client_port: int
     vip: Address
     vip_port: int
+
+
+def client_flow(packet: Packet) -> Flow | None:
+    """Return the flow of a client's packet, or None if it has no ports."""
+    if packet.ports is None:
+        return None
+    return Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
 
 
 @dataclass(frozen=True)

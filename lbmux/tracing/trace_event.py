@@ -12,7 +12,7 @@ from functools import cached_property
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.frame_copy import FrameCopy
-from lbmux.slowpath.mux_slow_path import BY_ROUTE
+from lbmux.slowpath.mux_output import BY_ROUTE
 from lbmux.tracing.header_summary import HeaderSummary
 from lbmux.wire.packet import ethernet_header, version_of
 

@@ -21,7 +21,7 @@ from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.frames.tap_reader import TapRecord
 from lbmux.frames.xdp import Kernel
-from lbmux.slowpath.mux_slow_path import BY_ROUTE
+from lbmux.slowpath.mux_output import BY_ROUTE
 from lbmux.slowpath.tunnels import Ports
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.bpf.syscall import Attach

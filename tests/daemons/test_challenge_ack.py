@@ -13,7 +13,7 @@ from lbmux.addresses import port_to_wire
 from lbmux.config.models import Config
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.daemons.challenge_ack import ChallengeAckProbe
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
+from lbmux.slowpath.mux_output import BY_ROUTE, Sent
 from tests.datapath.craft import ACK, FIN
 from tests.linux.inside import CONFIG, Inside, client, dns
 

@@ -16,7 +16,7 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.linux.next_hops import NextHop
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, Sent
+from lbmux.slowpath.mux_output import BY_ROUTE, Sent
 from lbmux.slowpath.path_mtu import LIFETIME_S
 from lbmux.tracing.trace_event import SlowPathNote, TraceEvent, by_route
 from tests.slowpath.golden import ETHER, MUX, ip, segment

@@ -12,7 +12,7 @@ from lbmux.tools.slow_path_counters import MEANINGS
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
 SLOW_PATH = [*(ROOT / "lbmux" / "slowpath").glob("*.py"), *(ROOT / "lbmux" / "daemons").glob("*slow_path_io.py")]
-COUNTING = re.compile(r"counts$|^_dropped$|^_drop$|^_answer$")
+COUNTING = re.compile(r"counts$|^_?drop(ped)?$|^answer$")
 
 
 def counted(source: str) -> set[str]:

@@ -18,7 +18,8 @@ from tests.fuzz.parsers import judge
 
 INSTRUMENTED = (
     "lbmux.wire.packet", "lbmux.wire.header_layouts", "lbmux.slowpath.icmp_quotes", "lbmux.slowpath.tunnels",
-    "lbmux.slowpath.mux_slow_path", "lbmux.slowpath.fragments", "lbmux.slowpath.icmp_errors", "lbmux.bgp.bird",
+    "lbmux.slowpath.mux_slow_path", "lbmux.slowpath.outer_errors", "lbmux.slowpath.returned_packets",
+    "lbmux.slowpath.fragments", "lbmux.slowpath.icmp_errors", "lbmux.bgp.bird",
     "lbmux.config.loader", "lbmux.config.plain_yaml", "lbmux.config.models", "lbmux.config.field_types",
     "lbmux.config.service_checks", "lbmux.config.item_faults", "lbmux.api.control_server",
     "lbmux.health.agent_channel", "lbmux.tables.flow_filter", "lbmux.tracing.event_filter",

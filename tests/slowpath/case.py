@@ -8,7 +8,9 @@ from scapy.layers.l2 import Ether
 
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.mux_slow_path import PUNTED, MuxContext, MuxSlowPath, Sent, vips_of
+from lbmux.slowpath.mux_context import MuxContext, vips_of
+from lbmux.slowpath.mux_output import Sent
+from lbmux.slowpath.mux_slow_path import PUNTED, MuxSlowPath
 from lbmux.slowpath.tunnels import carriers
 from tests.slowpath.golden import ETHER
 from tests.slowpath.tables import INTERFACE, Mux

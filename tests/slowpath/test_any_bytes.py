@@ -16,7 +16,9 @@ from scapy.packet import Raw
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
-from lbmux.slowpath.mux_slow_path import BY_ROUTE, PUNTED, MuxContext, MuxSlowPath, vips_of
+from lbmux.slowpath.mux_context import MuxContext, vips_of
+from lbmux.slowpath.mux_output import BY_ROUTE
+from lbmux.slowpath.mux_slow_path import PUNTED, MuxSlowPath
 from lbmux.slowpath.tunnels import carriers
 from lbmux.wire.packet import read_frame, read_ip
 from tests.slowpath.golden import DIP, ETHER, HOST, HOST6, MUX, MUX6, VIP, back, datagram, ip, segment

@@ -13,7 +13,7 @@ from scapy.packet import Raw
 from lbmux.config.models import Config
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.forwarder import SEARCH_TICKS
-from lbmux.slowpath.mux_slow_path import BY_ROUTE
+from lbmux.slowpath.mux_output import BY_ROUTE
 from lbmux.slowpath.slow_path_flow import Flow
 from tests.slowpath.case import FAMILIES, Case
 from tests.slowpath.golden import CLIENT, CLIENT6, ETHER, MUX, MUX6, VIP, back, ip
