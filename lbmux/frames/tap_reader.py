@@ -21,6 +21,7 @@ from lbmux.frames.xdp import Kernel
 from lbmux.targets.bpf import syscall, tapped_programs
 from lbmux.targets.bpf.ring_buffer import Ring
 from lbmux.targets.bpf.syscall import Attach, Loaded
+from lbmux.targets.regions import OFFSET_NS
 
 RING_BYTES = 1 << 21
 """Room for a thousand frames."""
@@ -113,7 +114,7 @@ class TapReader:
 
     def read(self) -> Iterator[TapRecord]:
         """Yield the frames that are complete in the ring."""
-        ahead_ns = time.time_ns() - time.monotonic_ns()
+        ahead_ns = time.time_ns() - (time.monotonic_ns() - OFFSET_NS)
         for data in self._ring.records():
             recorded = self._pairs.add(data, ahead_ns)
             if recorded is not None:

@@ -29,16 +29,18 @@ from lbmux.datapath.tables import (
     Sizes,
 )
 from lbmux.datapath.verdicts import VERDICTS
+from lbmux.targets.time_namespace import monotonic_offset_ns
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
 HUGE_PAGE_BYTES = 1 << 21
+OFFSET_NS = monotonic_offset_ns()
 GUE_PORT, GENEVE_PORT = 6080, 6081  # IANA's
 KEYS = tuple(f"key{index}" for index in range(7))
 
 
 def now_ticks() -> int:
     """Return the data path's time: CLOCK_MONOTONIC_COARSE in ticks modulo 2**32, as the kernel target reads it."""
-    return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) >> TICK_SHIFT & 0xFFFFFFFF
+    return (time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) - OFFSET_NS) >> TICK_SHIFT & 0xFFFFFFFF
 
 
 def description(sizes: Sizes) -> dict[str, Any]:
