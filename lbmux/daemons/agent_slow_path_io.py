@@ -34,6 +34,7 @@ from lbmux.wire.numbers import ACK
 from lbmux.wire.packet import ethernet_header, ip_packet, read_frame, tcp_header
 
 BUFFER_BYTES = 1 << 17
+Send = Callable[[bytes], None]
 MOST_TURNS = 2
 """A reassembled packet may itself carry an inner fragment, so it passes the slow path twice at most."""
 _INBOUND: NDArray[np.bool_] = np.zeros(2 * VERDICTS, np.bool_)
@@ -117,35 +118,39 @@ class SlowAgent:
             verdict, frame = Verdict(int(batch.verdict[index])), _frame(batch, index)
             batch.verdict[index] = Verdict.NO_LOCAL_BACKEND  # the raw sender must not send it
             if index >= len(event):
-                self._reply(verdict, frame, now)
+                self._reply(verdict, frame, now, self._send)
                 continue
             with note_slow_path(event[index], self._slow.counts) as self._note:
-                self._reply(verdict, frame, now)
+                self._reply(verdict, frame, now, self._send)
             self._note = None
 
-    def _reply(self, verdict: Verdict, frame: bytes, now: float) -> None:
+    def _reply(self, verdict: Verdict, frame: bytes, now: float, send: Send) -> None:
+        """Handle a punted reply; ``send`` gets the frame that leaves, if any."""
         if verdict == Verdict.REPLY_FRAGMENT:
-            self._fragment(frame, now)
+            whole = self._slow.outbound(frame, now)
+            if whole is not None and (after := self._translate(whole, self._send_in_fragments)) in OUTBOUND:
+                self._reply(after, whole, now, self._send_in_fragments)
         elif verdict == Verdict.REPLY_ICMP:
             error = self._slow.own_error(frame, now)
             if error is not None:
-                self._send(error)
+                send(error)
         else:
             found = self._slow.without_entry(frame, now)
             if found == Adopted.KNOWN:
-                self._again(frame)
+                self._translate(frame, send)
             elif found == Adopted.UNCHECKED:
-                self._send(frame)
+                send(frame)
 
-    def _again(self, frame: bytes) -> None:
-        """Run the data path again, which has a flow entry now, and send the result."""
+    def _translate(self, frame: bytes, send: Send) -> Verdict:
+        """Run the data path on a reply, and send the result unless it is punted (again) or dropped."""
         self._load(frame)
         self._worker.outbound(self._one, now_ticks())
         verdict = Verdict(int(self._one.verdict[0]))
         if verdict == Verdict.HAIRPIN:
             self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
-        elif verdict in (Verdict.REPLIED, Verdict.NOT_TRANSLATED):
-            self._send(_frame(self._one, 0))
+        elif verdict < DROPS and verdict not in OUTBOUND:
+            send(_frame(self._one, 0))
+        return verdict
 
     def _adopt(self, flow: Flow) -> Adopted:
         """Make a flow entry if this host has the connection; ``flow`` has the DIP in place of the VIP."""
@@ -171,19 +176,9 @@ class SlowAgent:
         reply = read_frame(_frame(self._one, 0))
         return None if reply is None or reply.ports is None else (reply.source, reply.ports[0])
 
-    def _fragment(self, fragment: bytes, now: float) -> None:
-        """Reassemble; a complete packet goes through the data path and is fragmented again."""
-        frame = self._slow.outbound(fragment, now)
-        if frame is None:
-            return
-        self._load(frame)
-        self._worker.outbound(self._one, now_ticks())
+    def _send_in_fragments(self, frame: bytes) -> None:
         self._identification += 1
-        packet = _frame(self._one, 0)[ETHERNET_BYTES:]
-        if self._one.verdict[0] == Verdict.HAIRPIN:
-            self._deliver(packet)
-            return
-        for piece in fragment_packet(packet, ETHERNET_MTU, self._identification):
+        for piece in fragment_packet(frame[ETHERNET_BYTES:], ETHERNET_MTU, self._identification):
             self._send(frame[:ETHERNET_BYTES] + piece)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:

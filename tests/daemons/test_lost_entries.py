@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP
+from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
 
 from lbmux.lab.lab import Lab
 from lbmux.lab.topology import VIP, VIP6
 from tests.api.asking import ask
-from tests.daemons.at_hosts import MUX, MUX6, dns
+from tests.daemons.at_hosts import CLIENT, MUX, MUX6, dns
 from tests.daemons.running_daemons import READY, START_S, STAY, Daemon, Wire, configuration, running, service, started
 from tests.lbmux_command import lbmux
 
@@ -189,6 +190,22 @@ def test_a_reply_that_may_be_of_two_vips_waits_until_the_client_names_one(lab: L
             client.sendall(b"named")
             assert client.recv(6) == b"pushed"
             assert {IP(frame[14:]).src for frame in wire.frames(100, 0.1)} == {VIP}
+
+
+@DRIVERS
+def test_a_fragmented_reply_without_a_connection_never_leaves(lab: Lab, driver: str) -> None:
+    configure(lab, PORT)
+    segment = IP(bytes(IP(src=DIP, dst=CLIENT) / TCP(sport=PORT, dport=40000, flags="A") / Raw(bytes(3000))))
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+            raw.bind((DIP, 0))
+            raw.sendto(bytes(segment.payload), (CLIENT, 0))
+
+    with agent(lab, driver) as daemon, Wire(lab, "client") as wire:
+        lab.inside("host1", send)
+        wait_for(lambda: counts(daemon).get("reply_without_connection", 0) == 1)
+        assert not [frame for frame in wire.frames(3, 0.5) if source(frame) == DIP]
 
 
 @DRIVERS
