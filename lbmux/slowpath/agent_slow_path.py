@@ -208,8 +208,10 @@ class AgentSlowPath:
     def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         mine = Inbound([], [frame], known_local=True)
         packet = inside(outer, self.context.gue_port, self.context.geneve_port)
-        if packet is None or packet.ports is None or not self._work.take(now):
+        if packet is None or packet.ports is None:
             return mine
+        if not self._work.take(now):
+            return self._dropped("over_packets_per_s")  # the stack would reset a connection that another host has
         flow = Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
         target = self.context.target(flow)
         if target is None:
