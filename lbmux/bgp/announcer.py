@@ -23,7 +23,7 @@ from lbmux.bgp import speaker_watchdog
 from lbmux.bgp.bgp_settings import Announced, Bgp, BgpState, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
-from lbmux.bgp.session_log import SessionLog
+from lbmux.bgp.session_log import NO_REASON, SessionLog
 from lbmux.bgp.speaker import Speaker
 from lbmux.linux.capabilities import with_only
 from lbmux.linux.child_environment import BARE
@@ -111,7 +111,10 @@ class Announcer:
         return await self.state()
 
     async def state(self) -> BgpState:
-        return BgpState(self._speaker.name, self._announced, await self._sessions(), self._by_command)
+        """Return the state; each session that is down has a reason."""
+        sessions = await self._sessions()
+        explained = [one if one.is_up else replace(one, reason=one.reason or NO_REASON) for one in sessions]
+        return BgpState(self._speaker.name, self._announced, explained, self._by_command)
 
     async def _sessions(self) -> list[Neighbour]:
         """Return the sessions; while no speaker runs, all are down, with the reason for its end.
@@ -127,7 +130,7 @@ class Announcer:
 
     async def _watch(self) -> None:
         """Log changes of sessions, and update whether the kernel forwards, which takes system calls to find out."""
-        seen = SessionLog(self._speaker.name)
+        seen = SessionLog()
         while True:
             self._heartbeat = speaker_watchdog.PATIENT if self._forwards() else speaker_watchdog.ALIVE
             with contextlib.suppress(OSError):

@@ -7,13 +7,16 @@ from lbmux.bgp.bgp_settings import Neighbour
 
 PATIENCE_S = 5.0
 """A session that is down without a reason is logged after this time, in seconds."""
+NO_REASON = (
+    "neither the speaker nor the router gives a reason; "
+    "is this mux configured as a neighbour on the router, with the same password?"
+)
 
 
 class SessionLog:
     """Compares the sessions with the states that were logged before."""
 
-    def __init__(self, speaker: str) -> None:
-        self._speaker = speaker
+    def __init__(self) -> None:
         self._logged: dict[str, tuple[bool, str]] = {}
         self._down_since: dict[str, float] = {}
 
@@ -29,11 +32,11 @@ class SessionLog:
                     continue
             if self._logged.get(one.address) != state:
                 self._logged[one.address] = state
-                yield self._line(one)
+                yield _line(one)
 
-    def _line(self, one: Neighbour) -> tuple[int, str]:
-        session = f"BGP session with {one.address} (AS {one.number})"
-        if one.is_up:
-            return logging.INFO, f"{session} is established"
-        why = one.reason or f"{self._speaker} gives no reason; is this mux configured as a neighbour on the router?"
-        return logging.WARNING, f"{session} is not established ({one.state}): {why}"
+
+def _line(one: Neighbour) -> tuple[int, str]:
+    session = f"BGP session with {one.address} (AS {one.number})"
+    if one.is_up:
+        return logging.INFO, f"{session} is established"
+    return logging.WARNING, f"{session} is not established ({one.state}): {one.reason or NO_REASON}"

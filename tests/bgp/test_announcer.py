@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from lbmux.bgp.announcer import AGAIN_S, Announcer
 from lbmux.bgp.bgp_settings import Announced, BgpState, Neighbour, Route
+from lbmux.bgp.session_log import NO_REASON
 from lbmux.linux.capabilities import Capability, effective
 
 SILENCE_S, STALL_S = 0.2, 2.0
@@ -138,6 +140,18 @@ def test_sessions_are_down_while_no_speaker_runs(tmp_path: Path) -> None:
 
     (session,) = asyncio.run(run()).neighbours
     assert session.reason == "the speaker is not running: no such option"
+
+
+def test_a_session_that_is_down_always_has_a_reason(tmp_path: Path) -> None:
+    speaker = FakeSpeaker(LIVES)
+    up, silent = Neighbour("10.0.1.1", 64512, "established", 3.0, 1), Neighbour("10.0.2.1", 64512, "idle")
+    speaker.sessions = [up, silent, replace(silent, reason="connection refused")]
+
+    async def run() -> BgpState:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            return await announcer.state()
+
+    assert [one.reason for one in asyncio.run(run()).neighbours] == ["", NO_REASON, "connection refused"]
 
 
 @pytest.mark.slow

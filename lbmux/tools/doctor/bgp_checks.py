@@ -9,7 +9,6 @@ from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import NodeState
 
 HINT = "compare both ends: addresses, AS numbers, password, and whether the router has this mux as a neighbour"
-NO_REASON = "the speaker gives no reason"
 UP = "up"
 
 
@@ -24,8 +23,7 @@ def sessions(node: NodeState) -> Iterator[Finding]:
     for peer in answer.neighbours:
         name = f"{peer.address} (AS {peer.number})"
         if peer.state != ESTABLISHED:
-            seen = f"no session with {name}: {peer.state}: {peer.reason or NO_REASON}"
-            yield fault("BGP", seen, HINT)
+            yield fault("BGP", f"no session with {name}: {peer.state}: {peer.reason}", HINT)
         elif peer.bfd not in ("", UP):
             seen = f"BFD with {name} is {peer.bfd}: the router detects a dead mux only by the hold timer"
             yield warning("BGP", seen, "enable BFD for this neighbour on the router")
