@@ -2,18 +2,24 @@
 
 LLVM's BPF back end (``-mcpu=v3``) has ``cmpxchg`` and ``atomicrmw`` of 32 and 64 bits. It aborts the process on atomic
 loads, stores and fences, so loads are plain ones there, which the compiler may not move. That is enough on x86, whose
-loads are acquires.
+loads are acquires. On other machines, such as arm64, an atomic operation on the stack is the barrier between loads: in
+the kernel's memory model an operation that returns a value orders all accesses before it and after it (Linux,
+Documentation/atomic_t.txt, "ORDERING"), and no other CPU uses its cache line.
 """
 
+import platform
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lbmux.datapath.memory import Pointer, i64
 
 ORDER = "seq_cst"
+LOADS_ARE_ORDERED = platform.machine() == "x86_64"
+"""Whether the CPUs of this machine execute loads in the program's order (Intel SDM, volume 3, section 9.2.2)."""
 
 
 @intrinsic
@@ -44,8 +50,15 @@ atomic_add = _read_modify_write("add", "monotonic")
 """Add to the word at a pointer, which other workers may add to at the same time. Nothing else is ordered."""
 
 
-def _compiler_barrier(builder: Any) -> None:
-    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+def _load_barrier(builder: Any) -> None:
+    """Keep the loads of the kernel target before it and after it in that order."""
+    used: list[Any] = []
+    if not LOADS_ARE_ORDERED:
+        zero, place = ir.Constant(i64, 0), cgutils.alloca_once(builder, i64)
+        builder.store(zero, place)
+        used = [builder.atomic_rmw("or", place, zero, ORDER)]  # if it is not used, LLVM chooses one without order
+    kinds, constraints = [value.type for value in used], ["r" for _ in used]
+    builder.asm(ir.FunctionType(ir.VoidType(), kinds), "", ",".join([*constraints, "~{memory}"]), used, True)
 
 
 def _load(is_last: bool) -> Any:
@@ -58,10 +71,10 @@ def _load(is_last: bool) -> Any:
                     builder.fence("acquire")
                 return builder.load_atomic(place, "acquire", align=8, typ=i64)
             if is_last:
-                _compiler_barrier(builder)
+                _load_barrier(builder)
             value = builder.load(place, typ=i64, align=8)
             if not is_last:
-                _compiler_barrier(builder)
+                _load_barrier(builder)
             return value
 
         return types.uint64(context, Pointer), lower

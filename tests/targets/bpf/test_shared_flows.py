@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lbmux.datapath.atomics import LOADS_ARE_ORDERED
 from lbmux.datapath.tables import CLAIMED, CONTENDED, LOCKED, TRUSTED, UP, Sizes
+from lbmux.targets.bpf import objects
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.test_runs import TestRunner
@@ -32,6 +34,8 @@ pytestmark = pytest.mark.root
 CPUS = sorted(os.sched_getaffinity(0))[:2]
 USER = max(CPUS) + 1
 """The number of user space's worker."""
+ATOMIC_64, STACK = 0xDB, 10
+"""The opcode of BPF's atomic operations on 64 bits, and the register that points to the stack."""
 NEVER, FRAME = 1 << 30, bytes(64)
 LEAST_AT_ONCE, MOST_ROUNDS = 1000, 20
 HAMMER_ROUNDS, LEAST_HITS, TURNS = 8, 50_000, 10_000
@@ -63,7 +67,7 @@ def numbers(kernel: KernelTables) -> NDArray[np.uint64]:
 
 def at_once(kernel: KernelTables, program: str, native: Any, is_over: Callable[[], bool]) -> None:
     """Run the program on each CPU, and ``native`` beside it, until it ``is_over``."""
-    loaded = kernel.load(f"tests.targets.bpf.flow_race:{program}", Attach.XDP)
+    loaded = kernel.load(f"tests.targets.bpf.{program}", Attach.XDP)
     worker = Worker(kernel.tables, USER)
     native(worker.address, USER, 0)  # compiled before the others begin
 
@@ -96,14 +100,26 @@ def assert_nothing_is_left_half_done(kernel: KernelTables) -> None:
     assert not (flags & np.uint64(LOCKED | CLAIMED)).any()
 
 
-def test_all_who_enter_the_same_flow_at_once_agree_on_its_backend(spacious: KernelTables) -> None:
+def barriers(program: str) -> int:
+    """The number of atomic operations on the stack in a program."""
+    code = np.frombuffer(objects.compiled(f"tests.targets.bpf.{program}").section(objects.SECTION), np.uint64)
+    return int(((code & np.uint64(0xFFF)) == np.uint64(STACK << 8 | ATOMIC_64)).sum())
+
+
+def test_only_a_machine_that_may_reorder_loads_needs_barriers_between_them() -> None:
+    assert barriers("weak_order:race") > 0
+    assert (barriers("flow_race:race") == 0) == LOADS_ARE_ORDERED
+
+
+@pytest.mark.parametrize("module", ["flow_race", "weak_order"])
+def test_all_who_enter_the_same_flow_at_once_agree_on_its_backend(spacious: KernelTables, module: str) -> None:
     """Each has its own backend; random operations do not find the races that this finds."""
     together = 0
     for _ in range(MOST_ROUNDS):
         numbers(spacious)[:] = 0
         numbers(spacious)[EXPECTED] = sum(1 << who for who in (*CPUS, USER))
         spacious.tables.flows[:] = np.zeros((), spacious.tables.flows.dtype)
-        at_once(spacious, "race", race_in_user_space, lambda: numbers(spacious)[TURN] == RACE_FLOWS)
+        at_once(spacious, f"{module}:race", race_in_user_space, lambda: numbers(spacious)[TURN] == RACE_FLOWS)
         said = numbers(spacious)[SAID:][: RACERS * RACE_FLOWS].reshape(RACERS, RACE_FLOWS)
         latest, first = said.max(0), np.where(said == 0, RACERS + 1, said).min(0)
         assert (first == latest).all(), f"{(first != latest).sum()} flows have two backends"
@@ -123,7 +139,7 @@ def test_no_flow_gets_another_s_backend_or_a_second_entry(crowded: KernelTables)
     busy = [*CPUS, USER]
     for _ in range(HAMMER_ROUNDS):
         rows[:, HITS] = 0
-        at_once(crowded, "hammer", hammer_in_user_space, lambda: bool((rows[busy, HITS] > LEAST_HITS).all()))
+        at_once(crowded, "flow_race:hammer", hammer_in_user_space, lambda: bool((rows[busy, HITS] > LEAST_HITS).all()))
         there = flows_in(crowded)
         assert len(there) == len(set(there)) <= KEYS
         assert not rows[:, WRONG].any()
