@@ -31,11 +31,17 @@ from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import barrier_var, int64, reread, step, u32, u64, unlikely
 from lbmux.datapath.ordinary import (
     encapsulate_ordinary,
+    encapsulate_ordinary6,
     fits_ipip,
+    fits_ipip6,
     is_ordinary,
+    is_ordinary6,
     is_syn,
+    is_syn6,
     ordinary_packet,
+    ordinary_packet6,
     outer_length,
+    outer_length6,
 )
 from lbmux.datapath.parse import PARSED, Packet, destination_port, parse
 from lbmux.datapath.rate_limits import BURST, over_limit, service_limit_row, take
@@ -59,6 +65,8 @@ NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
 NO_HEADROOM = int(Verdict.NO_HEADROOM)
 REJECT = int(Verdict.REJECT)
+LEFT = -2
+"""In place of an interface: the packet is left to the general path."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 
 
@@ -104,21 +112,22 @@ def forward(context, worker, start, end, packet, found):
 
 
 @step
-def steady_backend(context, start):
+def steady_backend(context, start, fields_of):
     """Return the backend of an ordinary packet, if its slot is steady, its flow needs no entry and nothing else about
     its service has to be considered. Else return -2 less the service's index, if that is known, or -1.
 
     These are one number so that a single register has to be set before each jump away from the usual way.
+    ``fields_of`` is ``ordinary_packet`` or ``ordinary_packet6``.
     """
-    setting, packet = settings_row(settings(context), 0), ordinary_packet(start)
+    setting, packet = settings_row(settings(context), 0), fields_of(start)
     port = destination_port(packet.ports)
-    index = match(context, setting, VIP, u64(0), packet.destination_low, port, packet.protocol)
+    index = match(context, setting, VIP, packet.destination_high, packet.destination_low, port, packet.protocol)
     if index < 0 or index >= service_limit(context):
         return int64(-1)
     service = active_service(context, setting, index)
     if service.special != 0:
         return int64(-2) - index
-    target, base = slot_pair(context, service, ordinary_packet(reread(start)))
+    target, base = slot_pair(context, service, fields_of(reread(start)))
     return target if target == base and target >= 0 else late(int64(-1))
 
 
@@ -129,21 +138,21 @@ def late(number):
 
 
 @step
-def established_backend(context, worker, start, found):
+def established_backend(context, worker, start, found, fields_of):
     """Return the backend of an ordinary packet of an established flow, and record the packet in the flow's entry.
 
     Return ``found``, which is as of ``steady_backend`` and names the service, and change nothing if the packet or the
     service needs more than that. The backend may need another tunnel than IP in IP.
     """
-    setting, packet, index = settings_row(settings(context), 0), ordinary_packet(reread(start)), int64(-2) - found
+    setting, packet, index = settings_row(settings(context), 0), fields_of(reread(start)), int64(-2) - found
     if index < 0 or index >= service_limit(context) or (packet.flags & (SYN | FIN | RST)) != 0:
         return found
     service = active_service(context, setting, index)
     if (service.rule_count | u32(service.quic_bytes) | u32(service.limited)) != u32(0):
         return found
-    hashed = flow_hash(setting, u64(0), packet.source_low, packet.ports, packet.destination_low)
+    hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     bucket = bucket_at(context, hashed)
-    way, word = find(context, bucket, hashed, u64(0), packet.source_low, packet.ports, index)
+    way, word = find(context, bucket, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
         return found
     entry, now, target = entry_row(bucket, way), clock(context), target_of(word)
@@ -157,21 +166,42 @@ def established_backend(context, worker, start, found):
 
 
 @step
-def send_ordinary(context, worker, start, length, backend, target):
+def send_if_ordinary(context, worker, start, length, steps):
+    """Send an ordinary packet whose backend is found and gets packets by IP in IP.
+
+    Return (its backend, the interface that it leaves by, or -1 if the frame could not grow). Of a packet that needs
+    more than that return (what ``steady_backend`` returns, LEFT), and change nothing but its flow's entry.
+    """
+    fields_of, fits, begins_flow, length_of, encapsulated = steps
+    target = steady_backend(context, start, fields_of)
+    if target < -1:
+        target = established_backend(context, worker, start, target, fields_of)
+    if target >= 0:
+        backend = backend_row(backends(context), target)
+        if fits(start, backend):
+            steps = begins_flow, length_of, encapsulated
+            return target, send_ordinary(context, worker, start, length, backend, target, steps)
+        target = late(target)
+    return target, int64(LEFT)
+
+
+@step
+def send_ordinary(context, worker, start, length, backend, target, steps):
     """Send an ordinary packet, in a frame of ``length`` bytes, to its backend by IP in IP.
 
     Return the interface that it leaves by, or -1 if the frame could not grow. The packet is counted first, so that
     fewer values have to outlast the call that grows the frame.
     """
-    row, outer = traffic_row(traffic(context), worker * backend_limit(context) + target), outer_length(start)
+    begins_flow, length_of, encapsulated = steps
+    row, outer = traffic_row(traffic(context), worker * backend_limit(context) + target), length_of(start)
     verdict = count_row(verdicts(context), worker * VERDICTS + FORWARDED)
-    if is_syn(start):
+    if begins_flow(start):
         row.flows += u64(1)
     row.packets += u64(1)
     row.bytes += u64(outer)
     verdict.packets += u64(1)
     verdict.bytes += u64(length)
-    leaves_by = encapsulate_ordinary(context, backend, outer)
+    leaves_by = encapsulated(context, backend, outer)
     if leaves_by < 0:
         row.packets -= u64(1)
         row.bytes -= u64(outer)
@@ -280,20 +310,22 @@ def run_counted(context, steps):
 def run(context):
     """Process and count one frame. Return (verdict, backend or -1, the interface that a forwarded frame leaves by)."""
     worker, start, end = current_worker(context), frame(context), frame_end(context)
-    length, target = frame_length(context), int64(-1)
+    length, target = frame_length(context), late(int64(-1))  # a number that the verifier does not know merges its paths
     if worker >= worker_limit(context):
         return OUT_OF_TABLE, target, int64(0)
     if is_plain(context) and is_ordinary(context, start, end, length):
-        target = steady_backend(context, start)
-        if target < -1:
-            target = established_backend(context, worker, start, target)
-        if target >= 0:
-            backend = backend_row(backends(context), target)
-            if fits_ipip(start, backend):
-                interface = send_ordinary(context, worker, start, length, backend, target)
-                return FORWARDED if interface >= 0 else NO_HEADROOM, target, interface
-            target = late(target)
+        steps = ordinary_packet, fits_ipip, is_syn, outer_length, encapsulate_ordinary
+        target, interface = send_if_ordinary(context, worker, start, length, steps)
+        if interface > LEFT:
+            return FORWARDED if interface >= 0 else NO_HEADROOM, target, interface
         packet = ordinary_packet(reread(start))
+    elif is_plain(context) and is_ordinary6(context, frame(context), frame_end(context), length):
+        start = frame(context)
+        steps = ordinary_packet6, fits_ipip6, is_syn6, outer_length6, encapsulate_ordinary6
+        target, interface = send_if_ordinary(context, worker, start, length, steps)
+        if interface > LEFT:
+            return FORWARDED if interface >= 0 else NO_HEADROOM, target, interface
+        packet = ordinary_packet6(reread(start))
     else:
         packet = parse(context, start, end)
     verdict, target = forward(context, worker, start, end, packet, target)

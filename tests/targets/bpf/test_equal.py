@@ -79,12 +79,13 @@ def test_a_stream_through_the_mux(buckets: int, trusted_ways: int, untrusted_way
             twins.assert_same_tables()
 
 
-def test_ordinary_packets_through_the_mux() -> None:
+@test_ordinary.both
+def test_ordinary_packets_through_the_mux(version: int) -> None:
     machine = Machine.make(64, plain=True)
-    machine.install_mux(test_ordinary.services(), test_ordinary.backends())
+    machine.install_mux(test_ordinary.services(version), test_ordinary.backends(version))
     machine.tables.backends["interface"][:2] = LOOPBACK, ELSEWHERE
     with Twins(machine, {"mux_xdp": Attach.XDP}) as twins:
-        stream = Stream(8, test_ordinary.destinations())
+        stream = Stream(8, test_ordinary.destinations(version))
         met = assert_mux_agrees(twins, list(islice(stream.frames(), 2000)))
         assert Verdict.FORWARDED in met
         twins.assert_same_tables()
