@@ -7,28 +7,28 @@ import contextlib
 import os
 import statistics
 from collections.abc import Iterator
-from socket import if_nametoindex
 
 import numpy as np
 
 from bench.cpu_time import CpuTime
-from bench.frames import VIP, tcp_frame
+from bench.frames import tcp_frame
 from bench.kernel import FIRST_FRAMES, NEW, KernelBed, fill
 from bench.live import GENERATOR_CORE, Bed
 from bench.report import REPETITIONS, Result
-from lbmux.addresses import port_to_wire, to_wire32
 from lbmux.lab.namespaces import inside
-from lbmux.targets.bpf.test_runs import run_live
 from lbmux.targets.regions import Tables
 from lbmux.wire.numbers import ACK, SYN
 
 FLOWS = {
-    "1000 flows": 1000,
-    "100,000 flows": 100_000,
-    "1,000,000 flows": 1_000_000,
-    "10,000,000 flows": 10_000_000,
-    "new flows": NEW,
+    "1000 flows": (4, 1000),
+    "100,000 flows": (4, 100_000),
+    "1,000,000 flows": (4, 1_000_000),
+    "10,000,000 flows": (4, 10_000_000),
+    "new flows": (4, NEW),
+    "IPv6 in IPv6, 1000 flows": (6, 1000),
+    "IPv6 in IPv6, 1,000,000 flows": (6, 1_000_000),
 }
+"""The IP version and the number of flows by name."""
 CASES = {"all": ("all", 0), "changed, steady": ("changed", 0), "changed, 1 slot in 8": ("changed", 8)}
 """Cases by name: which flows the service tracks, and one slot in how many is changing; 0: none."""
 GOALS = {
@@ -37,6 +37,8 @@ GOALS = {
     ("changed, steady", "1,000,000 flows"): ">= 0.76",
     ("changed, steady", "10,000,000 flows"): ">= 0.76",
     ("changed, steady", "new flows"): ">= 0.72",
+    ("changed, steady", "IPv6 in IPv6, 1000 flows"): ">= 0.72",
+    ("changed, steady", "IPv6 in IPv6, 1,000,000 flows"): ">= 0.72",
     ("changed, 1 slot in 8", "100,000 flows"): ">= 0.65",
     ("changed, 1 slot in 8", "1,000,000 flows"): ">= 0.65",
 }
@@ -44,17 +46,14 @@ FRAMES = 1_500_000
 
 
 class Timed(KernelBed):
-    def frame_ns(self, flows: int) -> float:
+    def frame_ns(self, flows: int, version: int = 4) -> float:
         """Return the CPU time of a frame that came back, in ns, once every flow has been seen twice."""
-        row = self._row[0]
-        row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]
-        row["source"], row["destination"], row["port"] = 0xC6120000, to_wire32(VIP), port_to_wire(80)
-        frame = tcp_frame()
+        row, frame = self.aim(flows), tcp_frame(version=version)
 
         def run(count: int, clock: CpuTime, flags: int) -> float:
             row["next"], row["flags"], back = 0, flags, int(row["back"])
             before = clock.ns()
-            run_live(self._program, frame, count, if_nametoindex("a0"))
+            self.send(frame, count, version)
             return (clock.ns() - before) / (int(row["back"]) - back)
 
         def work() -> float:
@@ -70,11 +69,11 @@ class Timed(KernelBed):
         return inside(self._generator, work)
 
     @contextlib.contextmanager
-    def tracking(self, case: str) -> Iterator[None]:
+    def tracking(self, case: str, version: int = 4) -> Iterator[None]:
         """Test the mux with a service that tracks these flows, with so many of its slots changing."""
         flows, one_in = CASES[case]
         with self.mux() as kernel:
-            fill(kernel.tables, self.macs, flows)
+            fill(kernel.tables, self.macs, flows, version)
             mark(kernel.tables, one_in)
             yield
 
@@ -92,12 +91,12 @@ def run() -> list[Result]:
     with Bed() as bed:
         kernel_bed = Timed(bed)
         for _ in range(REPETITIONS):
-            for name, flows in FLOWS.items():
+            for name, (version, flows) in FLOWS.items():
                 with kernel_bed.program("send_back"):
-                    limit = kernel_bed.frame_ns(flows)
+                    limit = kernel_bed.frame_ns(flows, version)
                 for case in CASES:
-                    with kernel_bed.tracking(case):
-                        results.setdefault((case, name), []).append((kernel_bed.frame_ns(flows), limit))
+                    with kernel_bed.tracking(case, version):
+                        results.setdefault((case, name), []).append((kernel_bed.frame_ns(flows, version), limit))
     return [
         Result("flow_state", f"{case}: {name}", statistics.median(ns for ns, _ in pairs), "ns of CPU", "XDP_TX",
                statistics.median(limit / ns for ns, limit in pairs), GOALS.get((case, name), ""))

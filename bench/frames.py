@@ -22,12 +22,15 @@ SOURCE_AT, PORTS_AT = {4: 26, 6: 34}, {4: 34, 6: 54}
 def config(
     limit: int = 1 << 20, backends: int = BACKENDS, version: int = 4, outer: int | None = None, **more: object
 ) -> Config:
-    """Return a configuration with one service, on hosts of the family ``outer``. ``more`` are further service keys."""
+    """Return a configuration with one service, on hosts of the family ``outer``, that tracks all flows.
+
+    ``more`` are further service keys.
+    """
     first = {4: ipaddress.ip_address("10.1.0.1"), 6: ipaddress.ip_address("2001:db8:1::1")}
     dips = [{"dip": str(first[version] + n), "host": str(first[outer or version] + n)} for n in range(backends)]
     vip = {4: VIP, 6: VIP6}[version]
-    service = {"name": "web", "vip": vip, "protocol": "tcp", "port": PORT, "backends": dips} | more
-    return Config.model_validate({"flows": {"limit": limit}, "services": [service]})
+    service = {"name": "web", "vip": vip, "protocol": "tcp", "port": PORT, "flows": "all", "backends": dips}
+    return Config.model_validate({"flows": {"limit": limit}, "services": [service | more]})
 
 
 def tables(config: Config, workers: int = 1, memory: Tables | None = None) -> Tables:

@@ -8,10 +8,10 @@ from lbmux.datapath.checksums import fold
 from lbmux.datapath.context import table, xdp_context
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.frame import frame, frame_end, frame_length
-from lbmux.datapath.headers import TYPE_IPV4, ethernet, ipv4, tcp
-from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, u16, u32, u64
+from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6, tcp
+from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step, swap16, swap32, swap64, u16, u32, u64
 from lbmux.targets.bpf.xdp_programs import XDP_DROP, XDP_TX
-from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, TCP_BYTES
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, TCP_BYTES
 from lbmux.wire.numbers import TCP_PROTOCOL
 
 PATTERN = layout(
@@ -21,6 +21,8 @@ PATTERN = layout(
     ("source_mac", "u8"),
     ("source", "u4"),
     ("destination", "u4"),
+    ("destination_high", "u8"),
+    ("destination_low", "u8"),
     ("port", "u2"),
     ("flags", "u2"),
     ("unused", "u4"),
@@ -28,10 +30,13 @@ PATTERN = layout(
     ("back_bytes", "u8"),
 )
 """One row: ``next`` is the number of the next flow, below ``flows``; ``source`` is the first of 65536 addresses, as a
-value, the other fields are as in headers; ``back`` counts frames that came back."""
+value, the other fields are as in headers; an IPv6 destination has two. ``back`` counts frames that came back."""
 
 pattern, pattern_row = table("pattern"), rows(PATTERN)
 HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
+HEADERS6_BYTES = ETHERNET_BYTES + IPV6_BYTES + TCP_BYTES
+SOURCE6_HIGH = int.from_bytes(bytes.fromhex("20010db800020000"), "little")
+"""The first half of the IPv6 sources: 2001:db8:2::/64."""
 CONSTANT_SUM = 0x4500 + (64 << 8 | TCP_PROTOCOL)
 
 
@@ -67,9 +72,36 @@ def write_headers(start, row, flow, length):
     total = u32(CONSTANT_SUM) + u32(length) + u32(source >> u32(16)) + u32(source & u32(0xFFFF))
     total += u32(destination >> u32(16)) + u32(destination & u32(0xFFFF))
     ip.checksum = swap16(u16(~fold(total)))
+    write_segment(segment, row, flow)
+
+
+@step
+def write_headers6(start, row, flow, length):
+    write_ethernet(start, row.source_mac, row.destination_mac)
+    ethernet(start, 0).type = u16(TYPE_IPV6)
+    ip, segment = ipv6(start, ETHERNET_BYTES), tcp(start, ETHERNET_BYTES + IPV6_BYTES)
+    ip.version_class_label, ip.length = 0x60, swap16(u16(length - int64(IPV6_BYTES)))
+    ip.next, ip.hops = TCP_PROTOCOL, 64
+    ip.source_high, ip.source_low = SOURCE6_HIGH, swap64(u64(flow >> u32(16)))
+    ip.destination_high, ip.destination_low = row.destination_high, row.destination_low
+    write_segment(segment, row, flow)
+
+
+@step
+def write_segment(segment, row, flow):
     segment.ports = u32(u32(flow & u32(0xFFFF)) | u32(u32(row.port) << u32(16)))
     segment.sequence, segment.acknowledgement, segment.offset = 0, 0, 0x50
     segment.flags, segment.window, segment.checksum, segment.urgent = row.flags & 0xFF, 0xFFFF, 0, 0
+
+
+def generate6(ctx):
+    context = xdp_context(ctx)
+    start = frame(context)
+    if beyond(advance(start, HEADERS6_BYTES), frame_end(context)):
+        return XDP_DROP
+    row = pattern_row(pattern(context), 0)
+    write_headers6(start, row, scattered(number(row)), frame_length(context) - int64(ETHERNET_BYTES))
+    return XDP_TX
 
 
 def generate(ctx):

@@ -10,7 +10,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Address
 from pathlib import Path
 from socket import if_nametoindex
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from bench import nftables
-from bench.frames import VIP, config, tcp_frame
+from bench.frames import LOCAL, VIP, VIP6, config, tcp_frame
 from bench.generator import PATTERN
 from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
-from lbmux.addresses import mac_to_int, port_to_wire, to_wire32
+from lbmux.addresses import mac_to_int, port_to_wire, to_pair, to_wire32
 from lbmux.datapath.context import TABLE_SYMBOL
 from lbmux.datapath.tables import Sizes
 from lbmux.frames.tap_reader import TapReader
@@ -48,6 +47,8 @@ NEW = 1 << 40
 TEST_RUNS = 2_000_000
 PROGRAMS = {Attach.XDP: "mux_xdp"}
 LOOK_ONCE = {Attach.XDP: "bench.kernel_programs:look_once"}
+GENERATORS = {4: "generate", 6: "generate6"}
+"""The program that sends by IP version."""
 NEVER_IDLE = {"untrusted_s": 86400, "tcp_s": 86400, "fin_s": 86400}
 
 
@@ -62,7 +63,7 @@ class KernelBed:
         self._map = syscall.create_array("pattern", PATTERN.itemsize)
         memory = np.frombuffer(syscall.map_value(self._map, PATTERN.itemsize), np.uint8)
         self._row = memory[: PATTERN.itemsize].view(PATTERN)
-        self._program = self._load("bench.generator:generate")
+        self._programs = {version: self._load(f"bench.generator:{name}") for version, name in GENERATORS.items()}
         self._attach(self._generator, "a0", self._load("bench.generator:sink"))
 
     def _load(self, name: str) -> int:
@@ -121,19 +122,28 @@ class KernelBed:
         finally:
             self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(0)], check=True)
 
-    def rate(self, flows: int, length: int = 64, seconds: float = SECONDS, sent: bool = False) -> float:
-        """Return millions of frames per second that came back, or that were ``sent``."""
+    def aim(self, flows: int) -> Any:
+        """Have the generator send so many flows to the VIP. Return its row of PATTERN."""
         row = self._row[0]
         row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]
         row["source"], row["destination"], row["port"] = 0xC6120000, to_wire32(VIP), port_to_wire(80)
+        row["destination_high"], row["destination_low"] = to_pair(VIP6)
+        return row
+
+    def send(self, frame: bytes, count: int, version: int = 4) -> None:
+        """Send ``count`` frames of that length, from within the generator's namespace."""
+        run_live(self._programs[version], frame, count, if_nametoindex("a0"))
+
+    def rate(self, flows: int, length: int = 64, seconds: float = SECONDS, sent: bool = False) -> float:
+        """Return millions of frames per second that came back, or that were ``sent``."""
+        row, frame = self.aim(flows), tcp_frame(length)
         row["flags"] = SYN if flows == NEW else ACK
-        frame = tcp_frame(length)
 
         def run(count: int) -> tuple[float, int]:
             row["next"], before = 0, int(row["back"])
             os.sched_setaffinity(0, {GENERATOR_CORE})
             start = time.perf_counter()
-            run_live(self._program, frame, count, if_nametoindex("a0"))
+            self.send(frame, count)
             return time.perf_counter() - start, int(row["back"]) - before
 
         def work() -> float:
@@ -146,13 +156,13 @@ class KernelBed:
         return inside(self._generator, work)
 
 
-def fill(tables: Tables, macs: tuple[int, int], flows: str = "all") -> None:
-    configuration = config().model_copy()
+def fill(tables: Tables, macs: tuple[int, int], flows: str = "all", version: int = 4) -> None:
+    configuration = config(version=version)
     services = tuple(
         s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE), "flows": flows})
         for s in configuration.services
     )
-    mux = MuxTables(tables, IPv4Address("10.9.0.2"))
+    mux = MuxTables(tables, *LOCAL)
     mux.commit(mux.plan(configuration.model_copy(update={"services": services})))
     for destination in mux.destinations():
         mux.set_next_hop(destination, NextHop(0, macs[1], macs[0], 1500))

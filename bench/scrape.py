@@ -58,7 +58,7 @@ def _config(flows: int) -> dict[str, object]:
     services = [
         {
             "name": f"service{number}", "vip": str(IPv4Address("192.0.2.0") + number), "protocol": "tcp", "port": 80,
-            "idle": NEVER_IDLE,
+            "idle": NEVER_IDLE, "flows": "all",
             "backends": [
                 {"name": f"b{at}", "dip": str(IPv4Address("10.1.0.1") + number * BACKENDS_EACH + at)}
                 for at in range(BACKENDS_EACH)

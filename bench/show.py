@@ -57,9 +57,10 @@ def run() -> list[Result]:
 
 
 def _config() -> dict[str, Any]:
-    """Return a configuration in which no flow expires during the measurement."""
-    idle = {"untrusted_s": 3600, "tcp_s": 3600}
-    return copy.deepcopy(topology().config) | {"flows": {"limit": 2 * FLOWS}, "idle": idle}
+    """Return a configuration in which every flow has an entry, and none expires during the measurement."""
+    config, idle = copy.deepcopy(topology().config), {"untrusted_s": 3600, "tcp_s": 3600}
+    services = [service | {"flows": "all"} for service in config["services"]]
+    return config | {"flows": {"limit": 2 * FLOWS}, "idle": idle, "services": services}
 
 
 def _fill(bed: Bed, control: Path) -> int:

@@ -6,7 +6,7 @@ from lbmux.targets.bpf import objects
 
 PROGRAMS = [
     *(f"bench.kernel_programs:{name}" for name in ("drop", "send_back", "pass_up", "look_once", "again", "nothing")),
-    *(f"bench.generator:{name}" for name in ("generate", "sink")),
+    *(f"bench.generator:{name}" for name in ("generate", "generate6", "sink")),
 ]
 
 
