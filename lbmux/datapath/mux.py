@@ -66,7 +66,7 @@ FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdic
 NO_HEADROOM = int(Verdict.NO_HEADROOM)
 REJECT = int(Verdict.REJECT)
 LEFT = -2
-"""In place of an interface: the packet is left to the general path."""
+"""The interface of a packet that is left to the general path."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 
 
