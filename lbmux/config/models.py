@@ -113,6 +113,9 @@ class Service(Model):
     for 34 s."""
     packets_per_s: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = None
     """Maximum number of packets per second; what exceeds it is dropped, new flows first."""
+    share: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
+    """Weight of the VIP's share of a mux that gets more packets than `capacity_pps`; the largest one of the VIP's
+    services counts. A VIP that needs less leaves the rest to the others."""
     flows: FlowTracking = "all"
     """Which flows get an entry in the flow table. `all`: every flow. `changed`: only flows whose Maglev slot has
     recently got another backend. The others need no look-up, so the cost does not grow with their number. `none`: no
@@ -222,8 +225,9 @@ class Config(Model):
     slowpath: SlowPath = SlowPath()
     """Handling of pings, ICMP errors, fragments, and packets that exceed the path MTU to the host."""
     capacity_pps: Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)] | None = None
-    """Packets per second that one mux is known to forward. A mux that gets more says that it is overloaded. It also
-    notices frames that are dropped before they reach it, a late packet loop, and CPUs that do nothing but receive."""
+    """Packets per second that one mux is known to forward. A mux that gets more says that it is overloaded, and admits
+    no more than this, each VIP its fair share (`share`). It also notices frames that are dropped before they reach it,
+    a late packet loop, and CPUs that do nothing but receive."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)]
     """The services."""
 

@@ -75,6 +75,7 @@ class BalancingEdge(MuxDaemon):
         self.own_host = frozenset(own) - frozenset(mine)
         await super().build()
         self.ring.restrict(WITH_SOURCE)
+        self.overload_watch.load_shedding.otherwise = WITH_SOURCE
         self.agent = AgentDaemon(self._agent_options(), self.config, self.stack)
         await self.agent.build()
         self.agent.reloader.listeners = self.agent.on_config()

@@ -193,7 +193,7 @@ class MuxDaemon(Daemon[Options]):
             self.slow.counters,
         )
         self.status.host_forwarding = self.host_forwarding.describe
-        self.overload_watch = OverloadWatch(options.interface, self.driver, self.ring)
+        self.overload_watch = OverloadWatch(options.interface, self.driver, loop, self.mux)
         self.status.overload = self.overload_watch.describe
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
         self.sampler = TrafficSampler(self.role, self.snapshot, lambda: self.driver.kernel is not None)

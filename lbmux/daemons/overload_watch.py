@@ -10,9 +10,12 @@ from lbmux.api import answers
 from lbmux.config.models import Config
 from lbmux.daemons.background_task import background_task
 from lbmux.daemons.drivers import Driver
-from lbmux.frames.packet_ring import PacketRing
+from lbmux.daemons.kernel_shares import KernelShares
+from lbmux.daemons.load_shedding import LoadShedding
+from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.linux.receive_counters import dropped_frames, softirq_s
 from lbmux.metrics.overload import Counters, Overload
+from lbmux.tables.mux_tables import MuxTables
 
 READ_S = 0.05
 log = logging.getLogger(__name__)
@@ -21,12 +24,16 @@ log = logging.getLogger(__name__)
 class OverloadWatch:
     """Reads the counters of one mux every 50 ms, which takes less than 1 % of a core."""
 
-    def __init__(self, interface: str, driver: Driver, ring: PacketRing) -> None:
-        self._interface, self._driver, self._ring = interface, driver, ring
+    def __init__(self, interface: str, driver: Driver, loop: PacketLoop, mux: MuxTables) -> None:
+        self._interface, self._driver, self._loop, self._ring = interface, driver, loop, loop.ring
         self.overload = Overload()
+        self.load_shedding = LoadShedding(loop.ring.restrict)
+        self._shares = self.load_shedding if driver.kernel is None else KernelShares(mux)
 
     def configure(self, config: Config) -> None:
         self.overload.capacity_pps = config.capacity_pps
+        self._shares.configure(config)
+        self._loop.sample = self.load_shedding.take if self.load_shedding.wanted else None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -37,6 +44,7 @@ class OverloadWatch:
         due = time.monotonic()
         while True:
             now, since = time.monotonic(), self.overload.since
+            self._shares.read(now)
             if self.overload.read(now, self._counters(now - due)):
                 if since is None:
                     log.warning("overloaded: %s", self.overload.reason)
@@ -48,7 +56,7 @@ class OverloadWatch:
     def _counters(self, late_s: float) -> Counters:
         in_user_space = self._driver.kernel is None
         return Counters(
-            packets=int(self._driver.tables.verdicts["packets"].sum()),
+            packets=int(self._driver.tables.verdicts["packets"].sum()) + self._shares.unseen,
             interface_drops=dropped_frames(self._interface),
             ring_drops=self._ring.dropped(),
             softirq_s=tuple(softirq_s()),
@@ -58,4 +66,5 @@ class OverloadWatch:
     def describe(self) -> answers.Overload:
         overload = self.overload
         seconds = None if overload.since is None else round(time.monotonic() - overload.since, 3)
-        return answers.Overload(seconds, overload.reason, overload.times)
+        admitted = {str(vip): answers.Admitted(*share) for vip, share in self._shares.admitted.items()}
+        return answers.Overload(seconds, overload.reason, overload.times, int(self._shares.dropped), admitted)

@@ -46,6 +46,8 @@ class PacketLoop:
         self.to_own_host: ToOwnHost | None = None
         self.pending_neighbours = PendingNeighbours()
         self.loop_histograms = LoopHistograms()
+        self.sample: Callable[[Batch], None] | None = None
+        """Gets each batch as it was received."""
         self._trace_hub: TraceHub | None = None
         self._batch = Batch()
         self._reads = self._reads_before = 0
@@ -82,6 +84,8 @@ class PacketLoop:
         count = ring.receive(batch)
         if count:
             self.loop_histograms.batch(count)
+            if self.sample is not None:
+                self.sample(batch)
             trace_hub = self._trace_hub
             events = self._forward(batch, ring, trace_hub)
             if batch.verdict[:count].max() >= PASSES:  # most batches are forwarded entirely

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,11 +27,16 @@ IP_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 5
 WHOLE = 0x40000
 LOAD_BYTE, LOAD_HALF, LOAD_HALF_BEHIND, HEADER_LENGTH, EQUAL, ANY_BIT, RETURN = 0x30, 0x28, 0x48, 0xB1, 0x15, 0x45, 0x06
 ABOVE, AT_LEAST, LOAD_WORD = 0x25, 0x35, 0x20
+LOAD_BYTE_BEHIND, LOAD_LENGTH, SET_INDEX, SUBTRACT, AND, SHIFT = 0x50, 0x80, 0x01, 0x14, 0x54, 0x74
+AT_LEAST_INDEX, JUMP = 0x3D, 0x05
 TUNNEL_PROTOCOLS = (IPIP_PROTOCOL, IPV6_PROTOCOL, GRE_PROTOCOL, FRAGMENT_HEADER)  # the last in IPv6 only
 FRAGMENT_AT, PORT_AT = ETHERNET_BYTES + IPV4.at("fragment"), PORTS.at("destination_port")
 
 Line = tuple[int, int, int, int]
 """(code, instructions to skip if true, if false, number)"""
+Step = str | tuple[int, str, str, int]
+"""A label, or (code, label to go to if true, if false, number); an empty label is the next instruction.  At most 255
+instructions are skipped, but any number by JUMP."""
 
 NOTHING: tuple[Line, ...] = ((RETURN, 0, 0, 0),)
 
@@ -109,6 +115,24 @@ def _of_protocol(
     for number in udp_ports:
         program.append((EQUAL, lines - len(program) - 1, 0, number))
     return (*program, *NOTHING, (RETURN, 0, 0, WHOLE))
+
+
+def resolved(steps: Sequence[Step]) -> list[Line]:
+    """Return the instructions, with labels resolved to distances."""
+    labels, lines = dict[str, int](), list[tuple[int, str, str, int]]()
+    for step in steps:
+        if isinstance(step, str):
+            labels[step] = len(lines)
+        else:
+            lines.append(step)
+
+    def distance(label: str, at: int) -> int:
+        return labels[label] - at - 1 if label else 0
+
+    return [
+        (JUMP, 0, 0, distance(yes, at)) if code == JUMP else (code, distance(yes, at), distance(no, at), number)
+        for at, (code, yes, no, number) in enumerate(lines)
+    ]
 
 
 def attach(sock: socket.socket, program: tuple[Line, ...]) -> None:

@@ -97,6 +97,11 @@ class Families(Collector):
             yield CounterMetricFamily(
                 "lbmux_overloads_total", "How often this mux became overloaded.", reading.overload.times
             )
+            yield CounterMetricFamily(
+                "lbmux_overload_dropped_packets_total",
+                "Packets beyond their VIP's fair share that were dropped before the ring, as estimated.",
+                reading.overload.dropped,
+            )
         if reading.loop_histograms is not None:
             yield from _of_loop(reading.loop_histograms)
         if reading.peers:

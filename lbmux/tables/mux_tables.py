@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.config.models import BackendKey, Config
-from lbmux.datapath.tables import GONE, SLOT, WAYS, Sizes
+from lbmux.config.models import BackendKey, Config, Service
+from lbmux.datapath.tables import GONE, PACKET_RATE, SLOT, WAYS, Sizes
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_plan import Contents, Plan, Planner, changed_at
-from lbmux.tables.mux_rows import prices_of, set_route, shares_of
+from lbmux.tables.mux_rows import is_special, price_of, prices_of, set_route, shares_of
 from lbmux.tables.slot_allocation import Range
 from lbmux.tables.slot_states import NO_TABLE, SlotStates
 from lbmux.tables.table_limits import with_limit_after_restart
@@ -170,6 +170,21 @@ class MuxTables:
                 self.tables.service_rates[kind, placed.row]["price"] = price
             for name, price in shares_of(placed.service).items():
                 self.tables.backend_rates[placed.backends[name]]["price"] = price
+
+    def hold(self, service: Service, packets_per_s: float | None) -> None:
+        """Hold a service to this many packets per second, or to its own limits only (None).
+
+        A commit that changes the service ends that.
+        """
+        placed = self._contents.services.get(service.name)
+        if placed is None:
+            return
+        own = price_of(service.packets_per_s)
+        price = max(own, price_of(packets_per_s))
+        self.tables.service_rates[PACKET_RATE, placed.row]["price"] = price
+        row = self.tables.services[self.tables.active, placed.row]
+        row["limited"] = price != 0 or service.new_flows_per_s is not None
+        row["special"] = is_special(row)
 
     def _write_settings(self, plan: Plan) -> None:
         """Write the settings of all services."""

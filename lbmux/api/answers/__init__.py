@@ -9,7 +9,7 @@ from lbmux.api.answers.history_answers import History, HistoryEvent, HistoryPoin
 from lbmux.api.answers.program_answer import Key, ProgramAnswer
 from lbmux.api.answers.reload_answers import Planned, Reloaded
 from lbmux.api.answers.round_trip_answers import RoundTripLine, RoundTrips
-from lbmux.api.answers.runtime_answers import HostForwarding, Layout, Overload, Runtime, TableSize
+from lbmux.api.answers.runtime_answers import Admitted, HostForwarding, Layout, Overload, Runtime, TableSize
 from lbmux.api.answers.trace_answers import SentFrame, SlowPathReport, TraceBatch, TracedFrame, TraceStart
 from lbmux.api.answers.traffic_answers import (
     BackendLine,
@@ -27,6 +27,7 @@ from lbmux.api.answers.traffic_answers import (
 )
 
 __all__ = [
+    "Admitted",
     "BackendHealth",
     "BackendLine",
     "Backends",

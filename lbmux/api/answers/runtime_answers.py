@@ -1,6 +1,6 @@
 """A daemon's process, its tables, and their layout for clients that read them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lbmux.api.answers.program_answer import ProgramAnswer
@@ -25,13 +25,27 @@ class HostForwarding:
 
 
 @dataclass(frozen=True)
+class Admitted:
+    """Which shares of a VIP's new flows and of its other packets a mux admits."""
+
+    new_flows: float
+    others: float
+
+
+@dataclass(frozen=True)
 class Overload:
     """Whether a mux gets more packets than it can forward: for how long now (None: it does not), the last reason, and
-    how often it has begun."""
+    how often it has begun.
+
+    ``dropped``: packets dropped before the ring since the start, as estimated; ``admitted``: the VIPs over their fair
+    share now.
+    """
 
     seconds: float | None
     reason: str
     times: int
+    dropped: int = 0
+    admitted: dict[str, Admitted] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,8 @@ def overload(node: NodeState) -> Iterator[Finding]:
         return
     if found.seconds is not None:
         hint = "find the VIP with `lbmux show top-talkers`; limit its `packets_per_s`, withdraw it, or add muxes"
-        yield warning("overload", f"overloaded for {found.seconds:.1f} s: {found.reason}", hint)
+        over = f"; over their fair share: {', '.join(found.admitted)}" if found.admitted else ""
+        yield warning("overload", f"overloaded for {found.seconds:.1f} s: {found.reason}{over}", hint)
     elif found.times:
         yield ok("overload", f"not now; {counted(found.times, 'time')} since the start, last: {found.reason}")
     else:

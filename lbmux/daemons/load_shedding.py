@@ -1,0 +1,135 @@
+"""Keeps the VIPs of a mux in user space from harming each other: while packets exceed ``capacity_pps``, each VIP is
+admitted its fair share, and the kernel drops the rest at random before the packet ring, new flows first.
+
+Which VIP gets how much is estimated from samples of each batch, and what was dropped from what was admitted.
+"""
+
+import ctypes
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from lbmux.addresses import Address
+from lbmux.config.models import Config
+from lbmux.frames.admission_filter import admission
+from lbmux.frames.batch import Batch
+from lbmux.frames.socket_filters import RETURN, WHOLE, Line
+from lbmux.metrics.fair_shares import Admitted, admitted, fair_shares, weights_of
+from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4, IPV6, IPV6_BYTES, PROTOCOL_AT, TCP
+from lbmux.wire.numbers import ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, SYN, TCP_PROTOCOL
+from lbmux.wire.packet import ethertype, ipv4_header_bytes
+
+WINDOW_S = 0.1
+SAMPLES, SAMPLED_BYTES = 32, 128
+"""The most frames of a batch, and the most bytes of a frame, that are looked at."""
+AVERAGED_S = 1.0
+"""Rates are averages of this time, so that frames which waited while the process got no CPU are not taken for more."""
+EVERYTHING: tuple[Line, ...] = ((RETURN, 0, 0, WHOLE),)
+
+
+class Window(NamedTuple):
+    """A time, the packets to other addresses in it, and by VIP the packets of new flows and others that were sent."""
+
+    seconds: float
+    elsewhere: float
+    sent: Mapping[Address, tuple[float, float]]
+
+
+class LoadShedding:
+    """``restrict`` sets the program of the mux's ring.  ``admitted``: the VIPs over their share, and what they get."""
+
+    def __init__(self, restrict: Callable[[tuple[Line, ...]], None]) -> None:
+        self._restrict = restrict
+        self.otherwise = EVERYTHING
+        """The ring's program while nothing is shed."""
+        self.admitted: Mapping[Address, Admitted] = {}
+        self.dropped = 0.0
+        """Packets dropped since the start, as estimated."""
+        self._capacity: int | None = None
+        self._weights: dict[Address, int] = {}
+        self._vips: dict[bytes, Address] = {}
+        self._counts = _no_counts()
+        self._windows = deque[Window]()
+        self._begun: float | None = None
+
+    @property
+    def unseen(self) -> int:
+        """Packets that no verdict counts."""
+        return int(self.dropped)
+
+    @property
+    def wanted(self) -> bool:
+        return self._capacity is not None
+
+    def configure(self, config: Config) -> None:
+        self._capacity, self._weights = config.capacity_pps, weights_of(config)
+        self._vips = {vip.packed: vip for vip in self._weights}
+        if not self.wanted:
+            self._admit({})
+
+    def take(self, batch: Batch) -> None:
+        """Sample a batch as it was received: every frame of a short one."""
+        step = -(-batch.count // SAMPLES)
+        sampled = range(random.randrange(step), batch.count, step)
+        for index in sampled:
+            length = min(int(batch.length[index]), SAMPLED_BYTES)
+            destination, is_new = _sample(ctypes.string_at(int(batch.address[index]), length))
+            self._counts[self._vips.get(destination)][is_new] += batch.count / len(sampled)
+
+    def read(self, now: float) -> None:
+        """Decide again what is admitted, if a window has passed since the last time (monotonic seconds)."""
+        self._begun = self._begun or now
+        seconds = now - self._begun
+        if self._capacity is None or seconds < WINDOW_S:
+            return
+        counts, self._counts, self._begun = self._counts, _no_counts(), now
+        elsewhere, sent = sum(counts.pop(None, [0.0])), dict[Address, tuple[float, float]]()
+        for vip, (others, new) in counts.items():
+            assert vip is not None
+            share = self.admitted.get(vip, Admitted())
+            sent[vip] = new / share.new, others / share.others
+            self.dropped += sum(sent[vip]) - new - others
+        self._windows.append(Window(seconds, elsewhere, sent))
+        while sum(window.seconds for window in self._windows) - self._windows[0].seconds >= AVERAGED_S:
+            self._windows.popleft()
+        self._decide(self._capacity)
+
+    def _decide(self, capacity: int) -> None:
+        seconds = sum(window.seconds for window in self._windows)
+        elsewhere = sum(window.elsewhere for window in self._windows) / seconds
+        new, others = defaultdict[Address, float](float), defaultdict[Address, float](float)
+        for window in self._windows:
+            for vip in window.sent.keys() & self._weights.keys():
+                new[vip] += window.sent[vip][0] / seconds
+                others[vip] += window.sent[vip][1] / seconds
+        demands = {vip: new[vip] + others[vip] for vip in new}
+        shares = fair_shares(demands, self._weights, capacity - elsewhere)
+        over = {vip: share for vip, share in shares.items() if share < demands[vip]}
+        self._admit({vip: admitted(new[vip], others[vip], share) for vip, share in over.items()})
+
+    def _admit(self, shares: Mapping[Address, Admitted]) -> None:
+        if shares:
+            self._restrict(admission(shares, self.otherwise))
+        elif self.admitted:
+            self._restrict(self.otherwise)
+        self.admitted = shares
+
+
+def _no_counts() -> dict[Address | None, list[float]]:
+    """Return counts of other packets and of new flows, by VIP; None: of packets to other addresses."""
+    return defaultdict(lambda: [0.0, 0.0])
+
+
+def _sample(frame: bytes) -> tuple[bytes, bool]:
+    """Return a frame's destination address and whether it begins a TCP connection; no address if it is not IP."""
+    kind = ethertype(frame[:ETHERNET_BYTES])
+    if kind == ETHERTYPE_IPV4 and len(frame) > ETHERNET_BYTES:
+        version, at, length, end = 4, IPV4.at("destination"), 4, ipv4_header_bytes(frame[ETHERNET_BYTES:])
+    elif kind == ETHERTYPE_IPV6:
+        version, at, length, end = 6, IPV6.at("destination"), 16, IPV6_BYTES
+    else:
+        return b"", False
+    packet = frame[ETHERNET_BYTES:]
+    flags = packet[end + TCP.at("flags") :][:1] if packet[PROTOCOL_AT[version] :][:1] == bytes([TCP_PROTOCOL]) else b""
+    return packet[at : at + length], bool(flags) and flags[0] & (SYN | ACK) == SYN
