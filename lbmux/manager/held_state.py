@@ -7,6 +7,7 @@ that was seen is refused: it comes from a primary that was replaced (the outage 
 import logging
 import os
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ class NodeState(Model):
     text: str
     stored: StoredOverrides
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return digest(self.text.encode())
 
@@ -57,13 +58,12 @@ def judge(held: NodeState | None, state: State) -> Judgement:
 
 def taken_over(held: NodeState | None, state: State) -> NodeState:
     """Return the node's state after a message; raise ProtocolError if the message's file is missing or damaged."""
+    new = {"pool": state.pool, "epoch": state.epoch, "revision": state.revision, "stored": state.overrides}
     if state.file is not None:
-        text = unpack_file(state.file).decode(errors="replace")
-    elif held is not None and held.digest == state.digest:
-        text = held.text
-    else:
+        return NodeState(text=unpack_file(state.file).decode(errors="replace"), **new)
+    if held is None or held.digest != state.digest:
         raise ProtocolError(f"the message lacks the file of revision {state.revision}")
-    return NodeState(pool=state.pool, epoch=state.epoch, revision=state.revision, text=text, stored=state.overrides)
+    return held.model_copy(update=new)  # with its digest
 
 
 def read_state(path: Path) -> NodeState | None:

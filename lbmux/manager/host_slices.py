@@ -5,51 +5,84 @@ muxes, is in each part.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 
-from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.addresses import Address
+from lbmux.config.models import Backend, Config, Service
 from lbmux.manager.documents import StoredOverride, StoredOverrides
 
 Placed = tuple[Service, Backend]
 
 
-class HostSlices:
-    """One state by host; ``lingering``: backends that hosts still serve although the state lacks them."""
+class HostFiles:
+    """A configuration by host; ``lingering``: backends that hosts still serve although the configuration lacks them.
 
-    def __init__(self, config: Config, stored: StoredOverrides, lingering: Collection[Placed] = ()) -> None:
-        self._config, self._stored = config, stored
+    The files are kept: a change of overrides needs no new ones.
+    """
+
+    def __init__(self, config: Config, lingering: Collection[Placed] = ()) -> None:
+        self.config, self.lingering = config, lingering
+        self._removed = {(service.name, backend.name) for service, backend in lingering}
         self._services = {service.name: service for service in config.services}
-        self._served = defaultdict[str, dict[str, list[Backend]]](lambda: defaultdict(list))
+        self._served = defaultdict[Address, dict[str, list[Backend]]](lambda: defaultdict(list))
         """Backends by host and service."""
-        self._lingering = {(service.name, backend.name) for service, backend in lingering}
         placed = [(service, backend) for service in config.services for backend in service.backends]
-        in_file = {(service.name, backend.name) for service, backend in placed}
-        absent = [(service, backend) for service, backend in lingering if (service.name, backend.name) not in in_file]
+        self._hosts = {(one.name, backend.name): backend.tunnel_to for one, backend in placed}
+        absent = [(one, backend) for one, backend in lingering if (one.name, backend.name) not in self._hosts]
         for service, backend in (*placed, *absent):
-            self._served[str(backend.tunnel_to)][service.name].append(backend)
-        self._overrides = defaultdict[str, list[StoredOverride]](list)
-        hosts = {(service.name, backend.name): str(backend.tunnel_to) for service, backend in placed}
-        for one in stored.overrides:
-            backend_host = str(one.added.tunnel_to) if one.added is not None else hosts.get((one.service, one.backend))
-            if backend_host is not None and self._applies((one.service, one.backend), one):
-                self._overrides[backend_host].append(one)
+            self._served[backend.tunnel_to][service.name].append(backend)
+        self._texts: dict[tuple[tuple[Address, ...], frozenset[str]], bytes] = {}
 
-    def of(self, hosts: Iterable[str]) -> tuple[bytes, StoredOverrides]:
-        """Return the file and the overrides for a host with these addresses, in the order of the whole file."""
-        backends, overrides = defaultdict[str, list[Backend]](list), list[StoredOverride]()
+    def text(self, hosts: tuple[Address, ...], more: frozenset[str]) -> bytes:
+        """Return the file for a host with these addresses, in the order of the whole file.
+
+        ``more``: services that it contains even if they have no backend there.
+        """
+        if (hosts, more) not in self._texts:
+            self._texts[hosts, more] = self._text(hosts, more)
+        return self._texts[hosts, more]
+
+    def host_of(self, one: StoredOverride) -> Address | None:
+        """Return the host that an override concerns; None: none.  A backend that lingers is not removed yet."""
+        key = one.service, one.backend
+        if one.service not in self._services or (key in self._removed and one.admin_state == "remove"):
+            return None
+        return one.added.tunnel_to if one.added is not None else self._hosts.get(key)
+
+    def _text(self, hosts: Iterable[Address], more: Iterable[str]) -> bytes:
+        backends = defaultdict[str, list[Backend]](list, {name: [] for name in more})
         for host in hosts:
             for name, served in self._served.get(host, {}).items():
                 backends[name] += served
-            overrides += self._overrides.get(host, [])
-            for one in self._overrides.get(host, []):
-                backends[one.service] += []  # an addition needs its service
         services = tuple(
             service.model_copy(update={"backends": tuple(backends[name])})
             for name, service in self._services.items() if name in backends
         )  # fmt: skip
-        text = self._config.model_copy(update={"services": services}).model_dump_json()
-        return text.encode(), StoredOverrides(version=self._stored.version, overrides=tuple(overrides))
+        return self.config.model_copy(update={"services": services}).model_dump_json().encode()
 
-    def _applies(self, key: BackendKey, one: StoredOverride) -> bool:
-        """Return whether an override concerns what is sent: a backend that lingers is not removed yet."""
-        return one.service in self._services and not (key in self._lingering and one.admin_state == "remove")
+
+class HostSlices:
+    """One state by host."""
+
+    def __init__(self, files: HostFiles, stored: StoredOverrides) -> None:
+        self._files, self._version = files, stored.version
+        self._overrides = defaultdict[Address, list[StoredOverride]](list)
+        for one in stored.overrides:
+            if (host := files.host_of(one)) is not None:
+                self._overrides[host].append(one)
+
+    def of(self, hosts: Iterable[str]) -> tuple[bytes, StoredOverrides]:
+        """Return the file and the overrides for a host with these addresses."""
+        addresses = tuple(_addresses(hosts))
+        overrides = [one for host in addresses for one in self._overrides.get(host, ())]
+        services = frozenset(one.service for one in overrides if one.added is not None)
+        text = self._files.text(addresses, services)
+        return text, StoredOverrides(version=self._version, overrides=tuple(overrides))
+
+
+def _addresses(hosts: Iterable[str]) -> Iterator[Address]:
+    for host in hosts:
+        with suppress(ValueError):
+            yield ip_address(host)

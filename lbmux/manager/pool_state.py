@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from lbmux.config.loader import parse
@@ -16,7 +17,7 @@ from lbmux.config.models import Config
 from lbmux.manager.documents import Canary, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import Wanted
 from lbmux.manager.revisions import UnknownRevisionError
-from lbmux.manager.store.store import CompactedError, Store
+from lbmux.manager.store.store import Batch, CompactedError, Contents, Entry, Store
 from lbmux.manager.stored_overrides import as_overrides
 
 STATE = "state/"
@@ -34,7 +35,7 @@ class Base:
     config: Config
     stored: StoredOverrides
 
-    @property
+    @cached_property
     def wanted(self) -> Wanted:
         return Wanted(self.config, as_overrides(self.stored.overrides))
 
@@ -60,7 +61,7 @@ class PoolState:
     def overrides(self) -> tuple[StoredOverride, ...]:
         return self.stored.overrides
 
-    @property
+    @cached_property
     def wanted(self) -> Wanted:
         return Wanted(self.config, as_overrides(self.overrides))
 
@@ -72,8 +73,10 @@ def numbered(prefix: str, number: int) -> str:
 
 async def load_state(store: Store, known: PoolState | None = None) -> PoolState:
     """Read the state; the file is read only if it is not the one of ``known``."""
-    known = known or PoolState()
-    contents = await store.read(STATE)
+    return await _state_of(store, await store.read(STATE), known or PoolState())
+
+
+async def _state_of(store: Store, contents: Contents, known: PoolState) -> PoolState:
     head, overrides, epoch, soaking = (contents.entries.get(key) for key in (HEAD, OVERRIDES, EPOCH, CANARY))
     revision = int(head.value) if head else 0
     text, config = known.text, known.config
@@ -106,17 +109,33 @@ def base_of(canary: Canary, text: bytes, config: Config, stored: StoredOverrides
 
 
 async def follow_state(store: Store, state: PoolState) -> AsyncGenerator[PoolState]:
-    """Yield the state again after each change; if it changes faster than it is read, only the latest one."""
+    """Yield the state again after each change; if files change faster than they are read, only the latest one."""
+    contents: Contents | None = None
     while True:
         try:
             async with aclosing(store.watch(STATE, state.at)) as batches:
                 async for batch in batches:
                     if batch.revision > state.at:
-                        state = await load_state(store, state)
+                        if contents is None or not batch.changes.keys() <= {OVERRIDES, EPOCH}:
+                            contents = await store.read(STATE)
+                        else:
+                            contents = _changed(contents, batch)
+                        state = await _state_of(store, contents, state)
                         yield state
         except CompactedError:
-            state = await load_state(store, state)
+            contents = await store.read(STATE)
+            state = await _state_of(store, contents, state)
             yield state
+
+
+def _changed(contents: Contents, batch: Batch) -> Contents:
+    """Return the contents after a batch."""
+    entries = dict(contents.entries)
+    for key, value in batch.changes.items():
+        before = entries.pop(key, None)
+        if value is not None:
+            entries[key] = Entry(key, value, before.created if before else batch.revision, batch.revision)
+    return Contents(batch.revision, entries)
 
 
 async def read_file(store: Store, revision: int) -> bytes:

@@ -58,8 +58,7 @@ class RolloutOrder:
         """Note that the pool's state has changed."""
         if adds(old, new):
             self._wait_for, self._wait_until = version, now + PATIENCE_S
-        wanted = {(name, backend.name) for name, service in new.services.items() for backend in service.backends}
-        self._lingering = {key: one for key, one in self._lingering.items() if key not in wanted}
+        self._lingering = {key: one for key, one in self._lingering.items() if not _has_backend(new, key)}
         for service, backend in gone(old, new):
             self._lingering[service.name, backend.name] = _Lingering((service, backend), version, now + PATIENCE_S)
 
@@ -73,6 +72,11 @@ class RolloutOrder:
             if not (_has(progress.muxes, one.version) or now >= one.until)
         }  # fmt: skip
         return before != (self.holds_muxes, len(self._lingering))
+
+
+def _has_backend(wanted: Wanted, key: BackendKey) -> bool:
+    service = wanted.services.get(key[0])
+    return service is not None and any(one.name == key[1] for one in service.backends)
 
 
 def _has(lowest: Version | None, wanted: Version) -> bool:

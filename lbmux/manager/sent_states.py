@@ -6,7 +6,7 @@ from functools import cached_property
 from pydantic.main import IncEx
 
 from lbmux.manager.documents import StoredOverrides
-from lbmux.manager.host_slices import HostSlices, Placed
+from lbmux.manager.host_slices import HostFiles, HostSlices
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_messages import State, pack_file
 from lbmux.manager.pool_state import PoolState
@@ -65,7 +65,8 @@ class SentStates:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._whole: tuple[PoolState, Sent, Sent] | None = None
-        self._slices: tuple[PoolState, tuple[Placed, ...], HostSlices] | None = None
+        self._files: HostFiles | None = None
+        self._slices: tuple[PoolState, HostFiles, HostSlices] | None = None
 
     def of(self, role: str, node: str, hosts: tuple[str, ...]) -> Sent | None:
         """Return what a node is to have; None: nothing yet.  ``hosts``: an agent's addresses, if it says them.
@@ -93,7 +94,9 @@ class SentStates:
             keys = {(service.name, backend.name) for service, backend in lingering}
             old = gone(state.base.wanted, state.wanted)
             lingering += tuple((service, one) for service, one in old if (service.name, one.name) not in keys)
-        if self._slices is None or self._slices[0] is not state or self._slices[1] != lingering:
-            assert state.config is not None  # it has a revision
-            self._slices = state, lingering, HostSlices(state.config, state.stored, lingering)
+        assert state.config is not None  # it has a revision
+        if self._files is None or self._files.config is not state.config or self._files.lingering != lingering:
+            self._files = HostFiles(state.config, lingering)
+        if self._slices is None or self._slices[0] is not state or self._slices[1] is not self._files:
+            self._slices = state, self._files, HostSlices(self._files, state.stored)
         return self._slices[2]

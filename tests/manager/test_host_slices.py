@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lbmux.backends.override_commands import Change, add, set_admin_state
+from lbmux.backends.override_commands import Change, add, set_admin_state, set_weight
 from lbmux.backends.overrides import with_overrides
 from lbmux.config.loader import parse
 from lbmux.config.models import Config
 from lbmux.manager.documents import StoredOverrides
 from lbmux.manager.guard_rails import Wanted
-from lbmux.manager.host_slices import HostSlices
+from lbmux.manager.host_slices import HostFiles, HostSlices
 from lbmux.manager.rollout_order import gone
 from lbmux.manager.stored_overrides import Terms, as_overrides, changed
 
@@ -40,7 +40,7 @@ def overridden(*changes: Change) -> StoredOverrides:
 
 def part(stored: StoredOverrides, *hosts: str, lingering: Any = (), whole: Config = WHOLE) -> tuple[Config, Config]:
     """Return what the host's file says, and that with the overrides."""
-    text, own = HostSlices(whole, stored, lingering).of(hosts)
+    text, own = HostSlices(HostFiles(whole, lingering), stored).of(hosts)
     assert own.version == 7
     found = parse(text, Path("slice"))
     return found, with_overrides(found, as_overrides(own.overrides))
@@ -78,3 +78,13 @@ def test_a_backend_that_lingers_is_served() -> None:
     lingering = tuple(gone(before, Wanted(WHOLE, as_overrides(removed.overrides))))
     found, with_overridden = part(removed, H1, lingering=lingering)
     assert names(found) == names(with_overridden) == {"web": ["web1"]}
+
+
+def test_a_change_of_overrides_keeps_the_files() -> None:
+    files = HostFiles(WHOLE)
+    before, _ = HostSlices(files, overridden()).of([H1])
+    assert HostSlices(files, overridden(set_weight(5, "web1", None, 0.0))).of([H1])[0] is before
+
+
+def test_an_invalid_address_has_no_backends() -> None:
+    assert names(part(overridden(), "host1")[0]) == {}

@@ -40,6 +40,26 @@ def test_each_change_is_followed(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_change_of_overrides_is_followed_without_reading_the_store_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    async def scenario(store: Store, pool: Pool) -> None:
+        await pool.apply(Proposal(file(1)), ALICE)
+        states = follow_state(store, PoolState())
+        assert (await anext(states)).revision == 1
+        monkeypatch.setattr(store, "read", None)
+        at = await store.commit([], [Write("state/overrides", b'{"version": 9}'), Write("state/epoch", b"7")])
+        state = await anext(states)
+        assert (state.revision, state.stored.version, state.epoch, state.at) == (1, 9, 7, at)
+        assert state.overrides_at == at and state.head_at < at
+        await store.commit([], [Write("state/overrides", None)])
+        state = await anext(states)
+        assert (state.stored.version, state.overrides_at, state.epoch) == (0, 0, 7)
+        await states.aclose()
+
+    run(tmp_path, scenario)
+
+
 def test_a_manager_that_is_far_behind_reads_the_state_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
