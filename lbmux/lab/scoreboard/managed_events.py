@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 
+from lbmux.daemons.manager_link import PATIENCE_S
 from lbmux.lab.scoreboard.event import Event
 from lbmux.lab.scoreboard.managed_pool import ManagedPool
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
@@ -38,7 +39,7 @@ MANAGED_EVENTS = (
     Event("partition-mux", "a mux is cut off from the managers", _partition, _rejoin),
     Event(
         "restart-mux-without-managers", "all managers stop, then a mux restarts",
-        _pool(ManagedPool.restart_mux_without_managers), RESTORE,
+        _pool(ManagedPool.restart_mux_without_managers), RESTORE, takes_s=PATIENCE_S,
     ),
     Event("lose-agent", "kill -9 of an agent", _lose_agent, _return_agent),
     Event(

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from lbmux.errors import LabError, LbmuxError
@@ -90,14 +91,17 @@ class ManagedPool:
 
     def restore(self) -> None:
         """Start what does not run, wait until all nodes follow, and drop the overrides of events."""
-        for name in self.managers:
-            node = self._lab.topology.node(name)
-            for program in reversed(node.programs):  # stop the member before its manager
-                if program.name not in self._programs(name):
-                    self._lab.start(node, program)
+        with ThreadPoolExecutor(len(self.managers)) as starts:
+            list(starts.map(self._start_stopped, self.managers))
         self.primary()
         self.weigh(None)
         self.wait_until_followed()
+
+    def _start_stopped(self, name: str) -> None:
+        node = self._lab.topology.node(name)
+        for program in reversed(node.programs):  # the member before its manager
+            if program.name not in self._programs(name):
+                self._lab.start(node, program)
 
     def partition(self, node: str) -> None:
         """Cut a node off from the managers, and change something meanwhile."""
