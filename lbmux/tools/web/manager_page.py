@@ -9,6 +9,7 @@ checks the role again and writes both to its log.  Muxes are asked over their ow
 
 import asyncio
 import html
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from urllib.parse import parse_qs
@@ -27,6 +28,8 @@ from lbmux.manager.tokens import RANKS, AccessError, AccessRole, Token
 from lbmux.tools.web.page_actions import Visitor
 from lbmux.tools.web.pool_site import FILES, PAGE, Handler, PoolSite, refused
 from lbmux.tools.web.web_access import HEADERS, is_cross_origin
+
+log = logging.getLogger(__name__)
 
 COOKIE = "__Host-lbmux-token"
 """A browser takes this prefix from HTTPS only, for this host only (RFC 6265bis, section 4.1.3.2)."""
@@ -56,7 +59,7 @@ class ManagerPage:
     def __init__(self, server: HttpServer) -> None:
         self._server, self._manager = server, server.manager
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.site = PoolSite(self._places, self._visitor)
+        self.site = PoolSite(self._places, self._visitor, may_stay=self._may_stay)
 
     def guarded(self, route: web.RouteDef) -> Handler:
         """Return the route's handler, for visitors with the role that it needs only."""
@@ -104,6 +107,16 @@ class ManagerPage:
         response = web.HTTPSeeOther("/login")
         response.del_cookie(COOKIE, secure=True)
         raise response
+
+    async def _may_stay(self, request: web.Request) -> bool:
+        """Return whether a visitor's token is still valid; yes while the store does not answer."""
+        try:
+            await self._server.admit_holder(request, "viewer", _cookie)
+        except AccessError:
+            return False
+        except LbmuxError:
+            log.debug("the token of an open page cannot be checked: the store does not answer")
+        return True
 
     def _visitor(self, request: web.Request) -> Visitor:
         token, manager = request[TOKEN], self._manager

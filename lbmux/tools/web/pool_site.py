@@ -60,6 +60,8 @@ class PoolSite:
     scoreboard: Path | None = None
     interval_s: float = INTERVAL_S
     explains: bool = False
+    may_stay: Callable[[web.Request], Awaitable[bool]] | None = None
+    """Whether the page of a visitor may stay open; None: yes."""
 
     def __post_init__(self) -> None:
         self.poller = PoolPoller(self.places, self.interval_s)
@@ -106,6 +108,8 @@ class PoolSite:
                 await response.write(f"data: {json.dumps(message)}\n\n".encode())
                 self.poller.refresh_details()
                 await asyncio.sleep(self.poller.interval_s)
+                if self.may_stay is not None and not await self.may_stay(request):
+                    return response
         except ConnectionError:
             return response  # the client has gone
 

@@ -16,7 +16,15 @@ import pytest
 import yaml
 
 from lbmux.api.control_server import ControlServer
-from lbmux.manager.api_models import ApplyAnswer, ApplyRequest, EventsAnswer, TokenAnswer, TokenRequest
+from lbmux.manager.api_models import (
+    ApplyAnswer,
+    ApplyRequest,
+    Done,
+    EventsAnswer,
+    TokenAnswer,
+    TokenRequest,
+    TokensAnswer,
+)
 from lbmux.manager.http_server import HttpServer
 from lbmux.manager.proposals import Proposal
 from lbmux.manager.records import list_events
@@ -127,6 +135,21 @@ def test_a_viewer_sees_the_pool_and_changes_nothing(site: Site, caplog: pytest.L
         site.visit(ask, token)
     assert "POST /api/override from 127.0.0.1 refused: token viewer1 is a viewer's" in caplog.text
     assert site.events() == before
+
+
+def test_an_open_page_ends_when_its_token_is_revoked(site: Site) -> None:
+    async def ask(session: aiohttp.ClientSession) -> None:
+        async with session.get("/events") as stream:
+            assert await stream.content.readuntil(b"\n\n")
+            tokens = await asyncio.to_thread(site.running.client().get, "/v1/tokens", TokensAnswer)
+            (viewer,) = (one.id for one in tokens.tokens if one.name == "viewer1")
+            await asyncio.to_thread(site.running.client().delete, "/v1/tokens", Done, id=viewer)
+            async with asyncio.timeout(30):
+                await stream.content.read()
+        async with session.get("/events") as answer:
+            assert answer.status == 401
+
+    site.visit(ask, site.token("viewer"))
 
 
 def test_an_operator_s_changes_are_logged_with_name_and_address(site: Site) -> None:
