@@ -34,15 +34,16 @@ class ManagerOptions:
 async def serve(options: ManagerOptions, extend: Extension) -> None:
     """Run until SIGTERM; a primary gives up its lease at once.  ``extend`` adds routes to the server."""
     identity = Identity(options.state)
+    name = identity.subject.name  # without one, no store is made
     host, port = endpoint(options.listen, "0.0.0.0")
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(options.store, options.etcd_tls))
         manager = Manager(store, identity, "", most_moved=options.most_moved)
         port = await stack.enter_async_context(HttpServer(manager, extend).listening(host, port))
-        manager.url = options.advertise or f"https://{identity.subject.name}:{port}"
+        manager.url = options.advertise or f"https://{name}:{port}"
         await stack.enter_async_context(manager.running())
         stop = stop_event()
-        log.info("manager %s of pool %s: %s", identity.subject.name, manager.pool_id, manager.url)
+        log.info("manager %s of pool %s: %s", name, manager.pool_id, manager.url)
         ready()
         await stop.wait()
         notify("STOPPING=1")

@@ -40,6 +40,13 @@ class UnknownRevisionError(LbmuxError):
         return f"revision {self.number} does not exist; `lbmux show revisions` lists all revisions"
 
 
+class FirstRevisionError(UnknownRevisionError):
+    """A rollback of the first revision."""
+
+    def __str__(self) -> str:
+        return "revision 1 is the first one: there is none before it"
+
+
 def split_header(text: bytes) -> tuple[int | None, bytes]:
     """Return the revision in the first line, or None, and the file without that line."""
     match = HEADER.match(text)
@@ -78,6 +85,8 @@ def digest(text: bytes) -> str:
 
 def rollback_target(current: int, wanted: int | None) -> int:
     """Return the revision to restore: the one before the current, unless another is wanted."""
+    if wanted is None and current < 2:
+        raise FirstRevisionError(0) if current else UnknownRevisionError(0)
     target = current - 1 if wanted is None else wanted
     if not 0 < target <= current:
         raise UnknownRevisionError(target)

@@ -49,9 +49,15 @@ def test_a_rollback_restores_the_one_before_or_another(current: int, wanted: int
     assert rollback_target(current, wanted) == target
 
 
-@pytest.mark.parametrize(("current", "wanted"), [(1, None), (0, None), (3, 4), (3, -1)])
-def test_a_rollback_to_what_does_not_exist(current: int, wanted: int | None) -> None:
-    with pytest.raises(UnknownRevisionError):
+@pytest.mark.parametrize(
+    ("current", "wanted", "reason"),
+    [
+        (1, None, "revision 1 is the first one"), (0, None, "there is no revision yet"),
+        (3, 4, "revision 4 does not exist"), (3, -1, "revision -1 does not exist"),
+    ],
+)  # fmt: skip
+def test_a_rollback_to_what_does_not_exist(current: int, wanted: int | None, reason: str) -> None:
+    with pytest.raises(UnknownRevisionError, match=reason):
         rollback_target(current, wanted)
 
 

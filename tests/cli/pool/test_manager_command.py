@@ -68,7 +68,7 @@ def test_a_pool_moves_from_a_file_to_etcd(tmp_path: Path, etcd: Etcd, capsys: Ou
 def test_a_store_without_a_pool(tmp_path: Path, capsys: Out) -> None:
     options = ["--state", str(tmp_path / "a"), "--listen", "127.0.0.1:0"]
     assert run(["manager", "--store", str(tmp_path / "a"), *options]) == 1
-    assert "run `lbmux manager init`" in capsys.readouterr().err
+    assert "run `lbmux manager init`" in capsys.readouterr().err and not (tmp_path / "a").exists()
     assert run(["manager", "init", "--store", str(tmp_path / "b"), "--state", str(tmp_path / "a")]) == 0
     assert run(["manager", "--store", str(tmp_path / "c"), *options]) == 1
     assert "it has no pool (run `lbmux manager init` once" in capsys.readouterr().err
