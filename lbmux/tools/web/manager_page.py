@@ -26,6 +26,7 @@ from lbmux.manager.http_server import HttpServer
 from lbmux.manager.relayed_node import RelayedNode
 from lbmux.manager.tokens import RANKS, AccessError, AccessRole, Token
 from lbmux.tools.web.page_actions import Visitor
+from lbmux.tools.web.pool_events import PoolEvents
 from lbmux.tools.web.pool_site import FILES, PAGE, Handler, PoolSite, refused
 from lbmux.tools.web.web_access import HEADERS, is_cross_origin
 
@@ -59,7 +60,8 @@ class ManagerPage:
     def __init__(self, server: HttpServer) -> None:
         self._server, self._manager = server, server.manager
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.site = PoolSite(self._places, self._visitor, may_stay=self._may_stay)
+        events = PoolEvents(server.manager.store)
+        self.site = PoolSite(self._places, self._visitor, may_stay=self._may_stay, pool_events=events.since)
 
     def guarded(self, route: web.RouteDef) -> Handler:
         """Return the route's handler, for visitors with the role that it needs only."""

@@ -62,6 +62,8 @@ class PoolSite:
     explains: bool = False
     may_stay: Callable[[web.Request], Awaitable[bool]] | None = None
     """Whether the page of a visitor may stay open; None: yes."""
+    pool_events: Callable[[float], Awaitable[list[dict[str, Any]]]] | None = None
+    """Returns the events of the pool after a time, as the history returns those of muxes; None: there are none."""
 
     def __post_init__(self) -> None:
         self.poller = PoolPoller(self.places, self.interval_s)
@@ -101,6 +103,8 @@ class PoolSite:
             while True:
                 await self.poller.poll_summaries()
                 message = overview(self.poller.summaries, self.poller.history, self.poller.services, since)
+                if self.pool_events is not None:
+                    message["events"] = sorted([*message["events"], *await self.pool_events(since)], key=_time)
                 since = max((point["second"] for point in message["points"]), default=since)
                 message["scoreboard"] = await asyncio.to_thread(self._stamp)
                 message["can"] = visitor.can | {"explain": self.explains}
@@ -204,6 +208,10 @@ class PoolSite:
         except LbmuxError as error:
             return refused(str(error))
         return web.json_response({"version": 1, "result": result})
+
+
+def _time(event: dict[str, Any]) -> float:
+    return float(event["time"])
 
 
 def _file(name: str) -> Handler:

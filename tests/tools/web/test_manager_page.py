@@ -124,6 +124,9 @@ def test_a_viewer_sees_the_pool_and_changes_nothing(site: Site, caplog: pytest.L
         assert [(one["name"], one["error"]) for one in shown["muxes"]] == [("mux1", "")]
         assert shown["can"] == {"override": False, "apply": False, "explain": False}
         assert shown["visitor"] == "viewer1 (viewer)"
+        assert [one["text"].partition(":")[0] for one in shown["events"] if "apply" in one["text"]] == [
+            "apply by admin"
+        ]
         async with session.get("/api/service", params={"name": "web"}) as answer:
             assert len((await answer.json())["service"]["backends"]) == 4
         for path in ("/api/override", "/api/apply"):
