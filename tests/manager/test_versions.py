@@ -34,6 +34,13 @@ def recorded(kind: str, **changes: Any) -> dict[str, Any]:
     return found | changes
 
 
+async def next_message(socket: Any) -> dict[str, Any]:
+    """Return the next message other than ``alive``, which may come at any time."""
+    while (message := await socket.receive_json())["kind"] == "alive":
+        pass
+    return dict(message)
+
+
 def has_fields_of(message: dict[str, Any], old: dict[str, Any]) -> bool:
     """Return whether a message has all fields that the previous version reads, with values of the same types."""
     return all(name in message and type(message[name]) is type(value) for name, value in old.items())
@@ -45,7 +52,7 @@ def test_a_node_of_the_previous_version_is_served(tmp_path: Path) -> None:
         await lab.pool.apply(Proposal(file(1, 2)), ALICE)
         async with aiohttp.ClientSession() as session, session.ws_connect(f"{manager.url}/v1/node", ssl=tls) as socket:
             await socket.send_json(recorded("hello", epoch=0, revision=0, overrides=0, digest=""))
-            state = await socket.receive_json()
+            state = await next_message(socket)
             assert has_fields_of(state, recorded("state")) and unpack_file(state["file"]) == file(1, 2)
             await socket.send_json(recorded("report", revision=1, overrides=0))
             await until(lambda: manager.nodes["mux1"].revision == 1)
@@ -95,14 +102,14 @@ def test_a_manager_of_the_previous_version_is_followed(tmp_path: Path) -> None:
         first = recorded("state", pool=pool, epoch=3, revision=2, file=pack_file(file(1)))
 
         async def talk(socket: Socket) -> None:
-            received.append(await socket.receive_json())
+            received.append(await next_message(socket))
             await socket.send_json(first)
-            received.append(await socket.receive_json())
+            received.append(await next_message(socket))
             drained = [one for one in RECORDED if one["kind"] == "state"][1]
             await socket.send_json(drained | {"pool": pool, "digest": first["digest"]})
-            received.append(await socket.receive_json())
+            received.append(await next_message(socket))
             await socket.send_json(recorded("state", pool=pool, epoch=1, file=pack_file(file(1))))
-            received.append(await socket.receive_json())
+            received.append(await next_message(socket))
             await socket.send_json(recorded("alive"))
             while received[-1]["kind"] != "alive":
                 received.append(await socket.receive_json())
