@@ -66,14 +66,14 @@ def endpoint(text: str, host: str) -> tuple[str, int]:
     Raise ValueError if the brackets are not a pair, or if the port is not a number from 0 to 65535; the resolver would
     take 99999 for 34463.
     """
-    given, _, port = text.rpartition(":")
-    if given.startswith("[") and given.endswith("]"):
-        given = given[1:-1]
-    if "[" in given or "]" in given:
+    host_text, _, port = text.rpartition(":")
+    if host_text.startswith("[") and host_text.endswith("]"):
+        host_text = host_text[1:-1]
+    if "[" in host_text or "]" in host_text:
         raise ValueError(f"{text!r} is not [HOST:]PORT: its brackets are not a pair around an IPv6 address")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         raise ValueError(f"{text!r} is not [HOST:]PORT, with a port of 0 to 65535")
-    return given or host, int(port)
+    return host_text or host, int(port)
 
 
 def mac_to_int(text: str) -> int:

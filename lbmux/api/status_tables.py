@@ -29,12 +29,12 @@ STATES = {GONE: "gone", UP: "up", DRAINING: "draining"}
 
 def services(snapshot: Snapshot) -> list[ServiceLine]:
     """Return for each service what clients see, its Maglev table, and the sums over its backends."""
-    found = []
+    lines_of_services = []
     lines = {line.key: line for line in backends(snapshot)}
     for service in snapshot.services:
         own = [lines[service.name, backend.name] for backend in service.backends]
         table = slot_table(snapshot, service)
-        found.append(
+        lines_of_services.append(
             ServiceLine(
                 service=service.name,
                 vip=str(service.vip),
@@ -54,7 +54,7 @@ def services(snapshot: Snapshot) -> list[ServiceLine]:
                 new_flows=_sum([line.new_flows for line in own]),
             )
         )
-    return found
+    return lines_of_services
 
 
 def backends(snapshot: Snapshot) -> list[BackendLine]:

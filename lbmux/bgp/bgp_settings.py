@@ -152,12 +152,12 @@ class Announced:
 
     def routes(self, wanted: Iterable[Route]) -> frozenset[Route]:
         """Return the announced routes. A prefix around several VIPs is a last resort if all of them are."""
-        found: dict[Prefix, bool] = {}
+        is_last_resort: dict[Prefix, bool] = {}
         for route in () if self.is_held else wanted:
             longest = self.length if route.prefix.version == 4 else self.length6
             prefix = route.prefix.supernet(new_prefix=min(longest, route.prefix.prefixlen))
-            found[prefix] = found.get(prefix, True) and route.is_last_resort
-        return frozenset(Route(prefix, is_last, self.prepended) for prefix, is_last in found.items())
+            is_last_resort[prefix] = is_last_resort.get(prefix, True) and route.is_last_resort
+        return frozenset(Route(prefix, is_last, self.prepended) for prefix, is_last in is_last_resort.items())
 
 
 def prefixes_of(config: Config) -> frozenset[Prefix]:

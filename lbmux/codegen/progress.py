@@ -28,11 +28,11 @@ class Progress:
     done: int = 0
     first: float = 0.0
     last: float = 0.0
-    said: float | None = None
+    last_message: float | None = None
 
     def begin(self, name: str, now: float) -> None:
         if not self.under_way and now - self.last > IDLE_S:
-            self.done, self.first, self.said = 0, now, None
+            self.done, self.first, self.last_message = 0, now, None
         self.under_way[name] = self.last = now
 
     def end(self, name: str, now: float) -> None:
@@ -44,14 +44,14 @@ class Progress:
         self.under_way = {name: at for name, at in self.under_way.items() if now - at < LONGEST_S}
         took = now - self.first
         if self.under_way:
-            if took < SAY_AFTER_S or (self.said is not None and now - self.said < SAY_EVERY_S):
+            if took < SAY_AFTER_S or (self.last_message is not None and now - self.last_message < SAY_EVERY_S):
                 return None
-            begins, self.said = self.said is None, now
+            begins, self.last_message = self.last_message is None, now
             what = "compiling (once per version and machine)" if begins else "still compiling"
             done = counted(self.done, "function")
             return f"{what}: {', '.join(self.under_way)} ({done} done, {took:.0f} s)"
-        if self.said is not None and self.is_over(now):
-            self.said = None
+        if self.last_message is not None and self.is_over(now):
+            self.last_message = None
             took = self.last - self.first
             return f"compiled {counted(self.done, 'function')} in {took:.0f} s; later starts use the cache"
         return None

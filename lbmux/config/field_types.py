@@ -104,12 +104,12 @@ class Model(BaseModel):
 
         Pydantic's `use_attribute_docstrings` would read every model's source whenever a daemon starts.
         """
-        found = handler(schema)
-        fields = handler.resolve_ref_schema(found)["properties"]
+        described = handler(schema)
+        fields = handler.resolve_ref_schema(described)["properties"]
         for model in reversed(cls.__mro__):
             for name, text in _docstrings(model) if issubclass(model, Model) else ():
                 fields[name]["description"] = text
-        return found
+        return described
 
 
 def _docstrings(model: type[Model]) -> Iterator[tuple[str, str]]:

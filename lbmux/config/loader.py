@@ -151,13 +151,13 @@ def _composed(text: bytes, path: Path) -> tuple[Node, list[Problem], Any]:
 def _problems(root: Node, error: ValidationError, model: type[Model] = Config) -> list[Problem]:
     errors = error.errors(include_url=False, include_input=False)
     index: Index = {}
-    found = [
+    problems = [
         Problem(_line(root, one["loc"], index), _field(one["loc"]), error_message(one, model))
         for one in errors[:MOST_PROBLEMS]
     ]
-    if left := len(errors) - len(found):
-        found.append(Problem(root.end_mark.line + 1, "", f"{counted(left, 'more problem')} not listed"))
-    return found
+    if left := len(errors) - len(problems):
+        problems.append(Problem(root.end_mark.line + 1, "", f"{counted(left, 'more problem')} not listed"))
+    return problems
 
 
 def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:

@@ -171,8 +171,8 @@ class Service(Model):
             return value
         protocol, port = info.data.get("protocol"), info.data["port"]
         if PROBE_PROTOCOLS[value.kind] != protocol:
-            given = {"kind": value.kind, "protocol": str(protocol)}
-            raise PydanticCustomError("kind", "`kind: {kind}` cannot go through a {protocol} service's tunnel", given)
+            values = {"kind": value.kind, "protocol": str(protocol)}
+            raise PydanticCustomError("kind", "`kind: {kind}` cannot go through a {protocol} service's tunnel", values)
         if port == 0 and value.port is None:
             raise PydanticCustomError("port", "`port` is missing: the service has `port: any`")
         if port and value.port and value.port not in range(port, (info.data.get("port_to") or port) + 1):

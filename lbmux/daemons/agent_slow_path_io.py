@@ -183,17 +183,17 @@ class SlowAgent:
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:
         """Handle one frame; a reassembled one goes through the data path, and back here if that punts it."""
-        found = self._slow.inbound(verdict, frame, now)
-        for packet in found.packets:
+        inbound = self._slow.inbound(verdict, frame, now)
+        for packet in inbound.packets:
             self._deliver(packet)
-        self._return(frame, found.back)
-        for whole in found.frames:
-            self._load(whole, KNOWN_LOCAL if found.known_local else 0)
+        self._return(frame, inbound.back)
+        for whole in inbound.frames:
+            self._load(whole, KNOWN_LOCAL if inbound.known_local else 0)
             self._worker.inbound(self._one, now_ticks())
             after = Verdict(int(self._one.verdict[0]))
             if after < PASSES:
                 self._deliver(_frame(self._one, 0)[ETHERNET_BYTES:])
-            elif after == Verdict.UNKNOWN_CONNECTION and found.known_local:
+            elif after == Verdict.UNKNOWN_CONNECTION and inbound.known_local:
                 self._return(frame, self._slow.of_another_vip(whole).back)
             elif after in INBOUND and turns:
                 self._handle(after, whole, now, turns - 1)

@@ -125,11 +125,11 @@ class Driver:
         """Return the driver's fields of `lbmux show runtime`."""
         kernel = self.kernel
         modes = {place.name.lower(): mode for place, mode in kernel.modes.items()} if kernel else {}
-        said = {
+        kernel_fields = {
             "pins_end_with": kernel.pins_end_with if kernel else "",
             "native_refused": kernel.native_refused if kernel else "",
         }
-        return {"driver": self.name, "modes": modes, "adopted": self.adopted} | said
+        return {"driver": self.name, "modes": modes, "adopted": self.adopted} | kernel_fields
 
 
 def start(driver: Driver, is_agent: bool = False) -> None:
@@ -145,10 +145,12 @@ def start(driver: Driver, is_agent: bool = False) -> None:
 
 def _free_abandoned(tables: Tables) -> None:
     """Free what the process before this one was writing when it was killed, so that no entry is lost for ever."""
-    found = half_done(tables)
-    if len(found.places):
+    abandoned = half_done(tables)
+    if len(abandoned.places):
         time.sleep(WRITING_S)
-        log.info("%s freed that an earlier process left half written", counted(free(tables, found), "entry", "entries"))
+        log.info(
+            "%s freed that an earlier process left half written", counted(free(tables, abandoned), "entry", "entries")
+        )
 
 
 @contextlib.contextmanager

@@ -22,13 +22,13 @@ class ForwardingCheck:
     ring: PacketRing
     driver: Driver
     insists: bool
-    said: str = ""
+    logged: str = ""
 
     def __call__(self) -> bool:
         why = self._why_not()
-        if why and why != self.said:
+        if why and why != self.logged:
             log.error("cannot forward: %s", why)
-        self.said = why
+        self.logged = why
         return not why
 
     def _why_not(self) -> str:

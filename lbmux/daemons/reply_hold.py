@@ -19,12 +19,12 @@ def is_held() -> bool:
 
 def release() -> bool:
     """Remove device and routes; returns whether there was a device.  SetupError while an agent has it open."""
-    there = is_held()
-    if there:
+    was_held = is_held()
+    if was_held:
         with Tun(DEVICE, 1) as tun:
             tun.stay(False)
     remove_leftovers()
-    return there
+    return was_held
 
 
 def release_if_unused() -> None:

@@ -47,14 +47,14 @@ class RoundTripHandler:
 
     def _is_client(self, sockets: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which sockets are connections of clients to a backend of this host, not probes of the muxes."""
-        found = np.zeros(len(sockets), bool)
+        is_client = np.zeros(len(sockets), bool)
         for service, backend in self._agent.served:
             is_local = self._agent.mode == LOCAL
             address, ports = (service.vip, service.ports) if is_local else (backend.dip, [backend.port])
             is_own = (sockets["local"] == np.array(to_pair(address), np.uint64)).all(axis=1)
             if service.port:
                 is_own &= np.isin(sockets["local_port"], [port_to_wire(port) for port in ports])
-            found |= is_own
+            is_client |= is_own
         for mux in self._agent.mux_addresses:
-            found &= (sockets["remote"] != np.array(to_pair(mux), np.uint64)).any(axis=1)
-        return found
+            is_client &= (sockets["remote"] != np.array(to_pair(mux), np.uint64)).any(axis=1)
+        return is_client

@@ -81,10 +81,10 @@ class Connection:
         return 0.0 if self.waiting_since is None else 1000 * (time.monotonic() - self.waiting_since)
 
     def report(self) -> dict[str, Any]:
-        said = asdict(self) | {"longest_stall_ms": max(self.longest_stall_ms, round(self.waits_ms, 1))}
-        del said["waiting_since"], said["was_silent"]
+        fields = asdict(self) | {"longest_stall_ms": max(self.longest_stall_ms, round(self.waits_ms, 1))}
+        del fields["waiting_since"], fields["was_silent"]
         self.longest_stall_ms = 0.0
-        return said
+        return fields
 
 
 @dataclass
@@ -244,26 +244,26 @@ class Traffic:
         for wait_ms in waits_ms:
             self.took(wait_ms)
         waiting = sum(wait_ms > self._late_ms for wait_ms in waits_ms)
-        said = {"connections": connections, "short": self._short.report(waiting), "trouble": self._trouble}
+        fields = {"connections": connections, "short": self._short.report(waiting), "trouble": self._trouble}
         self._short, self._trouble = Short(), None
-        return json.dumps(said)
+        return json.dumps(fields)
 
 
-async def run(traffic: Traffic, given: argparse.Namespace) -> None:
+async def run(traffic: Traffic, options: argparse.Namespace) -> None:
     """Run the traffic until the end of stdin or of ``--seconds``; report for every line on stdin."""
-    pause_s = given.pause_ms / 1000
+    pause_s = options.pause_ms / 1000
     tasks = [
-        asyncio.create_task(traffic.hold(Connection(number), pause_s * number / given.connections))
-        for number in range(given.connections)
+        asyncio.create_task(traffic.hold(Connection(number), pause_s * number / options.connections))
+        for number in range(options.connections)
     ]
     await asyncio.sleep(0)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(traffic.started(), START_TIMEOUT_S)
     print(traffic.report(), flush=True)
-    if given.short_per_s:
-        tasks.append(asyncio.create_task(traffic.open_short(1 / given.short_per_s)))
+    if options.short_per_s:
+        tasks.append(asyncio.create_task(traffic.open_short(1 / options.short_per_s)))
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(given.seconds):
+        async with asyncio.timeout(options.seconds):
             commands = asyncio.StreamReader()
             loop = asyncio.get_running_loop()
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
@@ -301,8 +301,8 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("address")
     parser.add_argument("port", type=int)
-    given = parser.parse_args()
-    process.run(run(Traffic(given.address, given.port, given.pause_ms / 1000, given.late_ms), given))
+    options = parser.parse_args()
+    process.run(run(Traffic(options.address, options.port, options.pause_ms / 1000, options.late_ms), options))
 
 
 if __name__ == "__main__":

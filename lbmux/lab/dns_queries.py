@@ -32,15 +32,15 @@ def answers(message: bytes) -> list[tuple[str, int]]:
     header = DNS.unpack(message)
     if header.flags & 0xF:
         raise ConnectionError(f"response code {header.flags & 0xF}")
-    at, found = _after_name(message, DNS.size) + DNS_QUESTION.size, list[tuple[str, int]]()
+    at, addresses = _after_name(message, DNS.size) + DNS_QUESTION.size, list[tuple[str, int]]()
     for _ in range(header.answers):
         at = _after_name(message, at)
         record = DNS_RECORD.unpack(message, at)
         at += DNS_RECORD.size
         if record.type in TYPES.values():
-            found.append((str(ip_address(message[at : at + record.length])), record.ttl))
+            addresses.append((str(ip_address(message[at : at + record.length])), record.ttl))
         at += record.length
-    return found
+    return addresses
 
 
 def _after_name(message: bytes, at: int) -> int:

@@ -137,8 +137,8 @@ def main() -> None:
     parser.set_defaults(late_ms=LATE_MS)
     parser.add_argument("name")
     parser.add_argument("resolver", help="its address")
-    given = parser.parse_args()
-    process.run(run(Users(given.name, given.resolver, given.pause_ms / 1000, given.late_ms), given))
+    options = parser.parse_args()
+    process.run(run(Users(options.name, options.resolver, options.pause_ms / 1000, options.late_ms), options))
 
 
 if __name__ == "__main__":

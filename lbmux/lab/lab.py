@@ -79,8 +79,8 @@ class Lab:
     def is_up(self) -> bool:
         """Whether all recorded namespaces exist and all recorded processes run."""
         self._read_state()
-        there = all(namespaces.exists(name) for name in self._made)
-        return self._complete and there and all(process.alive for process in self.processes)
+        have_namespaces = all(namespaces.exists(name) for name in self._made)
+        return self._complete and have_namespaces and all(process.alive for process in self.processes)
 
     def up(self, programs: bool = True) -> bool:
         """Build the lab.  Returns False if it was up.  An incomplete lab is removed first."""

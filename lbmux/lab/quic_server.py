@@ -196,12 +196,12 @@ def _hand_over(channel: socket.socket, sock: socket.socket, server: Server) -> N
 
 
 def _configuration(base: Path, name: str) -> QuicConfiguration:
-    found = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
     path = Path(f"{base}.pem")
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(certificate(name))
-    found.load_cert_chain(path, path)
-    return found
+    configuration.load_cert_chain(path, path)
+    return configuration
 
 
 def _bound(address: str, port: int) -> socket.socket:

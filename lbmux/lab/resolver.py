@@ -50,14 +50,14 @@ def main() -> None:
     parser.add_argument("--zone", required=True)
     parser.add_argument("--min-ttl", type=int, default=0, help="seconds that each answer is kept at least")
     parser.add_argument("--no-subnet", action="store_true", help="do not send clients' subnets")
-    given = parser.parse_args()
+    options = parser.parse_args()
     program = shutil.which("unbound", path=SEARCH)
     if program is None:
         sys.exit("unbound is not installed: install the package unbound")
-    given.directory.mkdir(exist_ok=True)
-    file = given.directory / "unbound.conf"
+    options.directory.mkdir(exist_ok=True)
+    file = options.directory / "unbound.conf"
     file.write_text(configuration(
-        given.directory, given.listen, given.authority, given.zone, given.min_ttl, not given.no_subnet
+        options.directory, options.listen, options.authority, options.zone, options.min_ttl, not options.no_subnet
     ))  # fmt: skip
     os.execv(program, [program, "-d", "-c", str(file)])  # it reports readiness by sd_notify
 

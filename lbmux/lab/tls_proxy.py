@@ -73,15 +73,15 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--tls", action="store_true", help="use TLS to the servers too")
     parser.add_argument("--server", nargs=3, action="append", required=True, metavar=("NAME", "ADDRESS", "PORT"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     program = shutil.which("haproxy", path=SEARCH)
     if program is None:
         sys.exit("haproxy is not installed: install the package haproxy")
-    servers = [(name, address, int(port)) for name, address, port in given.server]
-    base = given.base
+    servers = [(name, address, int(port)) for name, address, port in options.server]
+    base = options.base
     with open(os.open(f"{base}.pem", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(certificate(given.name))
-    Path(f"{base}.cfg").write_text(configuration(base, given.name, servers, given.tls))
+        file.write(certificate(options.name))
+    Path(f"{base}.cfg").write_text(configuration(base, options.name, servers, options.tls))
     os.execv(program, [program, "-Ws", "-f", f"{base}.cfg"])  # -Ws reports readiness by sd_notify
 
 

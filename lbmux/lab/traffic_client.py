@@ -43,8 +43,8 @@ class Client:
         line = self._process.stdout.readline()
         if not line:
             raise LabError("", "the traffic process ended unexpectedly")
-        said: dict[str, Any] = json.loads(line)
-        return said
+        report: dict[str, Any] = json.loads(line)
+        return report
 
 
 @contextlib.contextmanager

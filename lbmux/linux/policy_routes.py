@@ -72,12 +72,12 @@ class PolicyRoutes:
         with IPRoute() as ip:
             for version in {source.dip.version for source in sources}:
                 self._route(ip, version, advmss[version])
-            there = {_key(rule): rule for rule in _installed_rules(ip, PROTOCOL)}
+            installed = {_key(rule): rule for rule in _installed_rules(ip, PROTOCOL)}
             # Rules that others jump to are added first and deleted last.
-            for key in sorted((key for key in wanted if key not in there), key=lambda key: -key[1]):
+            for key in sorted((key for key in wanted if key not in installed), key=lambda key: -key[1]):
                 ip.rule("add", **wanted[key])
-            for key in sorted((key for key in there if key not in wanted), key=lambda key: key[1]):
-                ip.rule("del", **there[key])
+            for key in sorted((key for key in installed if key not in wanted), key=lambda key: key[1]):
+                ip.rule("del", **installed[key])
 
     def _route(self, ip: Any, version: int, advmss: int) -> None:
         """Set the route that all replies of a family share."""

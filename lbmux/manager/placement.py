@@ -26,9 +26,9 @@ class Placement:
 
     def may_be_on(self, key: BackendKey, hosts: Collection[str]) -> bool:
         """Return whether a backend is on one of these addresses, or not configured, as one that is being removed."""
-        found = [placed[key] for _, placed in self._of_files.values() if key in placed]
-        found += [self._added[key]] if key in self._added else []
-        return not found or any(str(one) in hosts for one in found)
+        known_hosts = [placed[key] for _, placed in self._of_files.values() if key in placed]
+        known_hosts += [self._added[key]] if key in self._added else []
+        return not known_hosts or any(str(one) in hosts for one in known_hosts)
 
 
 def _placed(config: Config) -> dict[BackendKey, Address]:

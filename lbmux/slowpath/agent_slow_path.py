@@ -136,11 +136,11 @@ class AgentSlowPath:
         if packet is None or packet.ports is None or not self._work.take(now):
             self.counts["over_packets_per_s"] += 1
             return None
-        found = self.context.adopt(
+        adopted = self.context.adopt(
             Flow(packet.protocol, packet.destination, packet.ports[1], packet.source, packet.ports[0])
         )
-        self.counts[found.value] += 1
-        return found
+        self.counts[adopted.value] += 1
+        return adopted
 
     def own_error(self, frame: bytes, now: float) -> bytes | None:
         """Return an ICMP error of this host as a frame for the client; unchanged if it quotes no VIP's packet."""
@@ -193,9 +193,9 @@ class AgentSlowPath:
         """
         begun_s, outer = self.cpu_s(), read_frame(frame)
         packet = None if outer is None else inside(outer, self.context.gue_port, self.context.geneve_port)
-        found = NOTHING if outer is None or packet is None else self._of_another_vip(outer, packet)
+        inbound = NOTHING if outer is None or packet is None else self._of_another_vip(outer, packet)
         self._check_budget.spend(self.cpu_s() - begun_s)
-        return found
+        return inbound
 
     def _of_another_vip(self, outer: Packet, packet: Packet) -> Inbound:
         self.counts["unknown_of_another_vip"] += 1
@@ -253,9 +253,9 @@ class AgentSlowPath:
 
     def _has(self, flow: Flow) -> bool:
         begun_s = self.cpu_s()
-        found = self.context.connected(flow)
+        is_connected = self.context.connected(flow)
         self._check_budget.spend(self.cpu_s() - begun_s)
-        return found
+        return is_connected
 
     def _dropped(self, why: str) -> Inbound:
         self.counts[why] += 1

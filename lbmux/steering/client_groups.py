@@ -38,8 +38,8 @@ def by_prefix(clients: NDArray[Any], rtt_ms: Floats) -> list[RoundTripTimes]:
     """Group round-trip times. ``clients``: their addresses as pairs (lbmux.addresses), shape (connections, 2)."""
     octets = np.ascontiguousarray(clients).view(np.uint8).reshape(-1, 16)
     is_mapped = (octets[:, : len(MAPPED)] == MAPPED).all(axis=1)
-    found = [*_grouped(octets[is_mapped][:, len(MAPPED) :], rtt_ms[is_mapped], 4)]
-    return [*found, *_grouped(octets[~is_mapped], rtt_ms[~is_mapped], 6)]
+    of_ipv4 = [*_grouped(octets[is_mapped][:, len(MAPPED) :], rtt_ms[is_mapped], 4)]
+    return [*of_ipv4, *_grouped(octets[~is_mapped], rtt_ms[~is_mapped], 6)]
 
 
 def _grouped(octets: NDArray[np.uint8], rtt_ms: Floats, family: int) -> Iterator[RoundTripTimes]:

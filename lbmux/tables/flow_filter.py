@@ -243,17 +243,17 @@ class Parser:
 
 def tokens(text: str) -> list[tuple[str, int]]:
     """Yield the tokens with their offsets, and END after the last one."""
-    found, at, end = list[tuple[str, int]](), 0, len(text.rstrip())
+    with_offsets, at, end = list[tuple[str, int]](), 0, len(text.rstrip())
     while at < end:
         match = TOKEN.match(text, at)
         if match is None:
             wrong = text[at:].split()[0]
             raise FilterError(text, text.index(wrong, at), f"unexpected {wrong!r}")
-        found.append((match[1], match.start(1)))
-        if len(found) > MOST_WORDS:
+        with_offsets.append((match[1], match.start(1)))
+        if len(with_offsets) > MOST_WORDS:
             raise FilterError(text[:MOST_SHOWN] + "…", 0, f"more than {MOST_WORDS} words")
         at = match.end()
-    return [*found, (END, end)]
+    return [*with_offsets, (END, end)]
 
 
 def is_address(text: str) -> bool:

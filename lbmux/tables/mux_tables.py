@@ -117,7 +117,7 @@ class MuxTables:
 
         A table of another size moves all slots. Services that begin or end are left out.
         """
-        before, planned, found = self._contents.services, dict(plan.slots), dict[str, float]()
+        before, planned, shares = self._contents.services, dict(plan.slots), dict[str, float]()
         for name, placed in plan.placed.items():
             if placed.row not in plan.changed or name not in before or before[name].row != placed.row:
                 continue
@@ -127,8 +127,8 @@ class MuxTables:
             if len(new) == len(old):
                 share = np.count_nonzero((new != old) | plan.removed[old]) / max(1, size)
             if share:
-                found[name] = share
-        return found
+                shares[name] = share
+        return shares
 
     def commit(self, plan: Plan) -> None:
         """Put a plan in force.  Nothing that a packet may be reading is written before the switch."""

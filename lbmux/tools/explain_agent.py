@@ -111,9 +111,9 @@ class _Run:
 
     def buckets(self) -> list[int]:
         """Byte offsets in the flow table of the flow's two candidate buckets."""
-        found = np.zeros(2, np.int64)
-        bucket_offsets(self._context.address, self.found("hashed"), found)
-        return [int(place) for place in found]
+        offsets = np.zeros(2, np.int64)
+        bucket_offsets(self._context.address, self.found("hashed"), offsets)
+        return [int(place) for place in offsets]
 
     def steps(self) -> Iterator[Step]:
         passage = self._passage
@@ -178,12 +178,12 @@ class _Run:
         return [dict(zip(ENTRY, self._entry.tolist(), strict=True))] if self._entry[0] > 0 else []
 
     def _flow_step(self, none: str) -> Step:
-        said = [
+        entries = [
             f"{STATES[entry['state']]}, idle for {max(0, entry['idle']) * TICK_S:.1f} s, endpoint {entry['target']}"
             f" ({self._name(entry['target'])})" + ("" if entry["alive"] else ", expired")
             for entry in self._known()
         ]
-        return Step("flow", "; ".join(said) or none)
+        return Step("flow", "; ".join(entries) or none)
 
     def _translation(self, packet: HeaderSummary, end: Callable[[HeaderSummary], str]) -> Iterator[Step]:
         """The translation, by comparing the frame as it arrived and as it left."""

@@ -226,8 +226,8 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
         return
 
     def some(client: "ControlClient") -> "tuple[list[FlowLine], int]":
-        found = [line for answer in client.stream(GetFlows(expression, sort, most)) for line in answer.flows]
-        return found, client.ask(CountFlows(expression)).flows if len(found) == most else len(found)
+        lines = [line for answer in client.stream(GetFlows(expression, sort, most)) for line in answer.flows]
+        return lines, client.ask(CountFlows(expression)).flows if len(lines) == most else len(lines)
 
     answers = [*ask_all(where, some, None)]
     lines = [{"node": node, **_flow_line(line)} for node, (found, _) in answers for line in found]

@@ -18,10 +18,10 @@ def command(interface: str, as_json: bool) -> int:
     from lbmux.daemons.reply_hold import release
     from lbmux.frames.xdp import detach
 
-    there = detach(interface)
-    there = release() or there
+    was_attached = detach(interface)
+    was_attached = release() or was_attached
     if as_json:
-        click.echo(json.dumps({"version": 1, "interface": interface, "detached": there}))
+        click.echo(json.dumps({"version": 1, "interface": interface, "detached": was_attached}))
         return 0
-    click.echo(f"{interface}: {'detached' if there else 'no lbmux program is attached'}")
+    click.echo(f"{interface}: {'detached' if was_attached else 'no lbmux program is attached'}")
     return 0

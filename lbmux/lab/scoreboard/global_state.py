@@ -87,8 +87,8 @@ def pop_proxies(lab: Lab) -> list[Path]:
 
 def _uses_all(api: Path, centres: int) -> bool:
     with contextlib.suppress(OSError):
-        found = [*servers(api).values()]
-        return len(found) == centres and all(state == UP for state, _ in found) and len({w for _, w in found}) == 1
+        states = [*servers(api).values()]
+        return len(states) == centres and all(state == UP for state, _ in states) and len({w for _, w in states}) == 1
     return False
 
 

@@ -34,13 +34,13 @@ os._exit(0)
 
 
 class CompileError(LbmuxError):
-    """The compiler's process ended with an error: ``said`` is its output."""
+    """The compiler's process ended with an error: ``output`` is its output."""
 
     function: str
-    said: str
+    output: str
 
     def __str__(self) -> str:
-        last = self.said.strip().rpartition("\n")[2]
+        last = self.output.strip().rpartition("\n")[2]
         return f"{self.function} cannot be compiled for the kernel: {last}"
 
 

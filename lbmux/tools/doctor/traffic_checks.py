@@ -78,15 +78,15 @@ def flow_table(node: NodeState) -> Iterator[Finding]:
 
 def overload(node: NodeState) -> Iterator[Finding]:
     """Report a mux that gets more packets than it can forward."""
-    found = node.runtime.overload if node.runtime else None
-    if found is None:
+    state = node.runtime.overload if node.runtime else None
+    if state is None:
         return
-    if found.seconds is not None:
+    if state.seconds is not None:
         hint = "find the VIP with `lbmux show top-talkers`; limit its `packets_per_s`, withdraw it, or add muxes"
-        over = f"; over their fair share: {', '.join(found.admitted)}" if found.admitted else ""
-        yield warning("overload", f"overloaded for {found.seconds:.1f} s: {found.reason}{over}", hint)
-    elif found.times:
-        yield ok("overload", f"not now; {counted(found.times, 'time')} since the start, last: {found.reason}")
+        over = f"; over their fair share: {', '.join(state.admitted)}" if state.admitted else ""
+        yield warning("overload", f"overloaded for {state.seconds:.1f} s: {state.reason}{over}", hint)
+    elif state.times:
+        yield ok("overload", f"not now; {counted(state.times, 'time')} since the start, last: {state.reason}")
     else:
         yield ok("overload", "none since the start")
 

@@ -114,10 +114,10 @@ class Run:
             _change(self._setting, self._slots[mux], self._earlier[mux], self._muxes[mux : mux + 1], table, event.time)
 
     def _sweep(self, now: float) -> None:
-        found = np.zeros(3, np.int64)
-        _sweep(self._setting, self._slots, self._entries, self._flows, self._muxes, now, found)
+        sums = np.zeros(3, np.int64)
+        _sweep(self._setting, self._slots, self._entries, self._flows, self._muxes, now, sums)
         if now >= WARM_S:
-            entries, marked, flows = found.tolist()
+            entries, marked, flows = sums.tolist()
             share = marked / SLOTS / int(self._muxes["live"].sum())
             self._samples.append((now, entries / max(flows, 1), 1.0 if self.policy.tracking == "all" else share))
         if self.policy.is_checked and not self.scenario.moves_flows:

@@ -45,12 +45,12 @@ class PoolHistory:
         ``muxes``, of a sum: how many of them are in it.
         """
         known = [self._points[mux] for mux in muxes if self._points[mux]]
-        until, found = min(map(max, known), default=0), defaultdict[int, list[HistoryPoint]](list)
+        until, of_second = min(map(max, known), default=0), defaultdict[int, list[HistoryPoint]](list)
         for points in known:
             for second, point in points.items():
                 if since < second <= until:
-                    found[second].append(point)
-        return [_sum(second, found[second]) for second in sorted(found)[-SECONDS:]]
+                    of_second[second].append(point)
+        return [_sum(second, of_second[second]) for second in sorted(of_second)[-SECONDS:]]
 
     def events(self, muxes: Iterable[str], since: float = 0.0) -> list[dict[str, Any]]:
         """Return the muxes' log lines, oldest first."""
