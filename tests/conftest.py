@@ -4,7 +4,9 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
 
 STARTS_DAEMONS = tuple(f"tests/{folder}/" for folder in ("bgp", "cli", "daemons", "docs", "lab", "tools"))
 REQUIRE_ALL = os.environ.get("LBMUX_REQUIRE_ALL") == "1"
-# Tests start hundreds of daemons, and each would compile all imports again.
+# Tests start hundreds of daemons, and each would compile all imports again; pytest compiles the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+QUICK = "not root and not slow"
+"""The tests of `make fast`."""
+NEEDS_ROOT = "\npytestmark = pytest.mark.root\n"
 
 
 def pytest_configure() -> None:
@@ -25,6 +31,13 @@ def pytest_configure() -> None:
     which has its children ignore that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()  # until `pytest_collection_finish`: imports create many objects and no garbage
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files whose tests all need root for `make fast`, which would leave out each of them."""
+    if config.option.markexpr != QUICK or not collection_path.name.startswith("test_"):
+        return None
+    return NEEDS_ROOT in collection_path.read_text() or None
 
 
 @pytest.fixture(scope="session", autouse=True)

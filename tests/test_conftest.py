@@ -17,6 +17,7 @@ SUITES = {
     "module": "import pytest\npytest.skip('no disk', allow_module_level=True)\n",
     "expected": "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n",
 }
+NEEDS_ROOT = "import pytest\npytestmark = pytest.mark.root\nraise SystemExit('imported')\n"
 OUTCOME = re.compile(r"^(FAILED|ERROR|SKIPPED|XFAIL)\b.*?\btest_(\w+)\.py.*", re.MULTILINE)
 
 
@@ -59,3 +60,16 @@ def test_outside_ci_a_skip_is_only_a_skip(outcomes: Outcomes, suite: str) -> Non
 @pytest.mark.parametrize("require_all", ["0", "1"])
 def test_an_expected_failure_is_not_a_skip(outcomes: Outcomes, require_all: str) -> None:
     assert outcomes(require_all)["expected"][0] == "XFAIL"
+
+
+@pytest.mark.slow
+def test_make_fast_does_not_import_files_that_need_root(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+    (tmp_path / "test_root.py").write_text(NEEDS_ROOT)
+    (tmp_path / "test_quick.py").write_text("def test_it(): pass\n")
+    marks = re.findall(r'pytest .*-m "([^"]+)"', (CONFTEST.parents[1] / "Makefile").read_text())
+    for selected, is_imported in ((*marks, False), ("not root", True)):
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", selected]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert ("imported" in ran.stdout + ran.stderr) == is_imported
+        assert ("1 passed" in ran.stdout) != is_imported

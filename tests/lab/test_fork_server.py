@@ -157,6 +157,7 @@ with ThreadPoolExecutor(8) as pool:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stdout == b"1\n"
 
 
+@pytest.mark.slow
 def test_a_process_runs_on_when_the_server_has_ended(files: tuple[Path, Path]) -> None:
     server = ForkServer()
     process = started(server, files, "wait")

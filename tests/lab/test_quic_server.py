@@ -66,6 +66,7 @@ def port() -> int:
         return int(sock.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_release_keeps_connections_and_the_old_process_ends_with_its_last_one(tmp_path: Path, port: int) -> None:
     base = tmp_path / "quic"
     with running(base, port) as old, contextlib.closing(Client(port)) as early:

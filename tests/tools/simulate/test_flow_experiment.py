@@ -1,8 +1,11 @@
 """`lbmux simulate flows` in small."""
 
+import pytest
+
 from lbmux.tools.simulate.flow_experiment import FlowComparison, compare_flows
 
 
+@pytest.mark.slow
 def test_rows_and_panels_have_every_scenario_and_policy() -> None:
     progress: list[float] = []
     given = FlowComparison(("planned", "mux"), ("base", "all"), repeats=2)
