@@ -5,6 +5,7 @@ A fork enters its network namespace and runs ``python -m MODULE ...`` as a new i
 arguments, environment, directory, streams and, if wanted, session. Python's string hashes are the same in all forks.
 """
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -191,14 +192,38 @@ def _show_command(command: Sequence[str]) -> None:
     ctypes.memmove(arguments_start, text.ljust(room, b"\0"), room)
 
 
+def end_at_once(codes: Sequence[int]) -> None:
+    """End this process with the exit code in ``codes``, if there is one.
+
+    Python would take down its modules, and so copy the memory that the fork shares with the server: 0.1 s of CPU time.
+    """
+    for code in codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(module: str, codes: list[int]) -> None:
+    """Run a module as ``python -m`` does, and note its exit code unless it ends by an exception."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if isinstance(error.code, int | None):
+            codes.append(error.code or 0)
+        raise
+    codes.append(0)
+
+
 def main() -> None:
+    codes = list[int]()
+    atexit.register(end_at_once, codes)  # before those of other modules, so that it runs after them
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when the server ends
     for module in PRELOADED:
         import_module(module)
     gc.freeze()
     if (forked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         become(*forked)
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        run(sys.argv[0], codes)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """What the tests of the fork server run: says what it finds, and ends as it is told."""
 
+import atexit
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 
 def main() -> None:
@@ -15,11 +18,22 @@ def main() -> None:
             print("an error", file=sys.stderr)
         case ["exit", code]:
             sys.exit(int(code))
+        case ["end"]:
+            atexit.register(print, "exit function")
+            threading.Timer(0.05, print, ["thread"]).start()
+            sys.modules["remains"] = Remains("remains")
         case ["fail"]:
             raise ValueError("failed")
         case ["wait"]:
             print("waiting", flush=True)
             time.sleep(60)
+
+
+class Remains(ModuleType):
+    """A module that says so when it is taken down."""
+
+    def __del__(self) -> None:
+        print("taken down")
 
 
 def about() -> dict[str, object]:

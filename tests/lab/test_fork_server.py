@@ -116,6 +116,13 @@ def test_its_exit_code(server: ForkServer, files: tuple[Path, Path], code: int) 
     process.kill()  # does nothing
 
 
+def test_it_ends_after_threads_and_exit_functions_and_leaves_its_modules(
+    server: ForkServer, files: tuple[Path, Path]
+) -> None:
+    assert started(server, files, "end").wait(30) == 0
+    assert files[0].read_text() == "thread\nexit function\n"
+
+
 def test_an_exception_is_printed_and_ends_it_with_1(server: ForkServer, files: tuple[Path, Path]) -> None:
     assert started(server, files, "fail").wait(30) == 1
     assert files[1].read_text().endswith("ValueError: failed\n")
