@@ -11,12 +11,16 @@ from numba import njit
 from lbmux.codegen import cache
 from lbmux.codegen.function_cache import SealedFunctionCache
 
+_cached: list[Any] = []
+"""The compiled functions that the cache may have."""
+
 
 def _compiled(**options: Any) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         dispatcher = njit(error_model="numpy", _nrt=False, **options)(function)
         if cache.directory() is not None:
             dispatcher._cache = SealedFunctionCache(function)
+            _cached.append(dispatcher)
         return dispatcher
 
     return decorate
@@ -26,3 +30,10 @@ compiled = _compiled()
 """For functions that run for microseconds per batch: releasing the GIL would cost more than it gains."""
 compiled_nogil = _compiled(nogil=True)
 """For functions that run for milliseconds: they release the GIL."""
+
+
+def load_cached() -> None:
+    """Load what the cache has of all functions that have been imported, so that forks of this process have it."""
+    for dispatcher in _cached:
+        for types in dispatcher._cache.argument_types(dispatcher.targetctx):
+            dispatcher.compile(types)

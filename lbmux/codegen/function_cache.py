@@ -80,6 +80,11 @@ class SealedFunctionCache(FunctionCache):  # type: ignore[misc]
             progress.begin(self._label)
         return overload
 
+    def argument_types(self, target_context: Any) -> list[Any]:
+        """Return the argument types for which the cache has code for this machine."""
+        keys = self._cache_file._load_index()
+        return [types for types, *_ in keys if self._index_key(types, target_context.codegen()) in keys]
+
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save new code. Numba calls this when compilation has finished."""
         progress.end(self._label)

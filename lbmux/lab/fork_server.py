@@ -1,6 +1,6 @@
-"""A fork server: processes of the lab that start without importing lbmux again.
+"""A fork server: processes of the lab that start without importing lbmux and loading its machine code again.
 
-The imports of a mux or an agent take a second of CPU. This server imports once and forks a process for each request.
+Both take over a second of CPU time in a mux or an agent. This server does it once and forks a process for each request.
 A fork enters its network namespace and runs ``python -m MODULE ...`` as a new interpreter would: a process with its own
 arguments, environment, directory, streams and, if wanted, session. Python's string hashes are the same in all forks.
 """
@@ -24,11 +24,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from lbmux.codegen.compiled import load_cached
 from lbmux.errors import LabError
 from lbmux.lab.namespaces import enter
 
 PRELOADED = (
-    "aiohttp.web", "uvloop",
+    "aiohttp.web", "numpy.ma", "uvloop",
     "lbmux.cli.logs", "lbmux.cli.run.agent_command", "lbmux.cli.run.edge_command", "lbmux.cli.run.mux_command",
     "lbmux.daemons.agent_daemon", "lbmux.daemons.edge_daemon", "lbmux.daemons.manager_daemon",
     "lbmux.daemons.mux_daemon", "lbmux.daemons.process",
@@ -220,6 +221,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when the server ends
     for module in PRELOADED:
         import_module(module)
+    load_cached()
     gc.freeze()
     if (forked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         become(*forked)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lbmux.codegen import cache, sealed
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import compiled, load_cached
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +157,23 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     found = [path for path in (tmp_path / "kept").rglob("*.nb?")]
     assert {path.suffix for path in found} == {".nbi", ".nbc"}
     return found
+
+
+@pytest.mark.usefixtures("files")
+def test_a_process_may_load_all_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbmux.codegen.compiled._cached", [])
+    made = compiled(doubled)
+    load_cached()
+    assert len(made.signatures) == 1
+    assert made(21) == 42 and sum(made.stats.cache_hits.values()) == 1
+
+
+def test_loading_all_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("lbmux.codegen.compiled._cached", [])
+    made = compiled(doubled)
+    load_cached()
+    assert made.signatures == []
 
 
 class Planted:
