@@ -14,8 +14,8 @@ def configured(health: dict[str, Any] | None, count: int = 4) -> Config:
 def weights(config: Config, down: str = "", tracker: dict[str, AdminState] | None = None) -> dict[str, int]:
     keys: dict[BackendKey, AdminState] = {("web", name): admin_state for name, admin_state in (tracker or {}).items()}
     failed = {("web", name) for name in down.split()}
-    made = effective(config, failed, keys, kept=below_watermarks(config, failed, keys))
-    return {backend.name: backend.weight for backend in made.services[0].backends}
+    effective_config = effective(config, failed, keys, kept=below_watermarks(config, failed, keys))
+    return {backend.name: backend.weight for backend in effective_config.services[0].backends}
 
 
 def test_no_override_is_the_same_service() -> None:

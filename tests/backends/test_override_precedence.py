@@ -19,10 +19,10 @@ def test_a_backend_that_the_file_has_serving_and_a_command_has_not() -> None:
 
 
 def test_another_weight_than_the_file_s() -> None:
-    said = f"weight 9 by command, not the file's {WEIGHT} (`lbmux weight h1` reverts it)"
-    assert precedences(FILE, Overrides({H1: Override(1.0, weight=9)})) == [f"override: service web: backend h1: {said}"]
+    text = f"weight 9 by command, not the file's {WEIGHT} (`lbmux weight h1` reverts it)"
+    assert precedences(FILE, Overrides({H1: Override(1.0, weight=9)})) == [f"override: service web: backend h1: {text}"]
     both = precedences(FILE, Overrides({H1: Override(1.0, admin_state="disable", weight=9)}))
-    assert len(both) == 1 and "disabled by command" in both[0] and said in both[0]
+    assert len(both) == 1 and "disabled by command" in both[0] and text in both[0]
 
 
 def test_overrides_that_the_file_repeats_or_lacks_are_not_listed() -> None:

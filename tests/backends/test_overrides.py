@@ -35,14 +35,14 @@ def test_a_draining_or_disabled_backend_keeps_its_settings() -> None:
 
 
 def test_removed_added_and_weighed() -> None:
-    made = with_overrides(
+    overridden = with_overrides(
         TWO,
         Overrides(
             {WEB1: Override(0, "remove"), ("web", "b2"): Override(0, weight=7), ("web", "b9"): Override(0, added=B9)}
         ),
     )
-    assert weights(made) == {"b2": 7, "b9": 1}
-    assert weights(made, "mail") == {"b1": 1}
+    assert weights(overridden) == {"b2": 7, "b9": 1}
+    assert weights(overridden, "mail") == {"b1": 1}
 
 
 def test_added_with_another_weight() -> None:

@@ -13,66 +13,66 @@ B1 = CONFIG.services[0].backends[0]
 
 def tracker(now: float = 0.0, path: Path | None = None) -> BackendTracker:
     """Return a tracker of backends that were in force before they were probed."""
-    made = BackendTracker(path, lambda: now)
-    made.configure(configured(None))
-    made.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
-    return made
+    health = BackendTracker(path, lambda: now)
+    health.configure(configured(None))
+    health.configure(configured({"rise": 1, "fall": 2, "watermark": 0.5}))
+    return health
 
 
-def line(made: BackendTracker, overrides: Overrides | None = None, name: str = "b1") -> dict[str, str]:
+def line(health: BackendTracker, overrides: Overrides | None = None, name: str = "b1") -> dict[str, str]:
     overrides = overrides or Overrides()
     (found,) = (
-        one for one in made.lines(CONFIG, with_overrides(CONFIG, overrides), overrides) if one["backend"] == name
+        one for one in health.lines(CONFIG, with_overrides(CONFIG, overrides), overrides) if one["backend"] == name
     )
     return found
 
 
 def test_down_with_reason_and_time() -> None:
-    made = tracker(86400)
-    assert [made.record(KEY, False, "refused") for _ in range(3)] == [False, True, False]
-    assert made.down == {KEY}
-    assert line(made) == {
+    health = tracker(86400)
+    assert [health.record(KEY, False, "refused") for _ in range(3)] == [False, True, False]
+    assert health.down == {KEY}
+    assert line(health) == {
         "service": "web", "backend": "b1", "state": "down", "reason": "refused", "since": "1970-01-02T00:00:00Z",
         "dip": "10.0.2.1", "port": 80, "host": "10.0.2.1", "weight": 5, "tunnel": "ipip",
     }  # fmt: skip
 
 
 def test_a_reload_keeps_what_is_known() -> None:
-    made = tracker()
-    made.record(KEY, False, "refused")
-    made.record(KEY, False, "refused")
-    made.configure(configured({"rise": 3}))
-    assert made.down == {KEY}
-    made.configure(configured(None))
-    assert made.down == set()
+    health = tracker()
+    health.record(KEY, False, "refused")
+    health.record(KEY, False, "refused")
+    health.configure(configured({"rise": 3}))
+    assert health.down == {KEY}
+    health.configure(configured(None))
+    assert health.down == set()
 
 
 def test_a_backend_that_was_not_in_force_is_down_until_it_answers() -> None:
-    made = BackendTracker(clock=lambda: 0.0)
+    health = BackendTracker(clock=lambda: 0.0)
     config = configured({"rise": 2, "fall": 2})
-    assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == []  # before the first probe
-    made.configure(config)
-    assert KEY in made.down and line(made)["state"] == "down"
-    assert made.record(KEY, True, "connected") and KEY not in made.down
-    assert [b.name for b in made.effective(config, Overrides()).services[0].backends] == ["b1"]
+    assert [b.name for b in health.effective(config, Overrides()).services[0].backends] == []  # before the first probe
+    health.configure(config)
+    assert KEY in health.down and line(health)["state"] == "down"
+    assert health.record(KEY, True, "connected") and KEY not in health.down
+    assert [b.name for b in health.effective(config, Overrides()).services[0].backends] == ["b1"]
 
 
 def test_a_backend_that_has_flows_stays_up_when_its_probes_begin() -> None:
-    made = BackendTracker(clock=lambda: 0.0)
-    made.configure(configured(None))
-    made.configure(configured({"rise": 2, "fall": 2}))
-    assert made.down == set() and made.effective(CONFIG, Overrides()) == CONFIG
+    health = BackendTracker(clock=lambda: 0.0)
+    health.configure(configured(None))
+    health.configure(configured({"rise": 2, "fall": 2}))
+    assert health.down == set() and health.effective(CONFIG, Overrides()) == CONFIG
 
 
 def test_without_a_health_check_the_reason_is_the_probe_of_the_host() -> None:
-    made, bare = BackendTracker(), configured(None)
-    made.configure(bare)
+    health, bare = BackendTracker(), configured(None)
+    health.configure(bare)
 
     def reason() -> str:
-        return str(made.lines(bare, bare, Overrides())[0]["reason"])
+        return str(health.lines(bare, bare, Overrides())[0]["reason"])
 
     assert reason() == "not probed"
-    made.describe_host = lambda host: f"host {host} answers"
+    health.describe_host = lambda host: f"host {host} answers"
     assert reason() == f"no health check; host {B1.tunnel_to} answers"
 
 
@@ -81,32 +81,32 @@ def test_result_of_a_backend_that_has_gone() -> None:
 
 
 def test_below_the_watermark_the_reason_says_so() -> None:
-    made = tracker()
+    health = tracker()
     for name in ("b1", "b2", "b3"):
-        made.record(("web", name), False, "refused")
-        made.record(("web", name), False, "refused")
-    assert line(made)["reason"] == "refused; kept: fewer backends than the watermark are healthy"
+        health.record(("web", name), False, "refused")
+        health.record(("web", name), False, "refused")
+    assert line(health)["reason"] == "refused; kept: fewer backends than the watermark are healthy"
 
 
 def test_backends_kept_below_the_low_watermark_stay_until_the_high_one(tmp_path: Path) -> None:
     config = configured({"rise": 1, "fall": 1, "watermark": {"low": 0.3, "high": 0.75}})
-    made = BackendTracker(tmp_path / "found", clock=lambda: 0.0)
-    made.configure(configured(None))
-    made.configure(config)
+    health = BackendTracker(tmp_path / "found", clock=lambda: 0.0)
+    health.configure(configured(None))
+    health.configure(config)
 
     def kept(tracker: BackendTracker) -> list[str]:
         return [backend.name for backend in tracker.effective(config, Overrides()).services[0].backends]
 
     def now(healthy: str) -> list[str]:
         for name in ("b1", "b2", "b3", "b4"):
-            made.record(("web", name), name in healthy, "refused")
-        return kept(made)
+            health.record(("web", name), name in healthy, "refused")
+        return kept(health)
 
     assert now("b1 b2") == ["b1", "b2"]
     assert now("b1") == ["b1", "b2", "b3", "b4"]
     assert now("b1 b2") == ["b1", "b2", "b3", "b4"]
-    assert "kept" in made.lines(config, config, Overrides())[3]["reason"]
-    made.save()
+    assert "kept" in health.lines(config, config, Overrides())[3]["reason"]
+    health.save()
     adopting = BackendTracker(tmp_path / "found", clock=lambda: 0.0)
     adopting.restore()
     assert kept(adopting) == ["b1", "b2", "b3", "b4"]
@@ -115,31 +115,31 @@ def test_backends_kept_below_the_low_watermark_stay_until_the_high_one(tmp_path:
 
 def test_the_pool_s_primary_decides_where_agents_probe() -> None:
     config = configured({"by": "agent", "watermark": 0.5})
-    made = BackendTracker(clock=lambda: 0.0)
-    made.configure(config)
+    health = BackendTracker(clock=lambda: 0.0)
+    health.configure(config)
     for name in ("b1", "b2", "b3", "b4"):
-        made.record(("web", name), name != "b4", "connected")
+        health.record(("web", name), name != "b4", "connected")
 
     def rows() -> int:
-        return len(made.effective(config, Overrides()).services[0].backends)
+        return len(health.effective(config, Overrides()).services[0].backends)
 
     assert rows() == 3
-    made.kept_by_pool = frozenset({"web"})
-    assert rows() == 4 and "kept" in made.lines(config, config, Overrides())[3]["reason"]
+    health.kept_by_pool = frozenset({"web"})
+    assert rows() == 4 and "kept" in health.lines(config, config, Overrides())[3]["reason"]
     for name in ("b1", "b2", "b3"):
-        made.record(("web", name), False, "refused")
-    made.kept_by_pool = frozenset()
+        health.record(("web", name), False, "refused")
+    health.kept_by_pool = frozenset()
     assert rows() == 0
-    made.kept_by_pool = None
+    health.kept_by_pool = None
     assert rows() == 4
 
 
 def test_known_states_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
-    made = tracker(path=tmp_path / "found")
+    health = tracker(path=tmp_path / "found")
     for _ in range(2):
-        made.record(KEY, False, "refused")
-    made.record(("web", "b2"), True, "connected")
-    made.save()
+        health.record(KEY, False, "refused")
+    health.record(("web", "b2"), True, "connected")
+    health.save()
     new, adopting = tracker(path=tmp_path / "found"), BackendTracker(tmp_path / "found")
     assert KEY in new.unprobed()
     adopting.restore()
@@ -151,12 +151,12 @@ def test_known_states_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
 
 
 def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
-    made = tracker()
-    made.record(KEY, False, "refused")
-    made.record(("web", "b2"), True, "connected")
-    assert [made.was_probed(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
-    made.record(KEY, False, "refused")
-    assert made.was_probed(KEY)
+    health = tracker()
+    health.record(KEY, False, "refused")
+    health.record(("web", "b2"), True, "connected")
+    assert [health.was_probed(("web", name)) for name in ("b1", "b2", "gone")] == [False, True, True]
+    health.record(KEY, False, "refused")
+    assert health.was_probed(KEY)
 
 
 @pytest.mark.parametrize("text", [
@@ -165,9 +165,9 @@ def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
 ])  # fmt: skip
 def test_an_unusable_state_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
-    made = tracker(path=tmp_path / "found")
-    made.restore()
-    assert made.down == set()
+    health = tracker(path=tmp_path / "found")
+    health.restore()
+    assert health.down == set()
 
 
 ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
@@ -205,8 +205,8 @@ def test_without_weight_in_the_file_it_drains() -> None:
 
 
 def test_a_backend_being_removed_may_be_down() -> None:
-    made = tracker()
-    made.record(KEY, False, "refused")
-    made.record(KEY, False, "refused")
+    health = tracker()
+    health.record(KEY, False, "refused")
+    health.record(KEY, False, "refused")
     overrides = Overrides({KEY: Override(0, "remove")}, {KEY: Removal(0, B1, "removed by command")})
-    assert line(made, overrides)["state"] == "down"
+    assert line(health, overrides)["state"] == "down"

@@ -24,10 +24,10 @@ def test_text_is_one_line_an_event() -> None:
 
 
 def test_json_has_the_message_and_what_it_is_made_of() -> None:
-    said = json.loads(Json().format(record("next hop of %s is %d\n", "10.1.1.2", 7)))
-    at = datetime.fromisoformat(said.pop("time"))
+    line = json.loads(Json().format(record("next hop of %s is %d\n", "10.1.1.2", 7)))
+    at = datetime.fromisoformat(line.pop("time"))
     assert abs((datetime.now(UTC) - at).total_seconds()) < 60
-    assert said == {
+    assert line == {
         "level": "warning", "logger": "lbmux.daemons.mux_daemon", "message": "next hop of 10.1.1.2 is 7\n",
         "event": "next hop of %s is %d\n", "fields": ["10.1.1.2", 7],
     }  # fmt: skip
@@ -37,9 +37,9 @@ def test_a_command_that_logs_json(tmp_path: Path) -> None:
     """`lbmux web` needs no root, and says where it is."""
     with beside("--log-format", "json", "web", "--port", "0", "--control", str(tmp_path / "none.sock")) as web:
         web.wait_for("\n")
-        said = json.loads(web.errors.splitlines()[0])
+        line = json.loads(web.errors.splitlines()[0])
         web.process.send_signal(signal.SIGTERM)
-    assert said["level"] == "info" and said["logger"].startswith("lbmux.")
+    assert line["level"] == "info" and line["logger"].startswith("lbmux.")
 
 
 def test_a_variable_selects_json_too(

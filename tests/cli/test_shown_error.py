@@ -32,9 +32,9 @@ def test_an_unreachable_socket_is_an_object_with_the_error(
     control = tmp_path / "mux.sock"
     assert main.run([*words.split(), "-j", "--control", str(control)]) == 1
     out, err = capsys.readouterr()
-    said = "nothing listens there; is `lbmux mux` running?"
-    assert json.loads(out) == {"version": 1, "control": str(control), "error": said}
-    assert err == f"lbmux: {control}: {said}\n"
+    reason = "nothing listens there; is `lbmux mux` running?"
+    assert json.loads(out) == {"version": 1, "control": str(control), "error": reason}
+    assert err == f"lbmux: {control}: {reason}\n"
 
 
 @pytest.mark.parametrize("words", ["show revisions", "drain h1", "apply /dev/null", "config get"])

@@ -145,9 +145,9 @@ def doubled(value):  # type: ignore[no-untyped-def]
 
 def hits(function: Any = doubled) -> int:
     """How often a new process would find what it needs."""
-    made = compiled(function)
-    assert made(21) == 42
-    return sum(made.stats.cache_hits.values())
+    dispatcher = compiled(function)
+    assert dispatcher(21) == 42
+    return sum(dispatcher.stats.cache_hits.values())
 
 
 @pytest.fixture
@@ -162,18 +162,18 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.mark.usefixtures("files")
 def test_a_process_may_load_all_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbmux.codegen.compiled._cached", [])
-    made = compiled(doubled)
+    dispatcher = compiled(doubled)
     load_cached()
-    assert len(made.signatures) == 1
-    assert made(21) == 42 and sum(made.stats.cache_hits.values()) == 1
+    assert len(dispatcher.signatures) == 1
+    assert dispatcher(21) == 42 and sum(dispatcher.stats.cache_hits.values()) == 1
 
 
 def test_loading_all_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr("lbmux.codegen.compiled._cached", [])
-    made = compiled(doubled)
+    dispatcher = compiled(doubled)
     load_cached()
-    assert made.signatures == []
+    assert dispatcher.signatures == []
 
 
 class Planted:

@@ -11,43 +11,43 @@ from lbmux.codegen.progress import IDLE_S, LONGEST_S, SAY_EVERY_S, Progress
 
 
 def test_a_quick_step_is_not_reported() -> None:
-    made = Progress()
-    made.begin("pcap.scan", 10.0)
-    assert made.line(10.9) is None
-    made.end("pcap.scan", 10.9)
-    assert made.line(10.9 + IDLE_S) is None and made.is_over(10.9 + IDLE_S)
+    compilations = Progress()
+    compilations.begin("pcap.scan", 10.0)
+    assert compilations.line(10.9) is None
+    compilations.end("pcap.scan", 10.9)
+    assert compilations.line(10.9 + IDLE_S) is None and compilations.is_over(10.9 + IDLE_S)
 
 
 def test_the_first_line_says_once_and_later_lines_the_progress() -> None:
-    made = Progress()
-    made.begin("pcap.scan", 10.0)
-    assert made.line(11.0) == "compiling (once per version and machine): pcap.scan (0 functions done, 1 s)"
-    made.end("pcap.scan", 12.0)
-    made.begin("native.forward", 12.0)
-    made.begin("mux_xdp for the kernel", 12.5)
-    assert made.line(11.0 + SAY_EVERY_S - 0.1) is None
-    said = made.line(11.0 + SAY_EVERY_S)
-    assert said == "still compiling: native.forward, mux_xdp for the kernel (1 function done, 6 s)"
+    compilations = Progress()
+    compilations.begin("pcap.scan", 10.0)
+    assert compilations.line(11.0) == "compiling (once per version and machine): pcap.scan (0 functions done, 1 s)"
+    compilations.end("pcap.scan", 12.0)
+    compilations.begin("native.forward", 12.0)
+    compilations.begin("mux_xdp for the kernel", 12.5)
+    assert compilations.line(11.0 + SAY_EVERY_S - 0.1) is None
+    message = compilations.line(11.0 + SAY_EVERY_S)
+    assert message == "still compiling: native.forward, mux_xdp for the kernel (1 function done, 6 s)"
 
 
 def test_the_last_line_follows_a_pause() -> None:
-    made = Progress()
-    made.begin("a", 10.0)
-    assert made.line(11.0)
-    made.end("a", 15.0)
-    assert made.line(15.0 + IDLE_S / 2) is None
-    made.begin("b", 15.0 + IDLE_S / 2)
-    made.end("b", 17.0)
-    assert made.line(17.0 + IDLE_S) == "compiled 2 functions in 7 s; later starts use the cache"
-    assert made.line(18.0 + IDLE_S) is None
-    made.begin("c", 60.0)
-    assert made.line(61.0) == "compiling (once per version and machine): c (0 functions done, 1 s)"
+    compilations = Progress()
+    compilations.begin("a", 10.0)
+    assert compilations.line(11.0)
+    compilations.end("a", 15.0)
+    assert compilations.line(15.0 + IDLE_S / 2) is None
+    compilations.begin("b", 15.0 + IDLE_S / 2)
+    compilations.end("b", 17.0)
+    assert compilations.line(17.0 + IDLE_S) == "compiled 2 functions in 7 s; later starts use the cache"
+    assert compilations.line(18.0 + IDLE_S) is None
+    compilations.begin("c", 60.0)
+    assert compilations.line(61.0) == "compiling (once per version and machine): c (0 functions done, 1 s)"
 
 
 def test_a_failed_compilation_is_forgotten() -> None:
-    made = Progress()
-    made.begin("a", 10.0)
-    assert made.line(10.0 + LONGEST_S) is None and made.is_over(10.0 + LONGEST_S)
+    compilations = Progress()
+    compilations.begin("a", 10.0)
+    assert compilations.line(10.0 + LONGEST_S) is None and compilations.is_over(10.0 + LONGEST_S)
 
 
 START = """

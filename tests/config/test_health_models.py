@@ -69,13 +69,13 @@ def test_packets_that_do_not_go_through_the_tunnel(service: dict[str, Any], heal
 def test_packets_that_go_through_the_tunnel(service: dict[str, Any], health: dict[str, Any]) -> None:
     backends = [{"name": "b", "dip": "10.0.2.2"}]
     named = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
-    made = Config(services=[named | service | {"health": health | {"through": "tunnel"}}]).services[0]
-    assert made.health is not None and made.health.through == "tunnel"
+    parsed = Config(services=[named | service | {"health": health | {"through": "tunnel"}}]).services[0]
+    assert parsed.health is not None and parsed.health.through == "tunnel"
 
 
 @pytest.mark.parametrize("written", [0.5, 1, {"low": 0.3, "high": 0.6}])
 def test_a_watermark_can_be_read_again(written: Any) -> None:
-    made = Health(watermark=written)
+    parsed = Health(watermark=written)
     low, high = (written["low"], written["high"]) if isinstance(written, dict) else (written, written)
-    assert made.watermark == Watermark(low=low, high=high)
-    assert Health.model_validate(made.model_dump(mode="json")) == made
+    assert parsed.watermark == Watermark(low=low, high=high)
+    assert Health.model_validate(parsed.model_dump(mode="json")) == parsed

@@ -30,23 +30,23 @@ def faults(*services: dict[str, Any], **others: Any) -> dict[tuple[int | str, ..
 
 
 def test_left_out_values_are_filled_in() -> None:
-    made = config(service(backend()))
-    (only,) = made.services[0].backends
+    parsed = config(service(backend()))
+    (only,) = parsed.services[0].backends
     assert (only.name, only.port, only.weight, only.tunnel_to) == ("10.1.1.2:80", 80, 1, only.dip)
-    assert (made.maglev.size, made.flows.limit, made.idle.tcp_s) == (65537, 1_048_576, 900)
+    assert (parsed.maglev.size, parsed.flows.limit, parsed.idle.tcp_s) == (65537, 1_048_576, 900)
 
 
 def test_host_is_where_the_tunnel_leads() -> None:
-    made = config(service(backend(host="10.1.1.9")))
-    assert made.services[0].backends[0].tunnel_to == ip_address("10.1.1.9")
+    parsed = config(service(backend(host="10.1.1.9")))
+    assert parsed.services[0].backends[0].tunnel_to == ip_address("10.1.1.9")
 
 
 V6 = {"vip": "2001:db8::1", "backends": [{"dip": "2001:db8:1::2", "host": "10.1.1.2"}]}
 
 
 def test_a_vip_of_ipv6_has_backends_of_ipv6_on_hosts_of_either_family() -> None:
-    made = config(service(**V6)).services[0]
-    assert (made.vip, made.backends[0].tunnel_to) == (ip_address("2001:db8::1"), ip_address("10.1.1.2"))
+    parsed = config(service(**V6)).services[0]
+    assert (parsed.vip, parsed.backends[0].tunnel_to) == (ip_address("2001:db8::1"), ip_address("10.1.1.2"))
     found = faults(service(**V6 | {"vip": "192.0.2.1"}))
     assert found["services", 0, "backends", 0, "dip"] == "is IPv6, but the VIP is IPv4 (only `host` may differ)"
 
@@ -108,15 +108,15 @@ def test_prefixes_for_outer_sources() -> None:
 
 def test_service_overrides_only_the_idle_times_that_it_names() -> None:
     defaults = {"untrusted_s": 7, "tcp_s": 100}
-    made = config(service(idle={"tcp_s": 600}), service(name="dns", port=53), idle=defaults)
-    assert made.services[0].idle.model_dump() == {"untrusted_s": 7, "tcp_s": 600, "fin_s": 120, "udp_s": 300}
-    assert made.services[1].idle == made.idle
+    parsed = config(service(idle={"tcp_s": 600}), service(name="dns", port=53), idle=defaults)
+    assert parsed.services[0].idle.model_dump() == {"untrusted_s": 7, "tcp_s": 600, "fin_s": 120, "udp_s": 300}
+    assert parsed.services[1].idle == parsed.idle
 
 
 def test_a_configuration_equals_what_it_dumps() -> None:
-    made = config(service(backend(), backend("10.1.1.3", weight=0)), muxes=["10.0.1.2"])
-    assert Config.model_validate(made.model_dump()) == made
-    assert Config.model_validate_json(made.model_dump_json()) == made
+    parsed = config(service(backend(), backend("10.1.1.3", weight=0)), muxes=["10.0.1.2"])
+    assert Config.model_validate(parsed.model_dump()) == parsed
+    assert Config.model_validate_json(parsed.model_dump_json()) == parsed
 
 
 def test_service_without_backends_is_allowed() -> None:

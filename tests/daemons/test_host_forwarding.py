@@ -125,9 +125,9 @@ def router(lab: Lab, forwarding: None) -> Iterator[Router]:
 
 
 def dropped(daemon: Daemon) -> int:
-    said = ask(daemon.control, "runtime")["host_forwarding"]
-    assert (said["vips_filtered"], said["reason"]) == (True, "")
-    return int(said["dropped"])
+    state = ask(daemon.control, "runtime")["host_forwarding"]
+    assert (state["vips_filtered"], state["reason"]) == (True, "")
+    return int(state["dropped"])
 
 
 @root
@@ -197,9 +197,9 @@ class Forwards:
         raise BpfError("attach to interface 2 (TCX_INGRESS)", errno.EINVAL)
 
 
-@pytest.mark.parametrize(("families", "said"), [((4,), "IPv4"), ((4, 6), "IPv4 and IPv6"), ((), None)])
+@pytest.mark.parametrize(("families", "state"), [((4,), "IPv4"), ((4, 6), "IPv4 and IPv6"), ((), None)])
 def test_a_start_says_where_it_cannot_be_ensured(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, families: tuple[int, ...], said: str | None
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, families: tuple[int, ...], state: str | None
 ) -> None:
     monkeypatch.setattr(host_forwarding, "VipFilter", Forwards)
     monkeypatch.setattr(host_forwarding, "forwards", lambda interface, version: version in families)
@@ -208,7 +208,7 @@ def test_a_start_says_where_it_cannot_be_ensured(
         for _ in range(2):
             asyncio.run(host.configure(Config.model_validate(configuration(*SERVICES))))
     messages = [record.getMessage() for record in caplog.records]
-    expected = f"this host forwards {said} and will also forward packets for VIPs: attach to interface 2"
-    assert [message.startswith(expected) for message in messages] == ([True] if said else [])
+    expected = f"this host forwards {state} and will also forward packets for VIPs: attach to interface 2"
+    assert [message.startswith(expected) for message in messages] == ([True] if state else [])
     assert host.describe().vips_filtered is False
     assert "Invalid argument" in host.describe().reason

@@ -30,8 +30,8 @@ def ping(lab: Lab, family: int, *options: str) -> tuple[int, str]:
 @FAMILIES
 def test_ping(lab: Lab, family: int, options: tuple[str, ...]) -> None:
     with balanced(lab, hosts=(1,), options=options) as mux:
-        answers, said = ping(lab, family)
-        assert answers == 3, said
+        answers, output = ping(lab, family)
+        assert answers == 3, output
         assert counters(mux)["echo_answered"] == 3
 
 
@@ -90,8 +90,8 @@ def test_ping_forwarded_by_setting_is_answered_by_a_host_that_has_the_vip(lab: L
     with balanced(lab, hosts=(1,), agent_options=options, **settings) as mux:
         lab.inside("host1", lambda: add_address("lo", vip))
         try:
-            answers, said = ping(lab, family)
+            answers, output = ping(lab, family)
         finally:
             lab.inside("host1", lambda: remove_address("lo", vip))
-        assert answers == 3, said
+        assert answers == 3, output
         assert counters(mux)["echo_forwarded"] == 3

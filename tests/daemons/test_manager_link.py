@@ -155,10 +155,10 @@ def test_an_override_that_the_pool_changed_meanwhile_is_a_conflict(
         async with made.following(reloader):
             await until(lambda: weights(tables.config) == {"b1": 3, "b2": 1})
         (event,) = [one for one in await list_events(lab.managers[0].store, 9) if one.kind == "conflict"]
-        said = (
+        expected = (
             "web/b1: weight 5, given at mux1 at 1970-01-01T00:00:01Z, is not in force: the pool has weight 3 by alice"
         )
-        assert event.text == said and event.by == "mux1" and said in caplog.text
+        assert event.text == expected and event.by == "mux1" and expected in caplog.text
         assert "backend b1 of service web: the manager's state replaces a local override" in caplog.text
 
     run(tmp_path, scenario)

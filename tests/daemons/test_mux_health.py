@@ -109,8 +109,8 @@ def test_the_only_mux_never_withdraws_a_vip_for_health(lab: Lab) -> None:
     with balanced(lab, options=("--bgp-peer", "10.0.1.1"), services=[dead]) as mux:  # no server
 
         def is_last_resort() -> bool:
-            said = ask(mux.control, "bgp")
-            return bool(said["prefixes"] == said["last_resort"] == [f"{VIPS[4]}/32"])
+            bgp = ask(mux.control, "bgp")
+            return bool(bgp["prefixes"] == bgp["last_resort"] == [f"{VIPS[4]}/32"])
 
         wait(is_last_resort, mux)
         with server(lab, 1):

@@ -53,8 +53,8 @@ def download(lab: Lab) -> tuple[set[str], int, bool]:
     """(servers that answered, ports that the client went on from, whether the download was whole)."""
     with peer(lab, "client", "ask", VIP, str(PORT), str(MOVES)) as client:
         output, _ = client.communicate(timeout=40)
-    said = json.loads(output)
-    return set(said["names"]), len(set(said["ports"])), said["whole"]
+    result = json.loads(output)
+    return set(result["names"]), len(set(result["ports"])), result["whole"]
 
 
 def pool(backends: list[dict[str, object]]) -> dict[str, object]:

@@ -44,9 +44,9 @@ def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, 
             ], done.stderr  # fmt: skip
         else:
             lab.write_config(configuration(services=[both | {"backends": both["backends"][1:]}]))
-            said = tell(mux, "config", "diff", str(lab.config)).stdout.splitlines()
-            assert said[0].startswith("service web: changed: ") and said[1] == "  backend h1: removed"
-            assert said[-1].startswith("0 of ") and said[-1].endswith(" with removed backends")
+            lines = tell(mux, "config", "diff", str(lab.config)).stdout.splitlines()
+            assert lines[0].startswith("service web: changed: ") and lines[1] == "  backend h1: removed"
+            assert lines[-1].startswith("0 of ") and lines[-1].endswith(" with removed backends")
             for control in (agent(lab, 1), agent(lab, 2), mux.control):
                 ask(control, "reload")
         for control in (agent(lab, 1), mux.control):

@@ -24,8 +24,8 @@ def test_once_on_a_running_mux(lab: Lab, tmp_path: Path, capsys: pytest.CaptureF
         options = ["--control", str(mux.control), "--once", "-j", "--interval", "0.1", "-w", str(record)]
         assert run(["top", *options]) == 0
         asked = Reading.of([mux.control, tmp_path / "gone.sock"], "service web and backend h1")
-    said = json.loads(capsys.readouterr().out)
-    assert [(row["service"], row["up"], row["packets_s"]) for row in said["services"]] == [("web", "1/1", 0)]
+    document = json.loads(capsys.readouterr().out)
+    assert [(row["service"], row["up"], row["packets_s"]) for row in document["services"]] == [("web", "1/1", 0)]
     assert len(list(recorded(record))) == 2
     (counts,) = asked.muxes.values()
     assert counts.flows == [] and [line.backend for line in counts.backends] == ["h1"]

@@ -39,24 +39,24 @@ def routes(*vips: str) -> tuple[VipRoutes, Announcer]:
 
 
 def test_a_removed_vip_is_withdrawn_before_the_commit() -> None:
-    made, announcer = routes(FIRST, SECOND)
-    assert asyncio.run(made.withdraw_removed(config(SECOND)))
+    vip_routes, announcer = routes(FIRST, SECOND)
+    assert asyncio.run(vip_routes.withdraw_removed(config(SECOND)))
     assert announcer.announced == [{SECOND}]
 
 
 def test_a_commit_that_removes_no_vip_withdraws_nothing() -> None:
-    made, announcer = routes(FIRST)
-    assert not asyncio.run(made.withdraw_removed(config(FIRST, SECOND)))
+    vip_routes, announcer = routes(FIRST)
+    assert not asyncio.run(vip_routes.withdraw_removed(config(FIRST, SECOND)))
     assert announcer.announced == []
 
 
 def test_nothing_is_announced_again_while_the_mux_drains() -> None:
-    made, announcer = routes(FIRST)
+    vip_routes, announcer = routes(FIRST)
 
     async def stop() -> None:
-        await made.announce(config(FIRST))
-        await made.withdraw()
-        await made.announce(config(FIRST, SECOND))
+        await vip_routes.announce(config(FIRST))
+        await vip_routes.withdraw()
+        await vip_routes.announce(config(FIRST, SECOND))
 
     asyncio.run(stop())
     assert announcer.announced == [{FIRST}, set()]
@@ -64,6 +64,6 @@ def test_nothing_is_announced_again_while_the_mux_drains() -> None:
 
 def test_a_mux_without_an_announcer_has_nothing_to_withdraw() -> None:
     mux: Any = SimpleNamespace(config=config(FIRST))
-    made = VipRoutes(None, mux)
-    asyncio.run(made.announce(config(FIRST)))
-    assert not asyncio.run(made.withdraw_removed(config()))
+    vip_routes = VipRoutes(None, mux)
+    asyncio.run(vip_routes.announce(config(FIRST)))
+    assert not asyncio.run(vip_routes.withdraw_removed(config()))

@@ -95,8 +95,8 @@ def test_a_mux_withdrawn_by_command_keeps_forwarding_and_comes_back(lab: Lab) ->
         done = tell(mux, "withdraw")
         assert (done.returncode, done.stdout) == (0, "announced: nothing\n"), done.stderr
         assert mux.reload().returncode == 0
-        said = ask(mux.control, "bgp")
-        assert (said["prefixes"], said["held"]) == ([], True)  # a reload does not bring it back
+        bgp = ask(mux.control, "bgp")
+        assert (bgp["prefixes"], bgp["held"]) == ([], True)  # a reload does not bring it back
         still_forwards(mux)
         done = tell(mux, "announce")
         assert (done.returncode, done.stdout) == (0, "announced: 192.0.2.1/32\n"), done.stderr

@@ -81,12 +81,12 @@ async def two_in_turn() -> list[int]:
     tasks = [asyncio.create_task(traffic.hold(Connection(number), 0.4 * number)) for number in range(2)]
     tasks.append(asyncio.create_task(service.accept()))
     await asyncio.sleep(0.6)
-    said = json.loads(traffic.report())["connections"]
+    connections = json.loads(traffic.report())["connections"]
     for task in tasks + service.tasks:
         task.cancel()
     await asyncio.gather(*tasks, *service.tasks, return_exceptions=True)
     service.listener.close()
-    return [one["lines"] for one in said]
+    return [one["lines"] for one in connections]
 
 
 def test_long_connections_take_turns() -> None:

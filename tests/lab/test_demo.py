@@ -32,11 +32,11 @@ def command(name: str, *options: str) -> list[str]:
 def test_every_row_holds_and_nothing_stays_behind() -> None:
     lab = Lab(ananta(), f"d{os.getpid()}")
     ran = subprocess.run(command(lab.name, "--json"), capture_output=True, text=True, timeout=LIMIT_S)
-    said = json.loads(ran.stdout)
-    print(f"demo: {said['seconds']} s")
-    assert [row for row in said["rows"] if not row["holds"]] == []
-    assert ran.returncode == 0 and said["holds"]
-    assert [row["what"] for row in said["rows"] if row["what"] in STEPS] == list(STEPS)
+    result = json.loads(ran.stdout)
+    print(f"demo: {result['seconds']} s")
+    assert [row for row in result["rows"] if not row["holds"]] == []
+    assert ran.returncode == 0 and result["holds"]
+    assert [row["what"] for row in result["rows"] if row["what"] in STEPS] == list(STEPS)
     assert not namespaces.exists(lab.namespace("client")) and not lab.directory.exists()
 
 

@@ -9,9 +9,9 @@ from lbmux.lab.topology import ananta
 
 
 def test_muxes_and_agents_follow_all_managers() -> None:
-    made = with_managers(ananta(), 3)
+    managed = with_managers(ananta(), 3)
     mux, agent = (
-        next(one for one in made.node(node).programs if one.name == name)
+        next(one for one in managed.node(node).programs if one.name == name)
         for node, name in (("mux1", "mux"), ("host3", "agent"))
     )
     for program in (mux, agent):
@@ -19,17 +19,17 @@ def test_muxes_and_agents_follow_all_managers() -> None:
         assert program.module == "lbmux.lab.pool_member" and words[:2] == ("later", "{state}/pool/{node}")
         assert "-c" not in words and words.count("--manager") == 3 and "https://10.2.3.2:7443" in words
     assert agent.arguments[agent.arguments.index("--mode") + 1] == "local"
-    assert topology_file.parse(topology_file.plain(made)) == made
+    assert topology_file.parse(topology_file.plain(managed)) == managed
 
 
 def test_several_managers_run_beside_members_of_a_cluster() -> None:
-    made = with_managers(ananta(), 5)
+    managed = with_managers(ananta(), 5)
     for number in range(1, 6):
-        manager, etcd = made.node(f"manager{number}").programs
+        manager, etcd = managed.node(f"manager{number}").programs
         assert (manager.name, etcd.name, etcd.ready) == ("manager", f"etcd{number}", False)
         assert "etcd://127.0.0.1:2379" in manager.arguments
         assert etcd.arguments[-1].count("http://") == 5
-    assert made.node("manager1").programs[0].arguments[0] == "first"
+    assert managed.node("manager1").programs[0].arguments[0] == "first"
 
 
 def test_one_manager_has_no_cluster() -> None:

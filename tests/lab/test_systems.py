@@ -94,8 +94,8 @@ def proxies(lab: Lab) -> set[str]:
     with traffic(lab, "client", VIP, ECHO_PORT, "--connections", "24") as client:
         if {one["backend"] for one in client.first["connections"]} != {"app1", "app2"}:
             return set()
-        said = [lab.run(node, command, capture_output=True, text=True).stdout for node in ("app1", "app2")]
-    peers = Counter(line.split()[-1].rpartition(":")[0] for text in said for line in text.splitlines())
+        outputs = [lab.run(node, command, capture_output=True, text=True).stdout for node in ("app1", "app2")]
+    peers = Counter(line.split()[-1].rpartition(":")[0] for text in outputs for line in text.splitlines())
     return {address for address, connections in peers.items() if connections > 1}  # one may be a health check
 
 

@@ -163,11 +163,11 @@ def test_rules_of_others_stay(inside: Inside[Any]) -> None:
 
 def test_the_end_takes_all_rules_and_the_route_away(inside: Inside[Any]) -> None:
     def left() -> tuple[set[tuple[Any, ...]], int]:
-        made = PolicyRoutes(DEVICE)
-        made.set({WEB, WEB6, DNS}, ADVMSS)
+        policy_routes = PolicyRoutes(DEVICE)
+        policy_routes.set({WEB, WEB6, DNS}, ADVMSS)
         with IPRoute() as ip:
             assert any(one.get_attr("FRA_PRIORITY") == MARK_PRIORITY for one in ip.get_rules(family=2))
-            made.close()
+            policy_routes.close()
             return rules(), len(list(ip.get_routes(table=TABLE)))
 
     assert inside(left) == (set(), 0)

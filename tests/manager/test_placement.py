@@ -13,16 +13,16 @@ def config(**backend: str) -> Config:
 
 
 def placement(current: Config, base: Config | None = None, overrides: Overrides | None = None) -> Placement:
-    made = Placement()
-    made.configure(Wanted(current, overrides or Overrides()), base and Wanted(base, Overrides()))
-    return made
+    places = Placement()
+    places.configure(Wanted(current, overrides or Overrides()), base and Wanted(base, Overrides()))
+    return places
 
 
 def test_a_backend_is_where_its_tunnel_ends() -> None:
-    made = placement(config(dip="10.0.0.1", host="10.1.0.1"))
-    assert made.may_be_on(("web", "b1"), ["10.1.0.1", "2001:db8::1"])
-    assert not made.may_be_on(("web", "b1"), ["10.0.0.1"])
-    assert not made.may_be_on(("web", "b1"), [])
+    places = placement(config(dip="10.0.0.1", host="10.1.0.1"))
+    assert places.may_be_on(("web", "b1"), ["10.1.0.1", "2001:db8::1"])
+    assert not places.may_be_on(("web", "b1"), ["10.0.0.1"])
+    assert not places.may_be_on(("web", "b1"), [])
 
 
 def test_a_backend_that_is_not_configured_may_be_anywhere() -> None:
@@ -30,14 +30,14 @@ def test_a_backend_that_is_not_configured_may_be_anywhere() -> None:
 
 
 def test_a_canary_s_base_counts_too() -> None:
-    made = placement(config(dip="10.0.0.1"), config(dip="10.0.0.2"))
-    assert made.may_be_on(("web", "b1"), ["10.0.0.1"]) and made.may_be_on(("web", "b1"), ["10.0.0.2"])
-    made.configure(Wanted(config(dip="10.0.0.1"), Overrides()), None)
-    assert not made.may_be_on(("web", "b1"), ["10.0.0.2"])
+    places = placement(config(dip="10.0.0.1"), config(dip="10.0.0.2"))
+    assert places.may_be_on(("web", "b1"), ["10.0.0.1"]) and places.may_be_on(("web", "b1"), ["10.0.0.2"])
+    places.configure(Wanted(config(dip="10.0.0.1"), Overrides()), None)
+    assert not places.may_be_on(("web", "b1"), ["10.0.0.2"])
 
 
 def test_a_backend_that_was_added_is_on_its_host() -> None:
     file = config(dip="10.0.0.1")
     overrides, _ = add("web", {"name": "b3", "dip": "10.0.0.3"}, 1.0)(file, Overrides())
-    made = placement(file, overrides=overrides)
-    assert made.may_be_on(("web", "b3"), ["10.0.0.3"]) and not made.may_be_on(("web", "b3"), ["10.0.0.1"])
+    places = placement(file, overrides=overrides)
+    assert places.may_be_on(("web", "b3"), ["10.0.0.3"]) and not places.may_be_on(("web", "b3"), ["10.0.0.1"])

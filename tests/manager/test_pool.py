@@ -96,9 +96,9 @@ def test_a_file_that_is_wrong_changes_nothing(tmp_path: Path) -> None:
 def test_a_dry_run_says_what_a_file_would_change(tmp_path: Path) -> None:
     async def scenario(store: Store, pool: Pool) -> None:
         await pool.apply(Proposal(file(1, 2, 3)), ALICE)
-        said = await pool.apply(Proposal(file(1), dry_run=True), ALICE)
-        assert said.revision is None and len(said.changes) == 2
-        assert said.needs_force == ("service web: 2 of 3 backends would be removed",)
+        outcome = await pool.apply(Proposal(file(1), dry_run=True), ALICE)
+        assert outcome.revision is None and len(outcome.changes) == 2
+        assert outcome.needs_force == ("service web: 2 of 3 backends would be removed",)
         assert pool.state.revision == 1 and len(await list_revisions(store)) == 1
 
     run(tmp_path, scenario)

@@ -16,9 +16,9 @@ def watermarks(overrides: Overrides | None = None, **health: Any) -> PoolWaterma
     given = {"kind": "tcp", "by": "agent", "watermark": {"low": 0.3, "high": 0.75}} | health
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": given}
     service["backends"] = [{"name": name, "dip": f"10.0.0.{name[1]}"} for name in NAMES]
-    made = PoolWatermarks()
-    made.configure(Wanted(Config.model_validate({"services": [service]}), overrides or Overrides()))
-    return made
+    pool_watermarks = PoolWatermarks()
+    pool_watermarks.configure(Wanted(Config.model_validate({"services": [service]}), overrides or Overrides()))
+    return pool_watermarks
 
 
 def states(up: str, unknown: str = "") -> Any:
@@ -29,15 +29,15 @@ def states(up: str, unknown: str = "") -> Any:
 
 
 def test_a_service_below_the_low_end_stays_below_until_the_high_one() -> None:
-    made, found = watermarks(), tuple[str, ...]()
-    seen = [found := made.below(states(up), found) for up in ("b1b2", "b1", "b1b2", "b1b2b3", "b1b2")]
+    pool_watermarks, found = watermarks(), tuple[str, ...]()
+    seen = [found := pool_watermarks.below(states(up), found) for up in ("b1b2", "b1", "b1b2", "b1b2b3", "b1b2")]
     assert seen == [(), ("web",), ("web",), (), ()]
 
 
 def test_backends_that_no_agent_has_reported_leave_the_decision_as_it_was() -> None:
-    made = watermarks()
-    assert made.below(states("b1", unknown="b4"), ()) == ()
-    assert made.below(states("b1b2b3", unknown="b4"), ("web",)) == ("web",)
+    pool_watermarks = watermarks()
+    assert pool_watermarks.below(states("b1", unknown="b4"), ()) == ()
+    assert pool_watermarks.below(states("b1b2b3", unknown="b4"), ("web",)) == ("web",)
 
 
 def test_disabled_backends_do_not_count() -> None:

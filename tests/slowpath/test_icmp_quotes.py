@@ -99,12 +99,12 @@ def test_a_translated_error_quotes_the_servers_packet(family: int, carried: Any,
     before = read(error(family, reply(family, carried()), length_bytes))
     data = translate_error(before, ip_address(dip), 8080)
     assert data is not None
-    made = dissect(data)
-    assert made.dst == dip and made.src == (ROUTER if family == 4 else ROUTER6)
+    dissected = dissect(data)
+    assert dissected.dst == dip and dissected.src == (ROUTER if family == 4 else ROUTER6)
     quote = data[28:] if family == 4 else data[48:]
     sent = bytes(server_reply(family, carried(8080)))[: len(quote)]
     assert quote == sent
-    assert (made[ICMP].nexthopmtu if family == 4 else made[ICMPv6PacketTooBig].mtu) == 1400
+    assert (dissected[ICMP].nexthopmtu if family == 4 else dissected[ICMPv6PacketTooBig].mtu) == 1400
 
 
 def test_the_port_stays_if_the_backend_has_none() -> None:

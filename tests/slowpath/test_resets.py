@@ -19,16 +19,16 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 def answer(packet: Any) -> Any:
     parsed = read_ip(bytes(packet))
     assert parsed is not None
-    made = reset(parsed)
-    return None if made is None else dissect(made)
+    built = reset(parsed)
+    return None if built is None else dissect(built)
 
 
 @FAMILIES
 def test_a_segment_that_acknowledges_gets_its_own_number_back(family: int) -> None:
-    made = answer(ip(family) / TCP(sport=40000, dport=80, flags="PA", seq=7, ack=9) / Raw(b"hello"))
+    built = answer(ip(family) / TCP(sport=40000, dport=80, flags="PA", seq=7, ack=9) / Raw(b"hello"))
     source, destination = (VIP, CLIENT) if family == 4 else (VIP6, CLIENT6)
-    assert (made.src, made.dst) == (source, destination)
-    tcp = made[TCP]
+    assert (built.src, built.dst) == (source, destination)
+    tcp = built[TCP]
     assert (tcp.sport, tcp.dport, tcp.flags, tcp.seq, tcp.ack) == (80, 40000, "R", 9, 0)
 
 
@@ -62,7 +62,7 @@ def test_no_answer(packet: Any) -> None:
 def test_a_challenge_ack_probe_has_the_flows_ends_and_a_valid_checksum(family: int) -> None:
     vip, client = (VIP, CLIENT) if family == 4 else (VIP6, CLIENT6)
     packet = outside_of_window(Flow(6, ip_address(client), 40000, ip_address(vip), 80))
-    made, parsed = dissect(packet), read_ip(packet)
-    assert (made.src, made.dst, made[TCP].sport, made[TCP].dport) == (vip, client, 80, 40000)
-    assert str(made[TCP].flags) == "A" and not bytes(made[TCP].payload)
+    built, parsed = dissect(packet), read_ip(packet)
+    assert (built.src, built.dst, built[TCP].sport, built[TCP].dport) == (vip, client, 80, 40000)
+    assert str(built[TCP].flags) == "A" and not bytes(built[TCP].payload)
     assert parsed is not None and is_valid(parsed.source, parsed.destination, 6, parsed.payload)

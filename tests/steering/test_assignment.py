@@ -9,50 +9,50 @@ from bench.steering import Region, lp_bound, random_region
 from lbmux.steering.assignment import Assignment, assign
 
 
-def solved(made: Region) -> Assignment:
-    return assign(made.cost, made.users, made.capacity)
+def solved(region: Region) -> Assignment:
+    return assign(region.cost, region.users, region.capacity)
 
 
-def loads(made: Region, found: Assignment) -> np.ndarray:
-    return np.bincount(found.pops, made.users, len(made.capacity))
+def loads(region: Region, found: Assignment) -> np.ndarray:
+    return np.bincount(found.pops, region.users, len(region.capacity))
 
 
 @pytest.mark.parametrize("room", [1.25, 1.05])
 def test_within_2_percent_of_the_linear_programme(room: float) -> None:
-    made = random_region(1000, 20, 1, room)
-    found, bound = solved(made), lp_bound(made)
-    assert (loads(made, found) <= made.capacity * (1 + 1e-6)).all()
+    region = random_region(1000, 20, 1, room)
+    found, bound = solved(region), lp_bound(region)
+    assert (loads(region, found) <= region.capacity * (1 + 1e-6)).all()
     assert bound <= found.cost < 1.02 * bound
     assert 0.98 * bound < found.bound <= bound * (1 + 1e-6)
 
 
 def test_with_room_each_group_has_its_best_pop() -> None:
-    made = random_region(200, 10, 3, 100.0)
-    found = solved(made)
-    assert (found.pops == made.cost.argmin(axis=0)).all()
+    region = random_region(200, 10, 3, 100.0)
+    found = solved(region)
+    assert (found.pops == region.cost.argmin(axis=0)).all()
     assert found.gap == pytest.approx(0, abs=1e-9) and not found.prices.any()
 
 
 def test_too_little_capacity_overloads_all_alike() -> None:
-    made = random_region(1000, 20, 4, 0.8)
-    share = loads(made, solved(made)) / made.capacity
+    region = random_region(1000, 20, 4, 0.8)
+    share = loads(region, solved(region)) / region.capacity
     assert share.min() > 1.1 and share.max() < 1.26
 
 
 def test_one_pop_takes_all() -> None:
-    made = random_region(50, 1, 5, 0.5)
-    assert not solved(made).pops.any()
+    region = random_region(50, 1, 5, 0.5)
+    assert not solved(region).pops.any()
 
 
 def test_two_equal_inputs_have_one_result() -> None:
-    made = random_region(500, 10, 6, 1.1)
-    assert (solved(made).pops == solved(made).pops).all()
+    region = random_region(500, 10, 6, 1.1)
+    assert (solved(region).pops == solved(region).pops).all()
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 1000), st.sampled_from([0.7, 1.0, 1.2, 3.0]))
 @settings(max_examples=60, deadline=None)
 def test_the_bound_is_below_the_cost_and_swaps_end(groups: int, pops: int, seed: int, room: float) -> None:
-    made = random_region(groups, pops, seed, room)
-    found = solved(made)
+    region = random_region(groups, pops, seed, room)
+    found = solved(region)
     assert found.pops.shape == (groups,) and found.pops.min() >= 0 and found.pops.max() < pops
     assert (found.prices >= 0).all()

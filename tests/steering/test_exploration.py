@@ -43,9 +43,9 @@ def test_a_map_explores_and_moves_no_user_by_it() -> None:
     prefix = ip_network("198.51.1.0/24")
     measured = latency({str(prefix): {"fra": 10, "ams": 20, "lon": 30}})
     pool = steering(explore=0.01, pops={"ams": {"healthy": False}})
-    made = plan(pool, groups(g1=100), measured, None, NOW)
-    assert made.steering_map.groups == {prefix: {"fra": 0.99, "lon": 0.01}}
-    assert plan(pool, groups(g1=100), measured, made.steering_map, NOW).moved == 0
+    planned = plan(pool, groups(g1=100), measured, None, NOW)
+    assert planned.steering_map.groups == {prefix: {"fra": 0.99, "lon": 0.01}}
+    assert plan(pool, groups(g1=100), measured, planned.steering_map, NOW).moved == 0
 
 
 def test_a_pop_over_90_percent_of_its_capacity_is_not_explored() -> None:
@@ -53,5 +53,5 @@ def test_a_pop_over_90_percent_of_its_capacity_is_not_explored() -> None:
     times = {str(near): {"fra": 10, "ams": 20, "lon": 30}, str(far): {"fra": 90, "ams": 10, "lon": 99}}
     for capacity, second in ((10, "lon"), (20, "ams")):
         pool = steering(explore=0.01, pops={"ams": {"capacity": capacity}})
-        made = plan(pool, groups(g1=990, g2=10), latency(times), None, NOW).steering_map
-        assert made.groups[near] == {"fra": 0.99, second: 0.01} and made.groups[far]["ams"] >= 0.99
+        planned = plan(pool, groups(g1=990, g2=10), latency(times), None, NOW).steering_map
+        assert planned.groups[near] == {"fra": 0.99, second: 0.01} and planned.groups[far]["ams"] >= 0.99

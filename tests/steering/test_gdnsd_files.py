@@ -11,10 +11,10 @@ G1, G2 = ip_network("198.51.100.0/24"), ip_network("2001:db8:7::/56")
 
 
 def test_a_group_is_a_network_and_a_pop_a_datacenter() -> None:
-    made = SteeringMap(
+    steering_map = SteeringMap(
         "www.example.net", 30, POPS, {G1: {"ams": 1.0}, G2: {"fra": 1.0}}, "ams", resolvers={"9.9.9.9": "fra"}
     )
-    found = files(made, SERVER, 7)
+    found = files(steering_map, SERVER, 7)
     assert found["geoip/networks"] == '9.9.9.9/32 => "fra"\n198.51.100.0/24 => "ams"\n2001:db8:7::/56 => "fra"\n'
     assert 'datacenters => [ "ams", "fra" ]' in found["config"]  # the first is for all other clients
     assert '"fra" => { addrs_v4 => [ 192.0.2.1 ], addrs_v6 => [ 2001:db8::1 ] }' in found["config"]

@@ -456,10 +456,10 @@ def test_a_plan_says_which_share_of_slots_moves() -> None:
     before = mux.slots()
     new = config(web(1, 2), service("other", "192.0.2.2", backend(4)), service("new", "192.0.2.4", backend(6)))
     plan = mux.control.plan(new)
-    said = mux.control.slots_moved(plan)
+    shares = mux.control.slots_moved(plan)
     assert (mux.slots() == before).all()  # nothing is in force
     mux.load(new)
-    assert said == {"web": np.count_nonzero(mux.slots() != before) / SIZE}
+    assert shares == {"web": np.count_nonzero(mux.slots() != before) / SIZE}
     assert mux.control.slots_moved(mux.control.plan(config(web(1, 2), maglev={"size": 499}))) == {"web": 1.0}
     assert mux.control.slots_moved(mux.control.plan(new)) == {}
 

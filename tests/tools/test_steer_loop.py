@@ -34,10 +34,10 @@ class Fixture:
                 "pops": pops, "data_centres": CENTRES}  # fmt: skip
         self.config.write_text(yaml.safe_dump(data | changes))
 
-    def publish(self, made: SteeringMap, directory: Path, listen: object, port: int) -> int:
-        self.published.append(made)
+    def publish(self, fixture: SteeringMap, directory: Path, listen: object, port: int) -> int:
+        self.published.append(fixture)
         (directory / "current").mkdir(exist_ok=True)
-        write(directory / "current" / "map.json", made)
+        write(directory / "current" / "map.json", fixture)
         return len(self.published)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,13 +61,13 @@ class Fixture:
 
 @pytest.fixture
 def steered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fixture:
-    made = Fixture(tmp_path)
-    monkeypatch.setattr(steer_loop, "publish", made.publish)
+    fixture = Fixture(tmp_path)
+    monkeypatch.setattr(steer_loop, "publish", fixture.publish)
     monkeypatch.setattr(steer_loop, "STEP_S", 0.05)
     (tmp_path / "groups.csv").write_text("prefix,users,resolver\n198.51.100.0/24,10,\n")
     (tmp_path / "latency.csv").write_text("prefix,pop,rtt_ms,low_ms,high_ms,samples,time\n")
-    made.write()
-    return made
+    fixture.write()
+    return fixture
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -76,8 +76,8 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def pop_of(made: SteeringMap) -> str:
-    (weights,) = made.groups.values()
+def pop_of(fixture: SteeringMap) -> str:
+    (weights,) = fixture.groups.values()
     return max(weights, key=lambda name: weights[name])
 
 
@@ -92,7 +92,7 @@ def test_a_change_of_the_file_gives_a_new_map_and_the_same_file_none(steered: Fi
             await until(lambda: len(steered.published) == 3)
 
     asyncio.run(change())
-    assert [made.ttl_s for made in steered.published] == [30, 7, 8]
+    assert [fixture.ttl_s for fixture in steered.published] == [30, 7, 8]
 
 
 def test_users_leave_a_pop_that_stops_answering_and_a_wrong_file_changes_nothing(steered: Fixture) -> None:

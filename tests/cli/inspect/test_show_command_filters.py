@@ -47,8 +47,8 @@ def test_backends_by_service_name_dip_and_state(control: str, capsys: pytest.Cap
 
 def test_tables_have_the_same_lines(control: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "services", "--control", control, "--service", "web"]) == 0
-    said = capsys.readouterr().out
-    assert "web" in said and "dns" not in said
+    output = capsys.readouterr().out
+    assert "web" in output and "dns" not in output
 
 
 def test_ipv6_in_any_form() -> None:

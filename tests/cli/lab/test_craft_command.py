@@ -47,26 +47,26 @@ def test_explain_takes_a_packet_of_the_capture(tmp_path: Path, capsys: pytest.Ca
     run(["craft", PACKETS, "-w", str(path)])
     capsys.readouterr()
     assert run(["explain", *CONFIG, "--json", str(path), "--packet", "10"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["packet"]["source_port"] == 1009 and said["service"] == "web" and said["verdict"] == "forwarded"
-    assert [line.split()[0] for line in said["layers"]] == ["Ether", "IP", "TCP"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["packet"]["source_port"] == 1009 and answer["service"] == "web" and answer["verdict"] == "forwarded"
+    assert [line.split()[0] for line in answer["layers"]] == ["Ether", "IP", "TCP"]
     assert run(["explain", *CONFIG, str(path), "--packet", "11"]) == 1
     assert capsys.readouterr().err.endswith("ends after 10 packets: there is no packet 11\n")
     assert run(["explain", *CONFIG, str(path), "--packet", "1", "--syn"]) == 2
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "answer"),
     [
         ("IP()/os", "lbmux: 'IP()/os': 'os' is not allowed: use layers with named fields, / and literals only\n"),
         ("IP()/UDP(dport=[])", "lbmux: 'IP()/UDP(dport=[])': stands for no packet: a field has an empty list\n"),
     ],
 )
 def test_a_refused_expression_leaves_no_file(
-    expression: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    expression: str, answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["craft", expression, "-w", str(tmp_path / "x.pcap")]) == 1
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == answer
     assert not (tmp_path / "x.pcap").exists()
 
 

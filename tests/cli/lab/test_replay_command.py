@@ -47,7 +47,7 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "answer"),
     [
         (
             ["/nope.pcap", *CONFIG],
@@ -66,10 +66,10 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_an_impossible_replay_is_a_one_line_error(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], answer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["replay", *arguments]) == 1
-    assert capsys.readouterr().err == said + "\n"
+    assert capsys.readouterr().err == answer + "\n"
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,12 +81,12 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", TCP, *CONFIG, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["version"] == 1
-    assert (said["capture"], said["packets"], said["written"], said["damage"]) == (TCP, 18, None, None)
-    assert said["verdicts"] == {"forwarded": {"packets": 18, "bytes": said["bytes"]}}
-    assert sum(count["packets"] for count in said["backends"].values()) == 18
-    assert said["packets_per_second"] > 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["version"] == 1
+    assert (answer["capture"], answer["packets"], answer["written"], answer["damage"]) == (TCP, 18, None, None)
+    assert answer["verdicts"] == {"forwarded": {"packets": 18, "bytes": answer["bytes"]}}
+    assert sum(count["packets"] for count in answer["backends"].values()) == 18
+    assert answer["packets_per_second"] > 0
 
 
 def test_packets_of_foreign_link_types_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,12 +129,12 @@ def test_changes_flows_and_muxes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert all(name in out for name in ("mux2", "change", "continued", "draining", "mux1 lost", "0.001 s"))
     assert " to VIPs: " in out
     assert run(["replay", TCP, *CONFIG, *at, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert [(each["at_s"], each["change"]) for each in said["changes"]] == [(0.001, str(new)), (0.002, "mux1 lost")]
-    assert {*said["changes"][0]["effect"]} == {"continued", "broken", "lost", "draining"}
-    assert sum(mux["packets"] for mux in said["muxes"].values()) == said["packets"] == 18
+    answer = json.loads(capsys.readouterr().out)
+    assert [(each["at_s"], each["change"]) for each in answer["changes"]] == [(0.001, str(new)), (0.002, "mux1 lost")]
+    assert {*answer["changes"][0]["effect"]} == {"continued", "broken", "lost", "draining"}
+    assert sum(mux["packets"] for mux in answer["muxes"].values()) == answer["packets"] == 18
     rows = flows.read_text().splitlines()
-    assert rows[0].startswith("protocol,source,source_port,vip,") and len(rows) == 1 + said["flows"]["all"]
+    assert rows[0].startswith("protocol,source,source_port,vip,") and len(rows) == 1 + answer["flows"]["all"]
 
 
 def test_flows_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,9 +30,9 @@ def test_a_table_a_csv_file_and_a_plot(name: str, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("name", SMALL)
 def test_json_is_what_plot_reads(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", name, *SMALL[name], "-j"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["version"], said["simulation"], said["parameters"]["seed"]) == (1, name, 1)
-    (tmp_path / "x.json").write_text(json.dumps(said))
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["version"], answer["simulation"], answer["parameters"]["seed"]) == (1, name, 1)
+    (tmp_path / "x.json").write_text(json.dumps(answer))
     assert run(["plot", str(tmp_path / "x.json"), "-o", str(tmp_path / "x.svg")]) == 0
     assert (tmp_path / "x.svg").exists()
 

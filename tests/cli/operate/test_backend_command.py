@@ -74,8 +74,8 @@ def test_json_is_a_line_a_daemon_also_of_one_that_refuses(
     controls = [word for path in paths for word in ("--control", str(path))]
     with listening(paths[0], [], refuses=True), listening(paths[1], []):
         assert run([*words.split(), *controls, "-j"]) == 1
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert said == [
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
         {"version": 1, "control": str(paths[1]), "health": HEALTH},
         {"version": 1, "control": str(paths[0]), "error": "web: not here"},
     ]

@@ -71,9 +71,9 @@ def test_a_capture_gives_a_configuration_that_replay_takes(tmp_path: Path, capsy
     file.write_text(capsys.readouterr().out)
     assert run(["config", "check", str(file)]) == 0
     assert run(["replay", CAPTURE, "-c", str(file), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out.partition("\n")[2])
-    assert said["verdicts"]["forwarded"]["packets"] == said["packets"]
-    assert {name.rpartition("/")[2] for name in said["backends"]} == {"h1", "h2"}
+    answer = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert answer["verdicts"]["forwarded"]["packets"] == answer["packets"]
+    assert {name.rpartition("/")[2] for name in answer["backends"]} == {"h1", "h2"}
 
 
 def test_services_that_are_left_out_are_named(capsys: pytest.CaptureFixture[str]) -> None:

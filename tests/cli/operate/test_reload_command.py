@@ -37,8 +37,8 @@ def test_overrides_are_printed_even_without_changes(tmp_path: Path, capsys: pyte
 
     path = tmp_path / "mux.sock"
     assert reload(path, handler) == 0
-    said = f"{path}: nothing changed\n{path}: override: service web: backend h1: drained by command\n"
-    assert capsys.readouterr().out == said
+    expected = f"{path}: nothing changed\n{path}: override: service web: backend h1: drained by command\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_json_is_a_line_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,8 +47,8 @@ def test_json_is_a_line_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     path = tmp_path / "mux.sock"
     assert reload(path, handler, "-j") == 0
-    said = {"version": 1, "control": str(path), "changes": ["maglev: changed"], "overrides": ["x"]}
-    assert json.loads(capsys.readouterr().out) == said
+    expected = {"version": 1, "control": str(path), "changes": ["maglev: changed"], "overrides": ["x"]}
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 def test_no_change_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from tests.api.lines import runtime
 
 def node(role: Role, control: Path = Path("/nonexistent"), **known: Any) -> NodeState:
     """``known``: what would be read of the daemon or the file; of its runtime the fields that matter."""
-    made = NodeState(role, control)
+    state = NodeState(role, control)
     if known.get("runtime") is not None:
         known["runtime"] = runtime(**known["runtime"])
-    made.__dict__.update(known)
-    return made
+    state.__dict__.update(known)
+    return state

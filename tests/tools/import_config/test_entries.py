@@ -7,19 +7,19 @@ def block() -> Block:
 
 
 def test_the_last_of_several_is_in_force() -> None:
-    made = block()
-    assert made.number("a", default=7) == 2
-    assert made.left == [Problem(1, "top.a", "line 2 takes precedence")]
+    parsed = block()
+    assert parsed.number("a", default=7) == 2
+    assert parsed.left == [Problem(1, "top.a", "line 2 takes precedence")]
 
 
 def test_a_word_that_is_not_a_number_is_left_out() -> None:
-    made = block()
-    assert made.number("c", default=7) == 7 and made.number("d", default=8) == 8
-    assert made.left == [Problem(4, "top.c", "y is not a number")]
+    parsed = block()
+    assert parsed.number("c", default=7) == 7 and parsed.number("d", default=8) == 8
+    assert parsed.left == [Problem(4, "top.c", "y is not a number")]
 
 
 def test_entries_not_imported_are_listed_with_their_reason() -> None:
-    made = block()
-    made.all("a")
-    made.leave_rest({"b": "why"})
-    assert made.left == [Problem(3, "top.b", "why"), Problem(4, "top.c", "is not a key that lbmux knows")]
+    parsed = block()
+    parsed.all("a")
+    parsed.leave_rest({"b": "why"})
+    assert parsed.left == [Problem(3, "top.b", "why"), Problem(4, "top.c", "is not a key that lbmux knows")]

@@ -13,10 +13,10 @@ def service(**more: Any) -> dict[str, Any]:
 
 
 def imported(*services: dict[str, Any]) -> Imported:
-    made = Imported()
+    outcome = Imported()
     for line, one in enumerate(services, 1):
-        made.add(line, one)
-    return made
+        outcome.add(line, one)
+    return outcome
 
 
 @pytest.mark.parametrize(
@@ -28,16 +28,16 @@ def imported(*services: dict[str, Any]) -> Imported:
     ],
 )
 def test_what_lbmux_would_refuse_is_left_out(more: dict[str, Any], left: str) -> None:
-    made = imported(service(**more))
-    assert [problem.field for problem in made.left] == [left]
-    assert len(made.services) == (left != "web.protocol")
+    outcome = imported(service(**more))
+    assert [problem.field for problem in outcome.left] == [left]
+    assert len(outcome.services) == (left != "web.protocol")
 
 
 def test_services_that_do_not_go_together() -> None:
-    made = imported(service(), service(name="again"))
-    made.finish(Path("f"))
-    assert [one["name"] for one in made.services] == ["web"]
-    assert made.left[0].line == 2 and "VIP, protocol and port" in made.left[0].message
+    outcome = imported(service(), service(name="again"))
+    outcome.finish(Path("f"))
+    assert [one["name"] for one in outcome.services] == ["web"]
+    assert outcome.left[0].line == 2 and "VIP, protocol and port" in outcome.left[0].message
 
 
 def test_no_service() -> None:
@@ -46,8 +46,8 @@ def test_no_service() -> None:
 
 
 def test_repeated_remarks_are_one_line() -> None:
-    made = imported(service(health={"kind": "smtp"}), service(name="dns", port=53))
-    made.left += made.left * 2
-    assert "kind: should be" in as_yaml(made, Path("f"))
-    assert as_yaml(made, Path("f")).count("#   f:1: web.health.kind") == 1
-    assert "(and 2 more lines)" in as_yaml(made, Path("f"))
+    outcome = imported(service(health={"kind": "smtp"}), service(name="dns", port=53))
+    outcome.left += outcome.left * 2
+    assert "kind: should be" in as_yaml(outcome, Path("f"))
+    assert as_yaml(outcome, Path("f")).count("#   f:1: web.health.kind") == 1
+    assert "(and 2 more lines)" in as_yaml(outcome, Path("f"))

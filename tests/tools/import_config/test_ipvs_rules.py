@@ -8,8 +8,8 @@ from tests.tools.import_config.test_read_file import FILES
 
 
 def service(*rules: str) -> dict[str, Any]:
-    (made,) = read("\n".join(rules), Path("rules")).services
-    return made
+    (parsed,) = read("\n".join(rules), Path("rules")).services
+    return parsed
 
 
 def test_services_and_their_servers() -> None:
@@ -21,14 +21,14 @@ def test_services_and_their_servers() -> None:
 
 @pytest.mark.parametrize(("method", "tunnel"), [("-g", "direct"), ("-i", "ipip"), ("-m", "ipip"), ("", "direct")])
 def test_forwarding_methods(method: str, tunnel: str) -> None:
-    made = service("-A -t 192.0.2.1:80 -s wrr", f"-a -t 192.0.2.1:80 -r 10.0.0.1:81 {method} -w 2")
-    assert made["backends"] == [{"dip": "10.0.0.1", "port": 81, "tunnel": tunnel, "weight": 2}]
+    parsed = service("-A -t 192.0.2.1:80 -s wrr", f"-a -t 192.0.2.1:80 -r 10.0.0.1:81 {method} -w 2")
+    assert parsed["backends"] == [{"dip": "10.0.0.1", "port": 81, "tunnel": tunnel, "weight": 2}]
 
 
 @pytest.mark.parametrize(("kind", "tunnel"), [("ipip", "ipip"), ("gue", "gue0"), ("gre", "gre")])
 def test_kinds_of_tunnels(kind: str, tunnel: str) -> None:
-    made = service("-A -t 192.0.2.1:80 -s rr", f"-a -t 192.0.2.1:80 -r 10.0.0.1:80 -i --tun-type {kind}")
-    assert made["backends"][0]["tunnel"] == tunnel
+    parsed = service("-A -t 192.0.2.1:80 -s rr", f"-a -t 192.0.2.1:80 -r 10.0.0.1:80 -i --tun-type {kind}")
+    assert parsed["backends"][0]["tunnel"] == tunnel
 
 
 def test_persistence_without_a_time_is_hashing_of_sources() -> None:

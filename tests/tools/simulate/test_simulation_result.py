@@ -46,7 +46,7 @@ def test_csv_into_a_directory_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_the_document_is_json_with_parameters_rows_and_panels() -> None:
-    said = json.loads(json.dumps(RESULT.document()))
-    assert (said["version"], said["simulation"], said["parameters"]) == (1, "x", {"seed": 1})
-    assert said["rows"][1] == {"size": 11, "note": "a, b"}
-    assert said["panels"][0]["lines"][0] == {"label": "all", "x": [7.0], "y": [2.0], "low": [1.0], "high": [3.5]}
+    document = json.loads(json.dumps(RESULT.document()))
+    assert (document["version"], document["simulation"], document["parameters"]) == (1, "x", {"seed": 1})
+    assert document["rows"][1] == {"size": 11, "note": "a, b"}
+    assert document["panels"][0]["lines"][0] == {"label": "all", "x": [7.0], "y": [2.0], "low": [1.0], "high": [3.5]}

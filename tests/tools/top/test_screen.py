@@ -27,13 +27,13 @@ def text(of: View) -> list[str]:
 
 def changed_by(key: str) -> bool:
     """Whether a key changes something in a view that has gone into a service."""
-    made = view(flows=3)
+    pool_view = view(flows=3)
     for before in ("down", "enter", "down"):
-        made.press(before)
-    as_it_was = copy.copy(made)
-    as_it_was.sorted_by = dict(made.sorted_by)
-    made.press(key)
-    return made != as_it_was
+        pool_view.press(before)
+    as_it_was = copy.copy(pool_view)
+    as_it_was.sorted_by = dict(pool_view.sorted_by)
+    pool_view.press(key)
+    return pool_view != as_it_was
 
 
 def test_every_byte_sequence_that_means_a_key_is_in_the_help_line() -> None:
@@ -50,42 +50,42 @@ def test_the_help_line_has_the_keys_that_do_something_and_no_others() -> None:
 
 
 def test_the_help_line_is_on_every_level() -> None:
-    made = view(flows=3)
+    pool_view = view(flows=3)
     for key in ("down", "enter", "enter"):
-        assert text(made)[-1].split() == " ".join(f"{key} {what}" for key, what in KEYS.items()).split()
-        made.press(key)
+        assert text(pool_view)[-1].split() == " ".join(f"{key} {what}" for key, what in KEYS.items()).split()
+        pool_view.press(key)
 
 
 def test_a_flow_has_a_backend_a_state_an_idle_time_and_no_rates() -> None:
-    made = view(flows=3)
+    pool_view = view(flows=3)
     for key in ("down", "enter", "enter"):
-        made.press(key)
-    lines = text(made)
+        pool_view.press(key)
+    lines = text(pool_view)
     assert lines[2].split() == ["client", "port", "mux", "backend", "state", "idle,", "s", "▼"]
     assert lines[3].split() == ["198.51.100.2", "2", "mux1", "h1", "trusted", "0.2"]
     assert lines[-2].startswith("flows have no counters")
-    made.press("backspace")
-    assert text(made)[-2] == ""
+    pool_view.press("backspace")
+    assert text(pool_view)[-2] == ""
 
 
 def test_ports_and_weights_are_whole_numbers_and_quantities_are_short() -> None:
-    made = view(flows=3)
+    pool_view = view(flows=3)
     for key in ("down", "enter", "enter"):
-        made.press(key)
-    assert made.after is not None
-    made.after.muxes["mux1"].flows[:] = [flow_line(source_port=42_500)]
-    assert text(made)[3].split()[1] == "42500"
-    made.press("backspace")
-    made.after = with_backends(made.after, weight=65_000, live_flows=42_500)
-    assert text(made)[3].split()[3:5] == ["65000", "42.5k"]
+        pool_view.press(key)
+    assert pool_view.after is not None
+    pool_view.after.muxes["mux1"].flows[:] = [flow_line(source_port=42_500)]
+    assert text(pool_view)[3].split()[1] == "42500"
+    pool_view.press("backspace")
+    pool_view.after = with_backends(pool_view.after, weight=65_000, live_flows=42_500)
+    assert text(pool_view)[3].split()[3:5] == ["65000", "42.5k"]
 
 
 def test_drops_of_several_muxes_are_shown_by_mux() -> None:
     assert text(view())[1] == "drops/s: denied 15"
-    made = View()
-    made.take(together(reading(10.0, 0, 0, denied=100), reading(10.0, 0, 0)))
-    made.take(together(reading(11.0, 0, 0, denied=110), reading(11.0, 0, 0, denied=5)))
-    assert text(made)[1] == "drops/s: denied 15 (mux1 10, mux2 5)"
+    pool_view = View()
+    pool_view.take(together(reading(10.0, 0, 0, denied=100), reading(10.0, 0, 0)))
+    pool_view.take(together(reading(11.0, 0, 0, denied=110), reading(11.0, 0, 0, denied=5)))
+    assert text(pool_view)[1] == "drops/s: denied 15 (mux1 10, mux2 5)"
 
 
 def test_without_a_mux_the_agents_socket_is_asked(

@@ -56,10 +56,10 @@ def together(*each: Reading) -> Reading:
 
 
 def view(flows: int = 0) -> View:
-    made = View()
-    made.take(reading(10.0, 1000, 500))
-    made.take(reading(12.0, 3000, 5500, denied=30, flows=flows))
-    return made
+    pool_view = View()
+    pool_view.take(reading(10.0, 1000, 500))
+    pool_view.take(reading(12.0, 3000, 5500, denied=30, flows=flows))
+    return pool_view
 
 
 def test_rates_are_by_the_second_the_largest_first() -> None:
@@ -74,120 +74,120 @@ def test_drops_are_by_reason_and_only_while_they_continue() -> None:
 
 def test_restarted_counters_give_no_negative_rates() -> None:
     assert drops(reading(10.0, 0, 0, denied=900), reading(12.0, 0, 0, denied=10)) == {"denied": {"mux1": 5}}
-    made = View()
-    made.take(reading(10.0, 1000, 0))
-    made.take(reading(11.0, 50, 0))
-    assert made.rows()[0]["packets_s"] == 50
+    pool_view = View()
+    pool_view.take(reading(10.0, 1000, 0))
+    pool_view.take(reading(11.0, 50, 0))
+    assert pool_view.rows()[0]["packets_s"] == 50
 
 
 def test_muxes_are_summed_and_a_restarted_mux_distorts_no_other() -> None:
-    made = View()
-    made.take(together(reading(10.0, 9000, 0, denied=900), reading(10.0, 1000, 0)))
-    made.take(together(reading(11.0, 50, 0, denied=10), reading(11.0, 1300, 0, denied=5)))
-    web = made.rows()[0]
+    pool_view = View()
+    pool_view.take(together(reading(10.0, 9000, 0, denied=900), reading(10.0, 1000, 0)))
+    pool_view.take(together(reading(11.0, 50, 0, denied=10), reading(11.0, 1300, 0, denied=5)))
+    web = pool_view.rows()[0]
     assert (web["service"], web["packets_s"], web["flows"], web["up"]) == ("web", 350, 10, "1/2")
-    assert made.drops() == {"denied": {"mux1": 10, "mux2": 5}}
+    assert pool_view.drops() == {"denied": {"mux1": 10, "mux2": 5}}
 
 
 def test_a_mux_that_comes_later_has_no_rates_before_its_second_reading() -> None:
-    made = View()
-    made.take(reading(10.0, 1000, 0))
-    made.take(together(reading(11.0, 1100, 0), reading(11.0, 10**6, 0, denied=10**6)))
-    assert made.rows()[0]["packets_s"] == 100 and made.drops() == {}
+    pool_view = View()
+    pool_view.take(reading(10.0, 1000, 0))
+    pool_view.take(together(reading(11.0, 1100, 0), reading(11.0, 10**6, 0, denied=10**6)))
+    assert pool_view.rows()[0]["packets_s"] == 100 and pool_view.drops() == {}
 
 
 def test_disagreement_of_muxes_is_shown() -> None:
     one, other = reading(11.0, 0, 0), with_backends(reading(11.0, 0, 0), reachable=False)
-    made = View(service="web")
-    made.take(together(one, other))
-    assert {row["backend"]: row["state"] for row in made.rows()} == {
+    pool_view = View(service="web")
+    pool_view.take(together(one, other))
+    assert {row["backend"]: row["state"] for row in pool_view.rows()} == {
         "h1": "up; up, no next hop", "h2": "down; down, no next hop",
     }  # fmt: skip
 
 
 def test_an_agent_counts_no_traffic_and_has_no_targets() -> None:
-    made = view()
-    assert made.after is not None
-    made.after = with_backends(made.after, packets=None, bytes=None, new_flows=None, reachable=None)
-    made.service = "web"
-    assert [(row["state"], row["packets_s"]) for row in made.rows()] == [("up", None), ("down", None)]
+    pool_view = view()
+    assert pool_view.after is not None
+    pool_view.after = with_backends(pool_view.after, packets=None, bytes=None, new_flows=None, reachable=None)
+    pool_view.service = "web"
+    assert [(row["state"], row["packets_s"]) for row in pool_view.rows()] == [("up", None), ("down", None)]
     for _ in range(8):
-        made.press("s")
-        assert len(made.rows()) == 2
+        pool_view.press("s")
+        assert len(pool_view.rows()) == 2
 
 
 def test_a_pause_reads_the_flows_once() -> None:
-    made = view()
+    pool_view = view()
     for key in ("p", "down", "enter", "enter"):
-        made.press(key)
-    assert made.rows() == [] and made.wanted_flows == "service web and backend h1"
-    made.take(reading(13.0, 0, 0, flows=2))
-    made.take(reading(14.0, 0, 0, flows=9))
-    assert len(made.rows()) == 2
+        pool_view.press(key)
+    assert pool_view.rows() == [] and pool_view.wanted_flows == "service web and backend h1"
+    pool_view.take(reading(13.0, 0, 0, flows=2))
+    pool_view.take(reading(14.0, 0, 0, flows=9))
+    assert len(pool_view.rows()) == 2
 
 
 def test_into_a_service_and_a_backend_and_back() -> None:
-    made = view(flows=3)
-    made.press("down")
-    made.press("enter")
-    assert (made.level, made.service) == (BACKENDS, "web")
-    assert [(row["backend"], row["state"]) for row in made.rows()] == [("h1", "up"), ("h2", "down")]
-    made.press("enter")
-    assert (made.level, made.backend) == (FLOWS, "h1")
-    assert [row["port"] for row in made.rows()] == [2, 1, 0]
-    made.press("enter")  # there is nothing below
-    assert made.level == FLOWS
-    made.press("backspace")
-    assert (made.level, made.chosen) == (BACKENDS, "h1")
-    made.press("backspace")
-    assert (made.level, made.chosen) == (SERVICES, "web")
-    made.press("backspace")
-    assert made.level == SERVICES
+    pool_view = view(flows=3)
+    pool_view.press("down")
+    pool_view.press("enter")
+    assert (pool_view.level, pool_view.service) == (BACKENDS, "web")
+    assert [(row["backend"], row["state"]) for row in pool_view.rows()] == [("h1", "up"), ("h2", "down")]
+    pool_view.press("enter")
+    assert (pool_view.level, pool_view.backend) == (FLOWS, "h1")
+    assert [row["port"] for row in pool_view.rows()] == [2, 1, 0]
+    pool_view.press("enter")  # there is nothing below
+    assert pool_view.level == FLOWS
+    pool_view.press("backspace")
+    assert (pool_view.level, pool_view.chosen) == (BACKENDS, "h1")
+    pool_view.press("backspace")
+    assert (pool_view.level, pool_view.chosen) == (SERVICES, "web")
+    pool_view.press("backspace")
+    assert pool_view.level == SERVICES
 
 
 def test_the_choice_stays_with_its_row_and_at_the_ends() -> None:
-    made = view()
+    pool_view = view()
     for key, chosen in (("up", "dns"), ("down", "web"), ("down", "web"), ("r", "web"), ("up", "web"), ("down", "dns")):
-        made.press(key)
-        assert made.chosen == chosen
+        pool_view.press(key)
+        assert pool_view.chosen == chosen
 
 
 def test_sorting_goes_through_the_columns_of_its_level_alone() -> None:
-    made, seen = view(), []
+    pool_view, seen = view(), []
     for _ in range(7):
-        made.press("s")
-        seen.append(made.column)
-        made.rows()
+        pool_view.press("s")
+        seen.append(pool_view.column)
+        pool_view.rows()
     assert seen == ["bits_s", "new_flows_s", "service", "address", "up", "flows", "packets_s"]
-    made.press("s")
-    made.press("enter")
-    assert made.column == "packets_s"
+    pool_view.press("s")
+    pool_view.press("enter")
+    assert pool_view.column == "packets_s"
 
 
 def test_a_pause_keeps_what_is_there() -> None:
-    made = view()
-    made.press("p")
-    made.take(reading(13.0, 0, 0))
-    assert made.after is not None and made.after.time == 12.0
-    made.press("p")
-    made.take(reading(13.0, 0, 0))
-    assert made.after.time == 13.0
+    pool_view = view()
+    pool_view.press("p")
+    pool_view.take(reading(13.0, 0, 0))
+    assert pool_view.after is not None and pool_view.after.time == 12.0
+    pool_view.press("p")
+    pool_view.take(reading(13.0, 0, 0))
+    assert pool_view.after.time == 13.0
 
 
 def test_other_keys_do_nothing() -> None:
-    made = view()
-    before = replace(made)
-    made.press("x")
-    assert made == before and not made.ended
-    made.press("q")
-    assert made.ended
+    pool_view = view()
+    before = replace(pool_view)
+    pool_view.press("x")
+    assert pool_view == before and not pool_view.ended
+    pool_view.press("q")
+    assert pool_view.ended
 
 
 def test_without_a_reading_keys_have_no_effect() -> None:
-    made = View()
+    pool_view = View()
     for key in ("up", "down", "enter", "backspace", "s", "r"):
-        made.press(key)
-    assert made.rows() == [] and made.drops() == {}
+        pool_view.press(key)
+    assert pool_view.rows() == [] and pool_view.drops() == {}
 
 
 def test_a_recording_is_read_back(tmp_path: Path) -> None:
