@@ -7,12 +7,13 @@ import aiohttp
 from pydantic import ValidationError
 
 from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest, TakenOver
+from lbmux.manager.documents import StoredOverrides
 
 ANSWER_S = 5.0
 
 
-async def hand_over(url: str, tls: ssl.SSLContext, overrides: Sequence[LocalOverride]) -> bool:
-    """Return whether the pool's state may replace the overrides now.
+async def hand_over(url: str, tls: ssl.SSLContext, overrides: Sequence[LocalOverride], stored: StoredOverrides) -> bool:
+    """Return whether the pool's state, with the overrides ``stored``, may replace the mux's own ones now.
 
     False: a newer state has them, or there is no primary yet; in both cases another state follows.
     """
@@ -29,4 +30,15 @@ async def hand_over(url: str, tls: ssl.SSLContext, overrides: Sequence[LocalOver
         return False
     except ValidationError:
         return True
-    return bool(answer.conflicts) or not answer.taken
+    return bool(answer.conflicts) or (not answer.taken and _has_all(stored, overrides))
+
+
+def _has_all(stored: StoredOverrides, overrides: Sequence[LocalOverride]) -> bool:
+    """Return whether the pool's state has the mux's overrides. The primary takes them over one by one."""
+    states = {(one.service, one.backend): one for one in stored.overrides}
+    for one in overrides:
+        theirs = states.get((one.service, one.backend))
+        state = (None, None) if theirs is None else (theirs.admin_state, theirs.weight)
+        if (theirs is None or theirs.added is None) if one.added else state != (one.admin_state, one.weight):
+            return False
+    return True

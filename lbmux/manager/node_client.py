@@ -269,7 +269,7 @@ class NodeClient:
             try:
                 state = taken_over(self.held, message)
                 local = self.local()
-                if local and self._role == "mux" and not await self._hand_over(local):
+                if local and self._role == "mux" and not await self._hand_over(local, message):
                     continue
                 if local or judge(self.held, message) != "same":
                     await accept(state)
@@ -280,9 +280,10 @@ class NodeClient:
                     self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
             await self._report(message.revision, message.overrides.version, refused)
 
-    async def _hand_over(self, local: Sequence[LocalOverride]) -> bool:
-        """Offer overrides to the primary; return whether the pool's state may replace them now."""
-        return bool(self.manager) and await hand_over(self.manager, self._identity.client_context(), local)
+    async def _hand_over(self, local: Sequence[LocalOverride], state: State) -> bool:
+        """Offer overrides to the primary; return whether the pool's ``state`` may replace them now."""
+        tls = self._identity.client_context()
+        return bool(self.manager) and await hand_over(self.manager, tls, local, state.overrides)
 
     async def _report(self, revision: int, overrides: int, refused: str = "") -> None:
         in_force = self.held.revision if self.held else 0

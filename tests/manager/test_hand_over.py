@@ -8,7 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from lbmux.config.models import Backend
 from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest, TakenOver
+from lbmux.manager.documents import StoredOverride, StoredOverrides
 from lbmux.manager.hand_over import hand_over
 
 ONE = LocalOverride(service="web", backend="b1", weight=5, since=1.0)
@@ -16,7 +18,14 @@ PLAIN: Any = False
 """The server has no TLS."""
 
 
-def offered(status: int, text: str = "") -> tuple[bool, bytes]:
+STORED = StoredOverrides(
+    version=1, overrides=(StoredOverride(service="web", backend="b1", weight=5, since=1.0, by="mux1"),)
+)
+
+
+def offered(
+    status: int, text: str = "", stored: StoredOverrides = STORED, one: LocalOverride = ONE
+) -> tuple[bool, bytes]:
     """Return whether the pool's state may replace the override, and what was sent."""
     sent = list[bytes]()
 
@@ -28,7 +37,7 @@ def offered(status: int, text: str = "") -> tuple[bool, bytes]:
         application = web.Application()
         application.router.add_post("/v1/local-overrides", answer)
         async with TestServer(application) as server:
-            return await hand_over(str(server.make_url("")).rstrip("/"), PLAIN, [ONE])
+            return await hand_over(str(server.make_url("")).rstrip("/"), PLAIN, [one], stored)
 
     return asyncio.run(ask()), sent[0]
 
@@ -52,6 +61,20 @@ def test_overrides_stay_only_while_there_is_no_primary(status: int, text: str, m
     assert offered(status, text)[0] is may_replace
 
 
+@pytest.mark.parametrize("stored", [(), (STORED.overrides[0].model_copy(update={"weight": 4}),)], ids=["none", "older"])
+def test_a_state_from_the_middle_of_a_take_over_replaces_nothing(stored: tuple[StoredOverride, ...]) -> None:
+    answer = TakenOver(taken=(), conflicts=()).model_dump_json()
+    assert offered(200, answer, StoredOverrides(version=1, overrides=stored))[0] is False
+
+
 def test_overrides_stay_while_the_manager_cannot_be_reached() -> None:
     tls = ssl.create_default_context()
-    assert asyncio.run(hand_over("https://127.0.0.1:1", tls, [ONE])) is False
+    assert asyncio.run(hand_over("https://127.0.0.1:1", tls, [ONE], STORED)) is False
+
+
+def test_an_added_backend_is_there_whatever_its_weight_is_at_the_manager() -> None:
+    added = StoredOverride(service="web", backend="b1", weight=4, added=Backend(dip="10.1.1.9"), since=1.0, by="admin")
+    stored, answer = StoredOverrides(version=1, overrides=(added,)), TakenOver(taken=(), conflicts=())
+    one = ONE.model_copy(update={"added": True})
+    assert offered(200, answer.model_dump_json(), stored, one)[0] is True
+    assert offered(200, answer.model_dump_json(), STORED, one)[0] is False
