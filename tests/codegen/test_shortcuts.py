@@ -15,10 +15,13 @@ from lbmux.targets.bpf.objects import compiled
 
 ROOT = Path(__file__).parents[2]
 COMPILE = """
-import importlib, sys
+import gc, importlib, os, sys
+gc.disable()  # a compilation makes no garbage to speak of, and ends its process
 from lbmux.targets.bpf.compiler import compile_object
 module, function, section = sys.argv[1:]
 sys.stdout.buffer.write(compile_object(getattr(importlib.import_module(module), function), section))
+sys.stdout.flush()
+os._exit(0)
 """
 
 
