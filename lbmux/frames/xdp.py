@@ -201,7 +201,16 @@ class Kernel:
         with self._lock:
             self.index = _index(self.interface)
             self._remove_stale_links()
+            self._leave_egress()
             self._attach_all()
+
+    def _leave_egress(self) -> None:
+        """Detach from this interface what ``reach`` attached while it took the recreated interface for another one.
+
+        The kernel attaches a program only once to an interface (EEXIST).
+        """
+        self._egress = [index for index in self._egress if index != self.index]
+        self.pins.egress_path(self.index).unlink(missing_ok=True)
 
     def _link(self, place: Attach, program: int) -> Mode:
         modes: tuple[Mode, ...] = self.xdp_modes if place is Attach.XDP else ("tcx",)

@@ -120,6 +120,24 @@ def make_b0() -> None:
         ip.link("add", ifname="b0", kind="veth", peer={"ifname": "other"})
 
 
+def test_replies_may_reach_a_recreated_interface_before_its_programs_do(pair: Pair) -> None:
+    """One thread attaches the egress program to all interfaces; another attaches to the recreated one again."""
+
+    def work(kernel: Kernel) -> bool:
+        kernel.attach({Attach.XDP: "agent_xdp", Attach.TCX_EGRESS: "agent_tc"})
+        with IPRoute() as ip:
+            ip.link("del", index=kernel.index)
+        make_b0()
+        kernel.reach([socket.if_nametoindex("b0")])
+        kernel.reattach()
+        return kernel.is_attached() and not kernel.egress_refused
+
+    try:
+        assert in_kernel(pair, work, role="agent")
+    finally:
+        pair.inside("b", lambda: detach("b0"))
+
+
 def test_it_is_known_whether_the_programs_are_still_attached(pair: Pair) -> None:
     def work(kernel: Kernel) -> list[bool]:
         attach(kernel)
