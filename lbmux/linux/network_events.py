@@ -4,7 +4,7 @@ They come from rtnetlink(7), on the caller's event loop.
 """
 
 import asyncio
-import contextlib
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -12,10 +12,13 @@ from typing import Self
 
 from pyroute2.netlink import rtnl
 
+log = logging.getLogger(__name__)
+
 LINKS = rtnl.RTMGRP_LINK
 ROUTES = rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
-SETTLE_S, MAX_TIME_SHARE = 0.02, 0.1
-"""Changes come in bursts. SETTLE_S is the delay before reading them, the other the most time that reading may take."""
+SETTLE_S, LONGEST_DELAY_S, MAX_TIME_SHARE = 0.02, 1.0, 0.1
+"""Changes come in bursts. They are read SETTLE_S after an event. Where reading takes long, the delay grows up to
+LONGEST_DELAY_S, so that reading takes no more than MAX_TIME_SHARE of the time."""
 EVENT_BYTES, MOST_EVENTS = 1 << 16, 64
 
 
@@ -54,9 +57,13 @@ class NetworkEvents:
         took_s = 0.0
         while True:
             await self._changed.wait()
-            await asyncio.sleep(max(SETTLE_S, took_s / MAX_TIME_SHARE))
+            await asyncio.sleep(min(max(SETTLE_S, took_s / MAX_TIME_SHARE), LONGEST_DELAY_S))
             self._changed.clear()
             begun = time.monotonic()
-            with contextlib.suppress(OSError):
+            try:
                 await self._on_change()
+            except OSError as error:
+                log.warning("interfaces and routes cannot be read: %s", error)
+            except Exception:
+                log.exception("a change of interfaces or routes was not handled; the next one is")
             took_s = time.monotonic() - begun
