@@ -68,7 +68,7 @@ class DryRuns:
             return web.json_response({"version": 1, "services": services})
 
     async def explain(self, request: web.Request) -> web.Response:
-        places = self.poller.places()
+        places = await self.poller.in_thread(self.poller.places)
         path = named_places(places).get(request.query.get("mux", ""), places[0])
         try:
             packet = ClientPacket.parse(request.query.get("packet", ""))

@@ -176,7 +176,8 @@ class PoolSite:
             return refused(visitor.may_not, 403)
         try:
             action = page_actions.parse(await request.read())
-            lines = await self.poller.in_thread(page_actions.override, action, visitor.manager, self.places())
+            # Looking up the places may ask another manager, which would hold up this one's event loop.
+            lines = await self.poller.in_thread(lambda: page_actions.override(action, visitor.manager, self.places()))
         except LbmuxError as error:
             return refused(str(error), _status(error))
         log.info("from the page%s: %s", f" ({visitor.name})" * bool(visitor.name), "; ".join(lines))
