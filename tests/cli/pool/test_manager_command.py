@@ -39,6 +39,7 @@ def answers(access: list[str], capsys: Out) -> bool:
     return found == 0 and '"primary"' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_pool_moves_from_a_file_to_etcd(tmp_path: Path, etcd: Etcd, capsys: Out) -> None:
     (port,), state, services = free_ports(1), tmp_path / "m1", tmp_path / "services.yaml"
     services.write_bytes(file(1, 2))
