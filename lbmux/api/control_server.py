@@ -48,6 +48,7 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_REQUEST_BYTES)
 
     async def stop(self) -> None:
+        """Stop listening, end all clients, and remove the socket unless another daemon has replaced it."""
         if self._server is None:
             return
         server, self._server = self._server, None

@@ -97,6 +97,8 @@ def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> lis
 
 
 class Bird:
+    """BIRD as the speaker: a `Speaker` that is controlled through BIRD's socket."""
+
     name = "bird"
     environment: Mapping[str, str] = {}
     capabilities: Collection[Capability] = (Capability.NET_BIND_SERVICE, Capability.NET_RAW)

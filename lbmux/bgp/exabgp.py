@@ -30,6 +30,7 @@ NOTIFICATION = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
 
 
 def configuration(bgp: Bgp, directory: Path) -> str:
+    """Return ExaBGP's configuration file. Routes come through the relay's socket in ``directory``."""
     run = f"{sys.executable} -I -S {exabgp_relay.__file__} {directory / 'api.sock'}"
     lines = [f"process mux {{ run {run}; encoder json; }}"]
     families = "".join(f"ipv{v} unicast; " for v, own in ((4, bgp.local), (6, bgp.local6)) if own is not None)
@@ -113,6 +114,8 @@ class Session:
 
 
 class Exabgp:
+    """ExaBGP as the speaker: a `Speaker` that is controlled through a relay process."""
+
     name = "exabgp"
     environment: Mapping[str, str] = {
         "exabgp_daemon_drop": "false",

@@ -38,6 +38,10 @@ def dies_with_parent() -> Callable[[], None]:
 
 
 def keep(silence_s: float, longer_s: float, command: list[str]) -> int:
+    """Run a speaker until it ends, heartbeats stop for ``silence_s``, or standard input ends; return the exit code.
+
+    After a PATIENT heartbeat the next one may take ``longer_s``.
+    """
     speaker = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent())
     descriptor, patience_s = os.pidfd_open(speaker.pid), silence_s
     try:

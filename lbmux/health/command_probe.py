@@ -13,6 +13,7 @@ from lbmux.linux.child_environment import BARE
 
 
 async def command(target: Target) -> str:
+    """Run the health check's command; return what it did. Raise ProbeError if its exit code is not 0."""
     names = {"{dip}": str(target.dip), "{port}": str(target.port)}
     words = []
     for word in target.health.command:

@@ -55,6 +55,7 @@ def query(number: int, name: str) -> bytes:
 
 
 async def dns(target: Target) -> str:
+    """Send a DNS query (RFC 1035); return "answered". Raise ProbeError if the response code is not 0."""
     loop, number = asyncio.get_running_loop(), int.from_bytes(os.urandom(2))
     with _socket(target, socket.SOCK_DGRAM) as sock:
         await loop.sock_sendall(sock, query(number, target.health.query))

@@ -18,6 +18,8 @@ STARTING_S = 10.0
 
 
 class HostChecks:
+    """The state of each host, by the probes through its tunnel."""
+
     def __init__(self) -> None:
         self._checkers: dict[Address, Checker] = {}
         self._answered = set[Address]()

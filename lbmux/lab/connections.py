@@ -238,6 +238,7 @@ class Traffic:
             await asyncio.sleep(0.01)
 
     def report(self) -> str:
+        """Return the report as JSON, and begin the next one's counts."""
         for connection in self._connections:
             self.took(connection.waits_ms)
         connections, waits_ms = [connection.report() for connection in self._connections], self._short_waits_ms()

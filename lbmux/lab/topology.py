@@ -106,6 +106,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Node:
+    """A network namespace with its addresses beyond those of links, its routes and its programs."""
+
     __pydantic_config__ = STRICT
     name: str
     role: str

@@ -101,6 +101,7 @@ class Watcher:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
+        """Subscribe to the kernel's events, learn what it knows, and follow it from now on."""
         self._stack = contextlib.AsyncExitStack()
         self.netlink = await self._stack.enter_async_context(AsyncIPRoute())
         self._events = await self._stack.enter_async_context(AsyncIPRoute())
@@ -138,6 +139,7 @@ class Watcher:
         await self._solicit(pending_only=True)
 
     async def look_up(self, destination: Address, is_new: bool = False) -> None:
+        """Ask the kernel for the route to a watched destination, and report a change."""
         route, reason = None, ""
         try:
             route = route_of((await self.netlink.route("get", dst=str(destination)))[0], destination)

@@ -76,6 +76,7 @@ class Families(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metric families of the reading; the Prometheus client calls this for a scrape."""
         reading = self._reading
         build = GaugeMetricFamily("lbmux_build_info", "Always 1.", labels=["version", "program"])
         build.add_metric([__version__, reading.snapshot.program], 1)

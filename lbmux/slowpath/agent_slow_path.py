@@ -96,6 +96,8 @@ NOTHING = Inbound([], [])
 
 @dataclass
 class AgentSlowPath:
+    """Decides about punted frames. ``cpu_s`` is a clock of the slow path's CPU time, in seconds."""
+
     context: AgentContext
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: Callable[[], float] = time.thread_time
@@ -111,6 +113,7 @@ class AgentSlowPath:
         self._check_budget = CpuBudget(context.socket_check_cpu)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
+        """Handle a frame that the data path punted on the way in. ``now`` is in seconds of a monotonic clock."""
         if verdict == Verdict.UNKNOWN_CONNECTION and not self._check_budget.is_left(now):
             return self._dropped("unknown_over_cpu")  # before anything that takes time
         outer = read_frame(frame)

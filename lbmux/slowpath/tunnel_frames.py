@@ -63,6 +63,10 @@ class TunnelFrames:
         return self.mtus(self.host(backend), int(self._tables.backends[backend]["mtu"]))
 
     def tunnel(self, packet: bytes, backend: int, hops: int = OUTER_TTL) -> list[tuple[int, bytes]]:
+        """Return (interface, frame) of the frames that carry an IP packet to a backend's host, as `Forwarder.tunnel`.
+
+        An IPv4 packet that is too large is fragmented before encapsulation if the outer packet may not be.
+        """
         row, inner = self._tables.backends[backend], read_ip(packet)
         if inner is None or row["state"] == GONE:
             self.unsent += 1

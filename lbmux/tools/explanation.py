@@ -35,6 +35,7 @@ class Explanation:
         return any(entry["alive"] for step in self.steps for entry in step.data.get("entries", ()))
 
     def as_json(self) -> dict[str, Any]:
+        """Return the explanation as the object that `lbmux explain -j` prints."""
         packet = asdict(self.packet) | {"source": str(self.packet.source), "vip": str(self.packet.vip)}
         del packet["caught"]
         return {

@@ -55,6 +55,7 @@ class ClientPacket:
 
     @classmethod
     def parse(cls, text: str, opens: bool = False, length: int | None = None) -> "ClientPacket":
+        """Parse `CLIENT:PORT > VIP:PORT[/PROTOCOL]`; raise PacketError. ``length``: the IP packet's length in bytes."""
         match = TEXT.fullmatch(text)
         if match is None:
             raise PacketError(text, f"should be {FORM}, as in '198.51.100.7:40000 > 192.0.2.1:80/tcp'")

@@ -12,6 +12,7 @@ HINT = "start it as root, or grant them (AmbientCapabilities= in the unit that `
 
 
 def rights(node: NodeState) -> Iterator[Finding]:
+    """Report the capabilities that the daemon, or this user without a daemon, lacks for the node's role."""
     pid = node.pid
     needs = NEEDS.get(node.role, ALL)
     missing = lacking(needs, effective("self" if pid is None else str(pid)))

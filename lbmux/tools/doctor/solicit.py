@@ -79,6 +79,7 @@ def parse_arp_reply(frame: bytes, address: Address) -> str | None:
 
 
 def parse_advertisement(frame: bytes, address: Address) -> str | None:
+    """Return the MAC address in an Ethernet frame with a neighbour advertisement (RFC 4861) of ``address``, or None."""
     message_at = ETHERNET_BYTES + IPV6_BYTES
     option_at = message_at + NEIGHBOUR.size
     if len(frame) < option_at:

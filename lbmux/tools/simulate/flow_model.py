@@ -48,6 +48,7 @@ class Run:
         self._set_open()
 
     def run(self) -> Outcome:
+        """Deliver all packets, with events and sweeps between them at their times; return what became of the flows."""
         at, times = 0, self._packets["time"]
         for time, event in self._timeline(float(times[-1])):
             end = int(np.searchsorted(times, time))

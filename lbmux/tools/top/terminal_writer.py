@@ -14,6 +14,7 @@ class TerminalWriter:
         self._shown: list[str] = []
 
     def write(self, render: RenderableType) -> None:
+        """Show ``render`` on the terminal. Only the lines that differ from those shown are written."""
         size = self._console.size
         if size != self._size:  # a resized terminal may move lines
             self._size, self._shown = size, []

@@ -26,6 +26,7 @@ def unknown(before: Reading, after: Reading) -> list[str]:
 
 
 def service_rows(before: Reading, after: Reading) -> list[Row]:
+    """Return a row for each service; rates are between two readings of all muxes."""
     rates = _rates(before, after, lambda key: key[0])
     has_rates = len(unknown(before, after)) < len(after.muxes)
     return [
@@ -41,6 +42,8 @@ def service_rows(before: Reading, after: Reading) -> list[Row]:
 
 
 def backend_rows(before: Reading, after: Reading, service: str) -> list[Row]:
+    """Return a row for each backend of a service; rates are between two readings of all muxes."""
+
     def own(counts: Counts) -> list[BackendLine]:
         return [line for line in counts.backends if line.service == service]
 

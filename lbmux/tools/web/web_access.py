@@ -31,6 +31,11 @@ def is_local(host: str) -> bool:
 
 
 def guard(token: str | None) -> Middleware:
+    """Return middleware that admits requests with the token, or from this machine if ``token`` is None.
+
+    Refusals are 401 and 403; a link with the token sets a cookie. Requests from pages of another origin are refused.
+    """
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         is_link = request.path == "/" and request.method in ("GET", "HEAD")
