@@ -54,7 +54,8 @@ class SlowPath(Model):
     """CPU time at an agent to look for the sockets of unknown connections, as a share of one core; packets beyond it
     are dropped, and their senders repeat them."""
     path_mtu_floor: Annotated[int, Field(strict=True, ge=552, le=1500)] = 1280
-    """Lowest path MTU to a host, in bytes, that is taken from an ICMP error which does not quote a packet of a known
-    flow. Some routers quote too little to tell, and a forger does not know the flows."""
+    """Lowest path MTU to a host, in bytes, that is taken from an ICMP error. A forger can quote a packet of a
+    connection of its own, and the path MTU applies to all connections of the host. Set it to the narrowest IPv4 path
+    to your hosts if that is below the default."""
     fragments: Fragments = Fragments()
     """Limits of the state of fragmented datagrams."""

@@ -38,23 +38,23 @@ class OuterErrors:
             return self._output.drop("outer_error_ignored")
         inner = inside(error.quote, *self._context.ports, is_quoted=True)
         flow = None if inner is None else client_flow(inner)
-        backend, is_known = (None, False) if flow is None else self._backend_at(flow, error.host)
+        backend = None if flow is None else self._backend_at(flow, error.host)
         if inner is not None and (inner.destination not in self._context.vips or (flow and backend is None)):
             return self._output.drop("outer_error_ignored")
         if error.mtu_bytes is not None:
-            mtu_bytes = error.least(0 if is_known else self._context.settings.path_mtu_floor)
+            mtu_bytes = error.least(self._context.settings.path_mtu_floor)
             if mtu_bytes is None:
                 return self._output.drop("outer_error_ignored")
             self._mtus.learn(error.host, mtu_bytes, now)
             self._output.counts["path_mtu_learned"] += 1
         return [] if inner is None or backend is None else self._relay(error, inner, backend, now)
 
-    def _backend_at(self, flow: Flow, host: Address) -> tuple[int | None, bool]:
-        """Return (backend, whether a flow entry names it): the backend at a host that the flow has or recently had."""
+    def _backend_at(self, flow: Flow, host: Address) -> int | None:
+        """Return the backend at a host that the flow has or recently had."""
         entry = self._forwarder.entry(flow)
         known = [] if entry is None else self._forwarder.at_host([entry], host)
         backends = known or self._forwarder.at_host(self._forwarder.likely(flow), host)
-        return (backends[0] if backends else None), bool(known)
+        return backends[0] if backends else None
 
     def _relay(self, error: OuterError, inner: Packet, backend: int, now: float) -> list[Sent]:
         """Send the client an error about its own packet, ``inner``."""
