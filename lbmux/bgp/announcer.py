@@ -23,7 +23,7 @@ from lbmux.bgp import speaker_watchdog
 from lbmux.bgp.bgp_settings import Announced, Bgp, BgpState, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
-from lbmux.bgp.session_log import NO_REASON, SessionLog
+from lbmux.bgp.session_log import NO_REASON, PATIENCE_S, SessionLog
 from lbmux.bgp.speaker import Speaker
 from lbmux.linux.capabilities import with_only
 from lbmux.linux.child_environment import BARE
@@ -42,6 +42,8 @@ NOTHING: frozenset[Route] = frozenset()
 
 WATCH_S = 1.0
 """Interval at which sessions are checked for the log, in seconds."""
+REPEAT_S = 60.0
+"""Interval at which a speaker that takes no changes is logged, in seconds."""
 
 
 def always() -> bool:
@@ -73,6 +75,8 @@ class Announcer:
         self._command = speaker.command()  # raises if there is none, before anything is started
         self._wanted = self._announced = NOTHING
         self._by_command, self._passwords = Announced(), PasswordCheck()
+        self._log_refusal_s: float | None = None
+        """When the next refused change is logged; None while the speaker takes changes."""
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -146,12 +150,20 @@ class Announcer:
                 return
             try:
                 await self._speaker.change(self._announced, after)
-            except (OSError, TimeoutError) as error:
-                log.debug("cannot reach the BGP speaker: %s", error)
+            except OSError as error:
+                self._log_refusal(error, time.monotonic())
                 return
-            before, self._announced = self._announced, after
+            before, self._announced, self._log_refusal_s = self._announced, after, None
         for line in _describe_changes(before, after):
             log.info("BGP: %s", line)
+
+    def _log_refusal(self, error: OSError, now: float) -> None:
+        """Log that the speaker does not take changes, unless it may still be starting."""
+        if self._log_refusal_s is None:
+            self._log_refusal_s = now + PATIENCE_S
+        if now >= self._log_refusal_s:
+            self._log_refusal_s = now + REPEAT_S
+            log.warning("BGP: routers do not learn changes of routes: %s: %s", self._speaker.name, error or "timeout")
 
     async def _start(self) -> None:
         self._announced = NOTHING
@@ -198,23 +210,38 @@ class Announcer:
             await asyncio.sleep(BEAT_S)
 
     async def _supervise(self) -> None:
+        """Start a speaker that has ended again, until it can be started."""
         while True:
             await asyncio.sleep(BEAT_S)
-            code = self._watchdog.poll() if self._watchdog is not None else None
-            if code is None:
-                continue
-            text = (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()
-            why = (
-                "the packet loop stalled" if code == speaker_watchdog.SILENT else (text[-1] if text else f"code {code}")
-            )
-            log.warning("BGP speaker %s ended: %s", self._speaker.name, why)
-            self._ended = why
-            async with self._lock:
-                self._watchdog, self._announced = None, NOTHING
+            if self._watchdog is not None:
+                code = self._watchdog.poll()
+                if code is None:
+                    continue
+                self._ended = self._why(code)
+                log.warning("BGP speaker %s ended: %s", self._speaker.name, self._ended)
+                async with self._lock:
+                    self._watchdog, self._announced = None, NOTHING
             await asyncio.sleep(AGAIN_S)
             await self._is_alive.wait()
             async with self._lock:
-                await self._start()
+                await self._start_again()
+
+    def _why(self, code: int) -> str:
+        """Return why the speaker has ended: the last line of its log, if it has one."""
+        if code == speaker_watchdog.SILENT:
+            return "the packet loop stalled"
+        with contextlib.suppress(OSError, IndexError):
+            return (self._directory / "speaker.log").read_text(errors="replace").strip().splitlines()[-1]
+        return f"code {code}"
+
+    async def _start_again(self) -> None:
+        try:
+            await self._start()
+        except OSError as error:
+            why = f"it cannot be started: {error}"
+            if why != self._ended:
+                log.warning("BGP speaker %s: %s", self._speaker.name, why)
+            self._ended = why
 
 
 def _describe_command(by_command: Announced) -> str:

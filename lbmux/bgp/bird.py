@@ -155,7 +155,7 @@ class Bird:
 
 async def _answer(reader: asyncio.StreamReader) -> str:
     lines = []
-    while line := (await reader.readline()).decode():
+    while line := (await reader.readline()).decode(errors="replace"):
         lines.append(line)
         if re.match(r"\d{4} ", line):
             return "".join(lines)

@@ -155,6 +155,53 @@ def test_a_session_that_is_down_always_has_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_speaker_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    speaker, tries = FakeSpeaker("pass"), 0  # it ends at once
+
+    async def full(routes: frozenset[Route]) -> None:
+        nonlocal tries
+        tries += 1
+        raise OSError(28, "No space left on device")
+
+    async def run() -> None:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            with monkeypatch.context() as patched:
+                patched.setattr(speaker, "prepare", full)
+                speaker.sessions = [Neighbour("10.0.1.1", 64512, "idle")]
+                await until(lambda: tries == 2, 10)
+                assert "No space left" in (await announcer.state()).neighbours[0].reason
+            await until(lambda: speaker.starts == 2)
+
+    asyncio.run(run())
+    assert [one.message.startswith("BGP speaker fake: it cannot be started") for one in caplog.records].count(True) == 1
+
+
+def test_a_speaker_that_takes_no_changes_is_logged_after_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lbmux.bgp.announcer.PATIENCE_S", 0.1)
+    speaker = FakeSpeaker()
+
+    async def refuses(before: frozenset[Route], after: frozenset[Route]) -> None:
+        raise OSError("bird: configuration failed")
+
+    async def run() -> None:
+        async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
+            with monkeypatch.context() as patched:
+                patched.setattr(speaker, "change", refuses)
+                await announcer.announce(VIPS)
+                assert not caplog.records
+                await until(lambda: bool(caplog.records))
+            await until(lambda: speaker.announced == [VIPS])
+
+    asyncio.run(run())
+    (record,) = caplog.records
+    assert record.message == "BGP: routers do not learn changes of routes: fake: bird: configuration failed"
+
+
+@pytest.mark.slow
 def test_a_speaker_that_exits_is_restarted_and_gets_its_routes_again(tmp_path: Path) -> None:
     mark = tmp_path / "was-here"
     ends_once = f"import os, time; p = {str(mark)!r}; os.path.exists(p) and time.sleep(60); open(p, 'w').close()"
