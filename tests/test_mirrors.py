@@ -147,7 +147,6 @@ ELSEWHERE = {
     "lab/test_server.py": "lab/test_lab.py",
     "linux/child_environment.py": "bgp/test_announcer.py",
     "linux/ethtool.py": "linux/test_offloads.py",
-    "linux/network_events.py": "daemons/test_interface_watch.py",
     "linux/network_namespaces.py": "linux/test_host_sockets.py",
     "linux/probe_routes.py": "daemons/test_tunnel_probes.py",
     "linux/reply_interfaces.py": "daemons/test_two_arms.py",

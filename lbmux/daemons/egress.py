@@ -30,17 +30,13 @@ class Egress:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow links and routes; enter it before the programs are attached."""
-        async with NetworkEvents(LINKS | ROUTES, self.refresh):
-            await self.refresh()
+        async with NetworkEvents(LINKS | ROUTES, self._refresh):
+            with contextlib.suppress(NetlinkError):  # routes changed meanwhile, which is an event
+                await self._refresh()
             yield
 
-    async def refresh(self) -> None:
-        try:
-            interfaces = await asyncio.to_thread(self._reach)
-        except NetlinkError as error:
-            log.warning("routes cannot be read: %s", error)
-            return
-        self._tell(interfaces)
+    async def _refresh(self) -> None:
+        self._tell(await asyncio.to_thread(self._reach))
 
     def _reach(self) -> list[ReplyInterface]:
         interfaces = reply_interfaces()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 from pyroute2.netlink import rtnl
+from pyroute2.netlink.exceptions import NetlinkError
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ EVENT_BYTES, MOST_EVENTS = 1 << 16, 64
 
 
 class NetworkEvents:
-    """Awaits ``on_change`` some time after an event of the ``groups`` in this network namespace."""
+    """Awaits ``on_change`` some time after an event of the ``groups`` in this network namespace.
+
+    If it raises, since the network may change meanwhile, it is awaited again after LONGEST_DELAY_S.
+    """
 
     def __init__(self, groups: int, on_change: Callable[[], Awaitable[None]]) -> None:
         self._groups, self._on_change = groups, on_change
@@ -54,16 +58,23 @@ class NetworkEvents:
                 continue
 
     async def _follow(self) -> None:
-        took_s = 0.0
+        delay_s, failure = SETTLE_S, ""
         while True:
             await self._changed.wait()
-            await asyncio.sleep(min(max(SETTLE_S, took_s / MAX_TIME_SHARE), LONGEST_DELAY_S))
+            await asyncio.sleep(delay_s)
             self._changed.clear()
-            begun = time.monotonic()
+            before, failure, begun = failure, "", time.monotonic()
             try:
                 await self._on_change()
-            except OSError as error:
-                log.warning("interfaces and routes cannot be read: %s", error)
-            except Exception:
-                log.exception("a change of interfaces or routes was not handled; the next one is")
-            took_s = time.monotonic() - begun
+            except (OSError, NetlinkError) as error:
+                failure = str(error)
+                if failure != before:
+                    log.warning("interfaces and routes cannot be read: %s", error)
+            except Exception as error:
+                failure = repr(error)
+                if failure != before:
+                    log.exception("a change of interfaces or routes was not handled")
+            if failure:
+                self._changed.set()
+            took_s = LONGEST_DELAY_S if failure else time.monotonic() - begun
+            delay_s = min(max(SETTLE_S, took_s / MAX_TIME_SHARE), LONGEST_DELAY_S)
