@@ -46,7 +46,7 @@ def test_an_error_of_the_block_ends_it_too() -> None:
     asyncio.run(run())
 
 
-def test_an_error_of_its_own_does_not_reach_the_block() -> None:
+def test_an_error_of_its_own_is_logged_and_does_not_reach_the_block(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         raise ValueError("in the background")
 
@@ -55,3 +55,5 @@ def test_an_error_of_its_own_does_not_reach_the_block() -> None:
             await asyncio.sleep(0)
 
     asyncio.run(run())
+    (record,) = caplog.records
+    assert "fail" in record.message and record.exc_info and str(record.exc_info[1]) == "in the background"
