@@ -19,6 +19,7 @@ from lbmux.linux.capabilities import Capability
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 ANSWER_S = 2.0
+HANGS = "the speaker bird does not answer"
 CONFIGURED = ("0003", "0004", "0018")
 """Reply codes: reconfigured, reconfiguration in progress, unchanged."""
 
@@ -134,7 +135,9 @@ class Bird:
     async def neighbours(self) -> list[Neighbour]:
         try:
             protocols, sessions = await self._ask("show protocols all"), await self._ask("show bfd sessions")
-        except OSError:
+        except TimeoutError:
+            return [Neighbour(str(one.address), one.number, "unknown", reason=HANGS) for one in self._bgp.peers]
+        except OSError:  # it is starting
             protocols = sessions = ""
         return parse_neighbours(protocols, sessions, self._bgp, time.time())
 

@@ -1,11 +1,14 @@
 """BIRD's configuration, and its answers."""
 
+import asyncio
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+import pytest
+
 from lbmux.bgp.bgp_settings import Bgp, Neighbour, Peer, Route
-from lbmux.bgp.bird import configuration, parse_neighbours, static_routes
+from lbmux.bgp.bird import HANGS, Bird, configuration, parse_neighbours, static_routes
 
 BGP = Bgp(
     IPv4Address("10.0.1.2"), (Peer(IPv4Address("10.0.1.1")), Peer(IPv4Address("10.0.9.1"), 7)), 65001, 9, "secret",
@@ -89,3 +92,14 @@ def test_an_answer_with_an_empty_block_is_of_no_session() -> None:
     found = parse_neighbours("1002-\0" + " " * 40 + "\n1002-", "", BGP, 0.0)
     assert [peer.state for peer in found] == ["down", "down"]
     assert parse_neighbours(PROTOCOLS + "1002-", SESSIONS, BGP, 1_700_000_060.0)[0].state == "established"
+
+
+def test_a_bird_that_hangs_is_the_reason_of_its_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbmux.bgp.bird.ANSWER_S", 0.05)
+
+    async def run() -> list[Neighbour]:
+        async with await asyncio.start_unix_server(lambda reader, writer: None, tmp_path / "bird.ctl"):
+            return await Bird(BGP, tmp_path).neighbours()
+
+    found = asyncio.run(run())
+    assert [(one.state, one.reason) for one in found] == [("unknown", HANGS)] * len(BGP.peers)
