@@ -62,7 +62,7 @@ def backends(snapshot: Snapshot) -> list[BackendLine]:
 
     An agent does not count traffic by backend.
     """
-    tables, found = snapshot.tables, []
+    tables, lines = snapshot.tables, []
     rows = np.array(list(snapshot.owners), np.int64)
     flows = live_flows.by_backend(snapshot)[rows]
     traffic = None if snapshot.is_agent else {key: tables.traffic[key][:, rows].sum(0) for key in TRAFFIC_FIELDS}
@@ -83,8 +83,8 @@ def backends(snapshot: Snapshot) -> list[BackendLine]:
             untrusted_flows=int(flows[at, UNTRUSTED]),
             closing_flows=int(flows[at, CLOSING]),
         )
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 TRAFFIC_FIELDS = {"packets": "packets", "bytes": "bytes", "flows": "new_flows"}
@@ -160,11 +160,11 @@ def neighbours(snapshot: Snapshot) -> list[NeighbourLine]:
     table = snapshot.tables.backends
     for row in snapshot.owners:
         users[int(table[row]["remote_high"]), int(table[row]["remote_low"])].append(row)
-    found = []
+    lines = []
     for pair, rows in users.items():
         row = table[rows[0]]
         mac = int(row["destination_mac"])
-        found.append(
+        lines.append(
             NeighbourLine(
                 host=str(from_pair(*pair)),
                 mac=mac_from_int(mac) if mac else None,
@@ -174,7 +174,7 @@ def neighbours(snapshot: Snapshot) -> list[NeighbourLine]:
                 backends=["/".join((s.name, b.name)) for s, b in (snapshot.owners[at] for at in rows)],
             )
         )
-    return found
+    return lines
 
 
 def interface_name(index: int) -> str:
@@ -195,5 +195,5 @@ def table_sizes(snapshot: Snapshot) -> tuple[dict[str, TableSize], int]:
         "flows": (live_flows.count(snapshot), tables.flows.size),
     }
     memory = sizes.regions()
-    found = {name: TableSize(have, rows, memory[name]) for name, (have, rows) in used.items()}
-    return found, sum(memory.values())
+    of_table = {name: TableSize(have, rows, memory[name]) for name, (have, rows) in used.items()}
+    return of_table, sum(memory.values())

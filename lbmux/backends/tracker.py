@@ -136,11 +136,11 @@ def states(
     for service in wanted.services:
         states = _of_service(service, overrides, checkers, service.name in kept, cut_off, describe_host)
         lines += [_line(wanted, service, *state) for state in states]
-    there = {(line["service"], line["backend"]) for line in lines}
+    listed = {(line["service"], line["backend"]) for line in lines}
     for service in file.services:
         for backend in service.backends:
             override = overrides.of.get((service.name, backend.name))
-            if override is not None and override.admin_state == "remove" and (service.name, backend.name) not in there:
+            if override is not None and override.admin_state == "remove" and (service.name, backend.name) not in listed:
                 lines.append(_line(file, service, backend, OVERRIDDEN_STATES["remove"], "by command", override.since))
     return lines
 

@@ -88,12 +88,12 @@ def parse_as(model: type[AnyModel], text: bytes, path: Path) -> AnyModel:
         raise ConfigError(path, (Problem(1, "", "is empty"),))
     root, problems, data = _composed(text, path)
     try:
-        found = model.model_validate(data)
+        content = model.model_validate(data)
     except ValidationError as error:
         problems += _problems(root, error, model)
     if problems:
         raise ConfigError(path, _in_order(problems))
-    return found
+    return content
 
 
 @contextlib.contextmanager

@@ -135,10 +135,10 @@ class SlowAgent:
             if error is not None:
                 send(error)
         else:
-            found = self._slow.without_entry(frame, now)
-            if found == Adopted.KNOWN:
+            adopted = self._slow.without_entry(frame, now)
+            if adopted == Adopted.KNOWN:
                 self._translate(frame, send)
-            elif found == Adopted.UNCHECKED:
+            elif adopted == Adopted.UNCHECKED:
                 send(frame)
 
     def _translate(self, frame: bytes, send: Send) -> Verdict:

@@ -140,8 +140,8 @@ async def make_token(call: Call) -> Model:
     until = None if body.for_s is None else now + body.for_s
     stored, text = new_token(body.name, body.role, now, body.services, until)
     write = Write(f"{TOKENS}{stored.id}", stored.model_dump_json().encode())
-    said = f"token {body.name} ({stored.id}), {body.role}" + (f", for {', '.join(body.services)}" * bool(body.services))
-    await call.manager.pool.record("token", call.caller, said, write)
+    what = f"token {body.name} ({stored.id}), {body.role}" + (f", for {', '.join(body.services)}" * bool(body.services))
+    await call.manager.pool.record("token", call.caller, what, write)
     return api.TokenAnswer(id=stored.id, token=text)
 
 

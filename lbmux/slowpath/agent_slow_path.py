@@ -185,9 +185,9 @@ class AgentSlowPath:
         flood of them leaves time for probes and known connections.
         """
         begun_s = self.cpu_s()
-        found = self._check_sockets(outer, frame, now)
+        inbound = self._check_sockets(outer, frame, now)
         self._check_budget.spend(self.cpu_s() - begun_s)
-        return found
+        return inbound
 
     def of_another_vip(self, frame: bytes) -> Inbound:
         """Handle a packet whose client and port have a connection here that came by another VIP.

@@ -159,9 +159,9 @@ class MuxSlowPath:
             return self._output.drop("echo_dropped")
         if self.context.settings.echo == "answer":
             return self._output.answer(packet, echo_reply(packet), "echo_answered", now)
-        asked = self.context.vips[packet.destination]
+        ping = self.context.vips[packet.destination]
         number = ICMP_ECHO.unpack(packet.payload).identifier
-        backend = self.forwarder.owner(asked._replace(client=packet.source, client_port=number))
+        backend = self.forwarder.owner(ping._replace(client=packet.source, client_port=number))
         if backend is None or packet.hops <= 1:
             return self._output.drop("echo_dropped")
         self.counts["echo_forwarded"] += 1

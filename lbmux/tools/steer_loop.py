@@ -83,13 +83,13 @@ class SteerLoop:
         """Compute the map, and publish it if it differs from the one in force."""
         try:
             self._probe(load(self.config))
-            made = await asyncio.to_thread(self._made)
-            if self.in_force is None or made.to_json() != self.in_force.to_json():
+            steering_map = await asyncio.to_thread(self._made)
+            if self.in_force is None or steering_map.to_json() != self.in_force.to_json():
                 number = await asyncio.to_thread(
-                    publish, made, self.server.directory, self.server.listen, self.server.port
+                    publish, steering_map, self.server.directory, self.server.listen, self.server.port
                 )
-                self.in_force = made
-                log.info("map %d is in force: %s", number, counted(len(made.groups), "group"))
+                self.in_force = steering_map
+                log.info("map %d is in force: %s", number, counted(len(steering_map.groups), "group"))
             self._said("map", "")
         except LbmuxError as error:
             self._said("map", str(error))

@@ -67,9 +67,9 @@ def services(where: Where, as_json: bool, ipvs: bool, **wanted: str | None) -> N
 
         client = client_of(where.one())
         own = matching(client.whole(GetServices()).services, wanted)
-        there, health = client.whole(GetBackends()).backends, client.whole(GetHealth()).health
+        backends, health = client.whole(GetBackends()).backends, client.whole(GetHealth()).health
         places = client.ask(GetRuntime()).tables["flows"].rows
-        click.echo("\n".join(listing(own, there, health, places)))
+        click.echo("\n".join(listing(own, backends, health, places)))
         return
     print_list(where, GetServices(), as_json, {
         "service": "service", "VIP": "vip", "protocol": "protocol", "port": "ports", "slots": "slots",
