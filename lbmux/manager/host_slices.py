@@ -5,8 +5,9 @@ muxes, is in each part.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 
 from lbmux.addresses import Address
@@ -33,15 +34,15 @@ class HostFiles:
         absent = [(one, backend) for one, backend in lingering if (one.name, backend.name) not in self._hosts]
         for service, backend in (*placed, *absent):
             self._served[backend.tunnel_to][service.name].append(backend)
-        self._texts: dict[tuple[tuple[Address, ...], frozenset[str]], bytes] = {}
+        self._texts: dict[tuple[tuple[str, ...], frozenset[str]], bytes] = {}
 
-    def text(self, hosts: tuple[Address, ...], more: frozenset[str]) -> bytes:
+    def text(self, hosts: tuple[str, ...], more: frozenset[str]) -> bytes:
         """Return the file for a host with these addresses, in the order of the whole file.
 
         ``more``: services that it contains even if they have no backend there.
         """
         if (hosts, more) not in self._texts:
-            self._texts[hosts, more] = self._text(hosts, more)
+            self._texts[hosts, more] = self._text(_addresses(hosts), more)
         return self._texts[hosts, more]
 
     def host_of(self, one: StoredOverride) -> Address | None:
@@ -73,16 +74,19 @@ class HostSlices:
             if (host := files.host_of(one)) is not None:
                 self._overrides[host].append(one)
 
-    def of(self, hosts: Iterable[str]) -> tuple[bytes, StoredOverrides]:
+    def of(self, hosts: tuple[str, ...]) -> tuple[bytes, StoredOverrides]:
         """Return the file and the overrides for a host with these addresses."""
-        addresses = tuple(_addresses(hosts))
-        overrides = [one for host in addresses for one in self._overrides.get(host, ())]
+        overrides = [one for host in _addresses(hosts) for one in self._overrides.get(host, ())]
         services = frozenset(one.service for one in overrides if one.added is not None)
-        text = self._files.text(addresses, services)
+        text = self._files.text(hosts, services)
         return text, StoredOverrides(version=self._version, overrides=tuple(overrides))
 
 
-def _addresses(hosts: Iterable[str]) -> Iterator[Address]:
+@lru_cache(maxsize=4096)
+def _addresses(hosts: tuple[str, ...]) -> tuple[Address, ...]:
+    """Return the addresses of an agent, which are the same for each state."""
+    found = list[Address]()
     for host in hosts:
         with suppress(ValueError):
-            yield ip_address(host)
+            found.append(ip_address(host))
+    return tuple(found)

@@ -82,8 +82,8 @@ def test_a_backend_that_lingers_is_served() -> None:
 
 def test_a_change_of_overrides_keeps_the_files() -> None:
     files = HostFiles(WHOLE)
-    before, _ = HostSlices(files, overridden()).of([H1])
-    assert HostSlices(files, overridden(set_weight(5, "web1", None, 0.0))).of([H1])[0] is before
+    before, _ = HostSlices(files, overridden()).of((H1,))
+    assert HostSlices(files, overridden(set_weight(5, "web1", None, 0.0))).of((H1,))[0] is before
 
 
 def test_an_invalid_address_has_no_backends() -> None:
