@@ -77,16 +77,23 @@ class Bench:
         """Open a connection to the primary, over which requests go."""
         headers = {"Authorization": f"Bearer {self._pool.token}", "Content-Type": "application/json"}
         connector = aiohttp.TCPConnector(ssl=self._trust)
-        async with aiohttp.ClientSession(self._url, headers=headers, connector=connector) as session:
-            async with session.get("/v1/status") as response:
+        async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+            async with session.get(f"{self._url}/v1/status") as response:
                 await response.read()
             yield session
 
-
-async def _weigh(session: aiohttp.ClientSession, weight: int) -> int:
-    body = OverrideRequest(action="weight", backend="s0b0", weight=weight).model_dump_json()
-    async with session.post("/v1/overrides", data=body, allow_redirects=False, raise_for_status=True) as response:
-        return OverridesAnswer.model_validate_json(await response.read()).version
+    async def weigh(self, session: aiohttp.ClientSession, weight: int) -> int:
+        """Change a weight and return the version of the overrides; at the new primary if it was replaced."""
+        body = OverrideRequest(action="weight", backend="s0b0", weight=weight).model_dump_json()
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                url = f"{self._url}/v1/overrides"
+                async with session.post(url, data=body, allow_redirects=False) as response:
+                    text = await response.text()
+                if response.status == 200:
+                    return OverridesAnswer.model_validate_json(text).version
+                assert response.status in (307, 503), text
+                self._url, self.process = await asyncio.to_thread(self._pool.primary)
 
 
 @asynccontextmanager
@@ -150,7 +157,7 @@ async def _weights(bench: Bench, nodes: Sequence[Node], changes: int, every_s: f
     async with bench.connected() as session:
         for number in range(changes):
             begun = time.perf_counter()
-            version = await _weigh(session, 2 + number % 7)
+            version = await bench.weigh(session, 2 + number % 7)
             await _until(lambda version=version: all(node.overrides >= version for node in nodes))  # type: ignore[misc]
             found.append(1000 * (max(node.at for node in nodes) - begun))
             due += every_s
