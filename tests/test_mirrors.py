@@ -70,7 +70,6 @@ ELSEWHERE = {
     "config/traffic_models.py": "config/test_models.py",
     "daemons/agent_backends.py": "daemons/test_agent_daemon.py",
     "daemons/agent_health.py": "daemons/test_agent_daemon.py",
-    "daemons/agent_loop.py": "daemons/test_agent_daemon.py",
     "daemons/agent_path.py": "daemons/test_agent_daemon.py",
     "daemons/agent_slow_path_io.py": "daemons/test_agent_daemon.py",
     "daemons/announcement.py": "daemons/test_forwarding_check.py",

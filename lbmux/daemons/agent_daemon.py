@@ -140,7 +140,8 @@ class AgentDaemon(Daemon[Options]):
     def _build_handlers(self) -> None:
         options, path = self.options, self.path
         self.about["addresses"] = sorted(map(str, self.agent.own))
-        self.interface_watch = InterfaceWatch(path.ring, self.driver, self.about, path.loop.inbound)
+        read = path.loop.inbound
+        self.interface_watch = InterfaceWatch(path.ring, self.driver, self.about, read, others=[path.probe_ring])
         self.status = StatusHandlers(
             self.snapshot, self.driver, options.config, self.about, path.ring, slow=path.slow.counters
         )

@@ -16,6 +16,7 @@ from lbmux.daemons.agent_slow_path_io import SlowAgent
 from lbmux.daemons.reply_hold import DEVICE
 from lbmux.datapath.tables import LOCAL
 from lbmux.frames.packet_ring import PacketRing
+from lbmux.frames.probe_filter import only_probes, without_probes
 from lbmux.frames.raw_sender import RawSender
 from lbmux.frames.socket_filters import NOTHING, tunnels
 from lbmux.frames.tun import Tun
@@ -32,11 +33,12 @@ NO_LINK_LOCAL = "1"
 """addr_gen_mode: without an address the device sends no router solicitations and no listener reports."""
 LOOSE, DEVICE_ADDRESS = "2", "169.254.91.18"
 """rp_filter: loose overrides strict, whatever the setting for all interfaces, but only on a device with an address."""
+PROBE_FRAMES = 64
 
 
 class AgentPath:
-    """Frames from the ring go through the TUN device to the local stack; replies return by it and leave by a raw
-    socket."""
+    """Frames from the rings go through the TUN device to the local stack; replies return by it and leave by a raw
+    socket. Muxes' probes of this host have a ring of their own, so that no flood makes it seem dead."""
 
     is_beside_kernel = False
     device = DEVICE
@@ -54,20 +56,22 @@ class AgentPath:
         self._interface = interface
 
     async def open(self, worker: int) -> None:
-        """``worker``: the number of user space's part of the tables.  Ring and device are not read yet."""
+        """``worker``: the number of user space's part of the tables.  Rings and device are not read yet."""
         agent, enter, tables = self._agent, self._stack.enter_context, self._agent.tables
         self.ring = enter(PacketRing(self._interface, only=NOTHING))
+        self.probe_ring = enter(PacketRing(self._interface, PROBE_FRAMES, only=NOTHING))
         self.tun = enter(Tun(self.device, CAPACITY))
         await asyncio.to_thread(_bring_up, self.tun.name)
         sender = enter(RawSender(MARK, CAPACITY))
         self.slow = SlowAgent(agent, Worker(tables, worker), self.tun, sender, self._sockets, self._socket_sync)
         self.loop = AgentLoop(
-            self.ring, self.tun, sender, Worker(tables, worker), self.slow, beside=self.is_beside_kernel
-        )
+            (self.probe_ring, self.ring), self.tun, sender, Worker(tables, worker), self.slow,
+            beside=self.is_beside_kernel,
+        )  # fmt: skip
         self.loop.warm_up()
 
     def start(self) -> None:
-        """Read replies; the ring is read by the interface watch."""
+        """Read replies; the rings are read by the interface watch."""
         events = asyncio.get_running_loop()
         events.add_reader(self.tun.fileno(), self.loop.outbound)
         self._stack.callback(events.remove_reader, self.tun.fileno())
@@ -75,7 +79,10 @@ class AgentPath:
     async def configure(self, config: Config) -> None:
         """``config`` is in the tables now."""
         self.slow.configure()
-        self.ring.restrict(tunnels(config.tunnel.gue_port, config.tunnel.geneve_port))
+        tunnel = config.tunnel
+        ports = (tunnel.gue_port, tunnel.geneve_port)
+        self.ring.restrict(without_probes(tunnel.probe_port, *ports, tunnels(*ports)))
+        self.probe_ring.restrict(only_probes(tunnel.probe_port, *ports))
 
 
 class TunPath(AgentPath):

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from lbmux.daemons.drivers import Driver
@@ -25,7 +25,7 @@ RETRY_S = 1.0
 class InterfaceWatch:
     """``about`` gets ``interface_state`` for `lbmux show runtime`: present, gone, or an error.
 
-    ``read`` is called when the ring has frames, ``reopened`` when a recreated interface was opened.
+    ``read`` is called when a ring has frames, ``reopened`` when a recreated interface was opened.
     """
 
     def __init__(
@@ -35,8 +35,11 @@ class InterfaceWatch:
         about: dict[str, Any],
         read: Callable[[], None],
         reopened: Callable[[], Awaitable[None]] | None = None,
+        others: Sequence[PacketRing] = (),
     ) -> None:
+        """``others``: further rings of the same interface."""
         self._ring, self._driver, self._about, self._read, self._reopened = ring, driver, about, read, reopened
+        self._rings = (*others, ring)
         about["interface_state"] = "present"
 
     @contextlib.asynccontextmanager
@@ -47,13 +50,15 @@ class InterfaceWatch:
                 await self.refresh()
                 yield
         finally:
-            asyncio.get_running_loop().remove_reader(self._ring.fileno())
+            for ring in self._rings:
+                asyncio.get_running_loop().remove_reader(ring.fileno())
 
     async def refresh(self) -> None:
         await self._open()
-        loop, descriptor = asyncio.get_running_loop(), self._ring.fileno()
-        loop.remove_reader(descriptor)
-        loop.add_reader(descriptor, self._read)
+        loop = asyncio.get_running_loop()
+        for descriptor in (ring.fileno() for ring in self._rings):
+            loop.remove_reader(descriptor)
+            loop.add_reader(descriptor, self._read)
 
     async def _open(self) -> None:
         while True:
@@ -79,7 +84,8 @@ class InterfaceWatch:
         switch_off_super_frames(self._ring.interface)
         if self._driver.kernel is not None:
             self._driver.kernel.reattach()
-        self._ring.rebind()
+        for ring in self._rings:
+            ring.rebind()
 
     def _tell(self, state: str, what: str) -> None:
         if self._about["interface_state"] != state:
