@@ -140,7 +140,7 @@ def test_a_wrong_as_is_reported_everywhere(lab: Lab, speaker: str) -> None:
 def test_a_router_that_does_not_listen_is_reported_until_it_does(lab: Lab, speaker: str) -> None:
     with announcing(lab, "mux1", speaker) as mux:
         mux.wait_for("is not established", 15)
-        assert "refused" in ask(mux.control, "bgp")["neighbours"][0]["reason"]
+        until(lambda: "refused" in ask(mux.control, "bgp")["neighbours"][0]["reason"])
         with routing(lab):
             mux.wait_for(f"BGP session with {PEER['mux1']} (AS 64512) is established", 15)
             (neighbour,) = ask(mux.control, "bgp")["neighbours"]
