@@ -1,4 +1,4 @@
-"""A server of the lab: HTTP, and an echo of lines.  Both answer with the server's name.
+"""A server of the lab: HTTP, and an echo of lines by TCP and UDP.  All answer with the server's name.
 
     GET /whoami        its name
     GET /bytes/N       N bytes, the same from every server
@@ -30,6 +30,19 @@ def body_digest(length: int) -> str:
     for at in range(0, length, CHUNK_BYTES):
         state.update(PATTERN[: length - at])
     return state.hexdigest()
+
+
+class Echo(asyncio.DatagramProtocol):
+    """The echo of lines by UDP."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(self._name.encode() + b" " + data, addr)
 
 
 class Server:
@@ -88,6 +101,9 @@ async def serve(name: str, addresses: Sequence[str], web_port: int, echo_port: i
     for address in addresses:
         await web.TCPSite(runner, address, web_port, backlog=1024).start()
     echo = await asyncio.start_server(server.echo, addresses, echo_port, backlog=1024)
+    loop = asyncio.get_running_loop()
+    for address in addresses:
+        await loop.create_datagram_endpoint(lambda: Echo(name), (address, echo_port))
     stop = stop_event()
     notify("READY=1")
     await stop.wait()

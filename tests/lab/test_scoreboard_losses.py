@@ -72,3 +72,25 @@ def test_edges_that_balance_keep_what_is_not_at_the_lost_pop(capsys: pytest.Capt
 def test_packets_without_a_connection_break_none(capsys: pytest.CaptureFixture[str], driver: str) -> None:
     """20,000 in three seconds; each is looked for at every host, and then answered with a reset or dropped."""
     assert not broken(measured(capsys, "ananta", "flood-ack", "--driver", driver, "--seconds", "5"))
+
+
+@pytest.mark.root
+@needs("bird")
+def test_no_connection_breaks_in_six_changes_with_the_loss_of_a_mux_between(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only flows of changed slots have entries, and the mux that takes over has none of them."""
+    event = "three-changes+lose-mux+three-changes"
+    assert not broken(measured(capsys, "ananta", event, "--flows", "changed", "--seconds", "3"))
+
+
+@pytest.mark.root
+@needs("bird")
+def test_an_idle_connection_survives_a_change_and_the_sweeps_after_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not broken(measured(capsys, "ananta", "idle-change", "--flows", "changed", "--seconds", "3"))
+
+
+@pytest.mark.root
+@needs("bird")
+def test_no_udp_flow_breaks_in_six_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    """No host can say whether a UDP flow is its own, so a flow breaks with its first packet to another host."""
+    event = "three-changes+three-changes"
+    assert not broken(measured(capsys, "ananta-udp", event, "--flows", "changed", "--driver", "packet"))

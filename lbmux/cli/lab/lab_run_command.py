@@ -44,6 +44,9 @@ from lbmux.cli.operate import completion_names as names
     help="Whether hosts return packets of connections they do not have.",
 )
 @click.option(
+    "--flows", type=click.Choice(["changed", "all", "none"]), help="`flows` of all services, if not as by default."
+)
+@click.option(
     "--minutes",
     type=click.FloatRange(0.1, 240),
     default=15.0,
@@ -56,12 +59,12 @@ from lbmux.cli.operate import completion_names as names
 @options.json
 def command(
     scenario: str, events: tuple[str, ...], name: str, driver: str, connections: int, short_per_s: float,
-    seconds: float, second_chance: bool, minutes: float, write: Path | None, as_json: bool,
+    seconds: float, second_chance: bool, flows: str | None, minutes: float, write: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Trigger EVENTs in a SCENARIO under load, and count the connections that break.
 
     SCENARIO is a system, several separated by commas, or all.  Without EVENTs, all events of the system are triggered;
-    A+B triggers two at once.  The exit code is 1 if an experiment could not be run.
+    A+B triggers two at once, A+B+C three.  The exit code is 1 if an experiment could not be run.
     """
     import json
     import time
@@ -74,7 +77,7 @@ def command(
     load, start = Load(connections, short_per_s, seconds=seconds), time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
-    setting = Setting(name, driver, second_chance, 60 * minutes)
+    setting = Setting(name, driver, second_chance, flows, 60 * minutes)
     for result in run(names, events, load, setting, lambda text: click.echo(text, err=True)):
         if isinstance(result, Outcome):
             outcomes.append(result)

@@ -9,6 +9,10 @@ from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 Action = Callable[[SystemUnderTest], None]
 
 
+def nothing(system: SystemUnderTest) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Event:
     """``planned``: an operator's action, which no connection should notice.
@@ -22,5 +26,7 @@ class Event:
     undo: Action
     planned: bool = False
     silence: Silence | None = None
+    in_silence: Action = nothing
+    """What happens once all connections are silent."""
     takes_s: float = 0.0
     """Time that it may take beyond what every event may, in seconds."""

@@ -68,6 +68,8 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
                 assert isinstance(client, Client)  # events with silence are not for users of resolvers
                 before = client.fall_silent(silence)
                 begun = time.monotonic() + silence.seconds
+                for step in steps:
+                    step.in_silence(system)
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
             after = client.report_once_answered(took)
         finally:

@@ -23,10 +23,10 @@ BACKEND = (
 )  # fmt: skip
 PAIRS = (
     "kill-mux+add-backend", "kill-mux+drain-backend", "freeze-mux+reweight-backend", "cut-link+add-backend",
-    "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend",
+    "cut-link+drain-backend", "lose-mux+add-backend", "lose-mux+drain-backend", "three-changes+lose-mux+three-changes",
 )  # fmt: skip
 AGENT = ("restart-agent", "crash-agent")
-SILENCE = ("half-closed", "idle-push")
+SILENCE = ("half-closed", "idle-push", "idle-change")
 POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "move-irq", "flood-ack", *SILENCE, *PAIRS)
 FLOODS = ("flood-syn", "flood-udp", "flood-icmp", "flood-fragments", "flood-vip")
 EDGES = (
@@ -36,6 +36,10 @@ EDGES = (
 MANAGED = (
     "nothing", "kill-manager", "freeze-manager", "lose-2-managers", "lose-3-managers", "partition-mux",
     "restart-mux-without-managers", "lose-agent", "upgrade",
+)  # fmt: skip
+UDP = (
+    "nothing", "kill-mux", "stop-mux", "lose-mux", "drain-backend", "add-backend", "remove-backend",
+    "reweight-backend", "reload", "three-changes+three-changes",
 )  # fmt: skip
 WIDE = (
     "nothing", "kill-mux", "lose-mux", "kill-backend", "kill-host", "flood-ack", "reseed-table",
@@ -56,7 +60,8 @@ class Scenario:
     ``next_hops``: each router's next hops to the VIP in normal operation.  ``active``: a node and the address that it
     has in normal operation.  ``pop``: the backends in the PoP that event lose-pop acts on.  ``balances``: whether the
     forwarders are edges that know all backends, not only their own.  ``resolvers``: the resolver by node of
-    users, whose HTTPS requests are the traffic then.  ``is_normal``: what else holds in normal operation.
+    users, whose HTTPS requests are the traffic then; else ``traffic`` is the module that generates it.  ``is_normal``:
+    what else holds in normal operation.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Scenario:
     balances: bool = False
     resolvers: Mapping[str, str] = field(default_factory=dict)
     is_normal: Callable[[Lab], bool] = lambda lab: True
+    traffic: str = "lbmux.lab.connections"
 
 
 def only_echo(topology: Topology, *backends: str) -> Topology:
@@ -88,6 +94,14 @@ def _ananta() -> Topology:
     backends = [{"name": f"h{n}", "dip": f"10.1.{n}.2", "port": SERVER_ECHO_PORT} for n in (1, 2)]
     echo = {"name": "echo", "vip": VIP, "protocol": "tcp", "port": ECHO_PORT, "health": common_nodes.HEALTH}
     return only_echo(replace(plain, config=plain.config | {"services": [echo | {"backends": backends}]}), "h1", "h2")
+
+
+def _udp() -> Topology:
+    """Ananta's system with the echo service by UDP; each server's TCP port says whether it is well."""
+    plain = _ananta()
+    (echo,) = plain.config["services"]
+    config = plain.config | {"services": [echo | {"protocol": "udp"}]}
+    return replace(plain, name="scoreboard-ananta-udp", config=config)
 
 
 def _managed() -> Topology:
@@ -129,6 +143,9 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("ananta", _ananta, MUXES, (*POOL, *AGENT, *FLOODS), MUX_HOPS, spare="mux3"),
+        Scenario(
+            "ananta-udp", _udp, MUXES, UDP, MUX_HOPS, spare="mux3", traffic="lbmux.lab.datagrams",
+        ),
         Scenario(
             "maglev", lambda: only_echo(maglev(mux_count=3), "h1", "h2"), MUXES, (*POOL, *FLOODS), MUX_HOPS,
             spare="mux3",

@@ -1,7 +1,7 @@
 """The events of experiments: what happens to a running system, and how it is undone.
 
 Each event acts on the system's first forwarder (a mux or an edge) or on its first backend.  Two events joined by ``+``
-happen immediately one after the other.
+happen immediately one after the other, as do more than two.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from lbmux.errors import LabError
 from lbmux.lab.connections import Silence
-from lbmux.lab.scoreboard.event import Action, Event
+from lbmux.lab.scoreboard.event import Action, Event, nothing
 from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS
 from lbmux.lab.scoreboard.global_events import GLOBAL_EVENTS
 from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
@@ -27,12 +27,9 @@ PATIENT_FALL = 100
 SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
 SILENCE_S = 4.0
 """Several times longer than all idle times of muxes and agents."""
+CHANGES, PAUSE_S = 3, 1.0
 KNOWN_S, SETTLED_S = 0.5, SWEEP_S + 2.5
 """Seconds until all flows have entries on the CPU, and until a sweep after the idle time has seen the drained slots."""
-
-
-def _nothing(system: SystemUnderTest) -> None:
-    pass
 
 
 def _signal(number: signal.Signals) -> Action:
@@ -57,6 +54,18 @@ def _remove(system: SystemUnderTest) -> None:
 
 def _reweight(system: SystemUnderTest) -> None:
     system.change_backends(lambda backends: [backends[0] | {"weight": 3 * backends[0].get("weight", 1)}, *backends[1:]])
+
+
+def _change_thrice(system: SystemUnderTest) -> None:
+    """Give one backend after another three times the weight of the others, and have one more from the start."""
+    for turn in range(CHANGES):
+        system.change_backends(
+            lambda backends: [
+                backend | {"weight": 3 if at == turn else 1}  # noqa: B023 -- called within the turn
+                for at, backend in enumerate([*(one for one in backends if one["name"] != "h3"), NEW_BACKEND])
+            ]
+        )
+        time.sleep(PAUSE_S)
 
 
 def _lose_pop(system: SystemUnderTest) -> None:
@@ -155,7 +164,7 @@ def _expire_soon(system: SystemUnderTest) -> None:
 EVENTS = {
     event.name: event
     for event in (
-        Event("nothing", "for comparison", _nothing, _nothing, planned=True),
+        Event("nothing", "for comparison", nothing, nothing, planned=True),
         Event("kill-mux", "kill -9", _signal(signal.SIGKILL), SystemUnderTest.start_forwarder),
         Event(
             "stop-mux",
@@ -196,15 +205,32 @@ EVENTS = {
             _restore,
             silence=Silence("idle-push", SILENCE_S),
         ),
+        Event(
+            "idle-change",
+            "silence; weights change meanwhile; servers speak first, after all idle times and two sweeps",
+            _expire_soon,
+            _restore,
+            silence=Silence("idle-push", 2 * SWEEP_S + SILENCE_S),
+            in_silence=_reweight,
+            takes_s=2 * SWEEP_S + SILENCE_S,
+        ),
         Event("drain-backend", "lbmux drain", _drain, _enable, planned=True),
         Event("add-backend", "one more backend in the file", _add, _restore, planned=True),
         Event("remove-backend", "one backend fewer in the file", _remove, _restore, planned=True),
         Event("reweight-backend", "three times the weight", _reweight, _restore, planned=True),
+        Event(
+            "three-changes",
+            "three changes of weights, a second apart, and one more backend",
+            _change_thrice,
+            _restore,
+            planned=True,
+            takes_s=CHANGES * PAUSE_S,
+        ),
         Event("reload", "a file with one more service", _add_service, _restore, planned=True),
         Event(
             "move-irq", "drain; after an idle time packets arrive on another CPU", _move_irq, _stay_irq, planned=True
         ),
-        Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, _nothing),
+        Event("flood-ack", "20,000 ACKs in 3 s that belong to no connection", SystemUnderTest.flood, nothing),
         *(
             Event(kind, f"{FLOOD_PER_S:,} packets a second for 3 s at another VIP", _flooding(kind), _restore)
             for kind in KINDS
@@ -217,8 +243,8 @@ EVENTS = {
 
 
 def events_of(name: str) -> list[Event]:
-    """The events of ``A`` or ``A+B``.  Raise LabError for an unknown name."""
+    """The events of ``A``, ``A+B`` or more.  Raise LabError for an unknown name."""
     events = [EVENTS.get(part) for part in name.split("+")]
     if any(event is None for event in events):
-        raise LabError("", f"no event {name!r}: use one of {', '.join(EVENTS)}, or two joined by +")
+        raise LabError("", f"no event {name!r}: use one of {', '.join(EVENTS)}, or several joined by +")
     return [event for event in events if event is not None]

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lbmux.errors import LabError
 from lbmux.lab.lab import Lab
@@ -24,11 +25,15 @@ Failure = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Setting:
-    """``name``: prefix of the labs' names.  ``second_chance``: the setting.  ``most_s``: no experiment starts later."""
+    """``name``: prefix of the labs' names.  ``second_chance`` and ``flows``: the settings; None: the default.
+
+    ``most_s``: no experiment starts later.
+    """
 
     name: str
     driver: str = "auto"
     second_chance: bool = True
+    flows: str | None = None
     most_s: float = 900.0
 
 
@@ -41,10 +46,19 @@ def run(
         wanted = [event for event in (events or scenario.events) if knows(scenario, event)]
         if wanted:
             topology = scenario.topology()
-            slow_path = topology.config.get("slowpath", {}) | {"second_chance": setting.second_chance}
-            topology = replace(topology, config=topology.config | {"slowpath": slow_path})
-            lab = Lab(topology, f"{setting.name}-{scenario.name}", setting.driver)
+            lab = Lab(
+                replace(topology, config=_with(setting, topology.config)),
+                f"{setting.name}-{scenario.name}",
+                setting.driver,
+            )
             yield from _of_scenario(scenario, wanted, load, lab, until, say)
+
+
+def _with(setting: Setting, config: dict[str, Any]) -> dict[str, Any]:
+    slow_path = config.get("slowpath", {}) | {"second_chance": setting.second_chance}
+    tracking = {} if setting.flows is None else {"flows": setting.flows}
+    services = [service | tracking for service in config["services"]]
+    return config | {"slowpath": slow_path, "services": services}
 
 
 def knows(scenario: Scenario, event: str) -> bool:

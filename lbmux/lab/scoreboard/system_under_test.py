@@ -28,7 +28,7 @@ from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.systems.facebook_global import NAME
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
 from lbmux.lab.topology_builder import PASS
-from lbmux.lab.traffic_client import Client, traffic
+from lbmux.lab.traffic_client import Client, reporting
 from lbmux.targets.bpf.syscall import Attach, load_program
 
 DROP = bytes.fromhex("b700000001000000 9500000000000000")
@@ -163,13 +163,10 @@ class SystemUnderTest:
         self.lab.start(node, next(program for program in node.programs if program.name == self.scenario.server))
 
     def ports_at_backend(self) -> set[int]:
-        """The client ports of the flows that the muxes send to the backend."""
-        return {
-            flow.source_port
-            for node in self._reachable(self.scenario.forwarder)
-            for answer in self._client(node).stream(GetFlows())
-            for flow in answer.flows if flow.backend == self.backend
-        }  # fmt: skip
+        """The client ports of the backend's flows, of which its agent knows all: a mux has entries of a few only."""
+        agent = self._client(self.scenario.backends[self.backend])
+        flows = (flow for answer in agent.stream(GetFlows()) for flow in answer.flows)
+        return {flow.source_port for flow in flows if flow.backend == self.backend}
 
     def override(self, what: OverriddenState | None) -> None:
         """Set the backend's override on every forwarder that has it: drain, disable, or None to clear it."""
@@ -214,7 +211,7 @@ class SystemUnderTest:
         if self.scenario.resolvers:
             return users(self.lab, self.scenario.resolvers, NAME, connections, short_per_s, pause_ms)
         options = ("--connections", str(connections), "--short-per-s", str(short_per_s), "--pause-ms", str(pause_ms))
-        return traffic(self.lab, "client", VIP, ECHO_PORT, *options)
+        return reporting(self.lab, "client", self.scenario.traffic, VIP, str(ECHO_PORT), *options)
 
     def next_hops(self, router: str, vip: str = VIP) -> frozenset[str]:
         """The next hops to a VIP that a router's kernel has."""
