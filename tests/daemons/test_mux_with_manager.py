@@ -18,6 +18,7 @@ from lbmux.lab.fork_server import ForkedProcess
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.topology import VIP, Route
+from lbmux.tools.doctor.pool_checks import digests
 from tests.daemons.running_daemons import READY, START_S, Wire, configuration, send, service
 from tests.lbmux_command import LBMUX
 
@@ -157,3 +158,18 @@ def test_a_canary_lets_a_sound_revision_through_and_rolls_one_back_that_drops(
             assert re.search(
                 r"canary mux1 of revision 3: \d+ drops in \d+ packets \(\S+\), the other muxes 0 in", events
             )
+
+
+def test_tables_are_equal_once_every_node_has_acknowledged(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node, other, seen = Node(lab, tmp_path, capsys), Node(lab, tmp_path, capsys, "mux2"), set[str | None]()
+    with node.manager():
+        node.apply(H1)
+        with node.mux(), other.mux():
+            for backends in ([H1, H2], [H1, H2 | {"weight": 5}], [H2]):
+                node.apply(*backends, options=("--force", "--wait"))
+                one, two = (digests(tmp_path / f"{mux}.sock") for mux in ("mux1", "mux2"))
+                assert one == two
+                seen |= {*one.values()}
+    assert len(seen) == 3 and None not in seen
