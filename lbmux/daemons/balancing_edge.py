@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from lbmux.addresses import Address
+from lbmux.api.control_server import Handler, Kind
 from lbmux.api.refusals import OF_A_MUX
+from lbmux.api.requests import CountConnections
 from lbmux.config.models import Config
 from lbmux.daemons import agent_daemon, mux_daemon
 from lbmux.daemons.agent_daemon import AgentDaemon
@@ -119,6 +121,9 @@ class BalancingEdge(MuxDaemon):
 
     async def _reload_agent(self, running: RunningConfig) -> None:
         await self.agent.reloader.follow_manager(self.reloader.config, self.overrides.overrides)
+
+    def handlers(self) -> dict[Kind, Handler]:
+        return {**super().handlers(), CountConnections: self.agent.socket_sync_task.count}
 
     def probed(self, config: Config) -> Config:
         """A probe through the tunnel would never leave this host, whose own address the VIP is."""

@@ -11,11 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lbmux.addresses import Address
-from lbmux.api.answers import BackendHealth, Health, HealthLine
+from lbmux.api.answers import BackendHealth, ConnectionCounts, Health, HealthLine
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.protocol import VERSION
 from lbmux.api.refusals import OF_AN_EDGE
-from lbmux.api.requests import GetHealth
+from lbmux.api.requests import CountConnections, GetHealth
 from lbmux.bgp.bgp_settings import Bgp
 from lbmux.daemons.announcement import bgp_handlers, is_up, speaker_setup
 from lbmux.daemons.config_listeners import Listener, on_config
@@ -25,10 +25,11 @@ from lbmux.daemons.edge_vips import EdgeSnapshot, services_of_host, without_conn
 from lbmux.daemons.override_handlers import OverrideHandlers
 from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.skeleton import Daemon, DaemonOptions, run_daemon
-from lbmux.errors import SetupError
+from lbmux.errors import LbmuxError, SetupError
 from lbmux.linux.interface_addresses import addresses, first_addresses
 from lbmux.linux.sock_diag import Connections
 from lbmux.plurals import counted
+from lbmux.tables.vip_connections import connections_on_vips
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,25 @@ class EdgeDaemon(Daemon[Options]):
 
     def handlers(self) -> dict[Kind, Handler]:
         overrides = OverrideHandlers(self.reloader, "edge", self._states, self.drain_watch.forget)
-        return {**bgp_handlers(self.announcer), GetHealth: self.health, **overrides.handlers()}
+        own: dict[Kind, Handler] = {GetHealth: self.health, CountConnections: self.count}
+        if self.link is not None:
+            own |= self.link.planning(self.reloader, lambda _: {})  # it has no slots
+        return {**bgp_handlers(self.announcer), **own, **overrides.handlers()}
+
+    async def count(self, request: CountConnections) -> ConnectionCounts:
+        """Answer with the live connections of each backend of this host."""
+        services = (self.backends.config or self.config).services
+        served = [(service, backend) for service in services for backend in service.backends]
+
+        def numbers() -> list[tuple[str, str, int]]:
+            with Connections() as connections:
+                counts = connections_on_vips(served, connections.all())
+            return [(*key, number) for key, number in counts.items()]
+
+        try:
+            return ConnectionCounts(VERSION, "edge", await asyncio.to_thread(numbers))
+        except OSError as error:
+            raise LbmuxError(f"cannot list the sockets of this host: {error}") from error
 
     async def health(self, request: GetHealth) -> Health:
         """The states of this host's backends."""

@@ -1,4 +1,5 @@
-"""Asks the live nodes about a change before it is made: muxes plan it, agents count the connections of their hosts.
+"""Asks the live nodes about a change before it is made: muxes plan it, agents count the connections of their hosts,
+and edges do both.
 
 Nodes that are connected to another manager are asked through it, with this manager's certificate.
 """
@@ -6,7 +7,7 @@ Nodes that are connected to another manager are asked through it, with this mana
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -44,8 +45,8 @@ class NodeSurvey:
         self._manager, self._relay = manager, relay
 
     async def connections(self) -> Connections:
-        """Count the live connections of all agents' hosts."""
-        answers = await self._ask("agent", CountConnections())
+        """Count the live connections of the hosts of all agents and edges."""
+        answers = await self._ask(("agent", "edge"), CountConnections())
         counts = Counter[tuple[str, str]]()
         for (answer,) in answers.given.values():
             for service, backend, number in answer.connections:
@@ -53,9 +54,9 @@ class NodeSurvey:
         return Connections(counts, (*answers.refused, *answers.silent))
 
     async def plans(self, text: bytes, stored: StoredOverrides) -> Plans:
-        """Let all muxes plan a file with overrides."""
+        """Let all muxes and edges plan a file with overrides."""
         overrides = [one.model_dump(mode="json") for one in stored.overrides]
-        answers = await self._ask("mux", PlanRevision(await asyncio.to_thread(pack_file, text), overrides))
+        answers = await self._ask(("mux", "edge"), PlanRevision(await asyncio.to_thread(pack_file, text), overrides))
         slots = dict[str, float]()
         for (answer,) in answers.given.values():
             for service, share in answer.slots_moved.items():
@@ -64,16 +65,16 @@ class NodeSurvey:
 
     async def samples(self) -> dict[str, Sample]:
         """Return the counters of all muxes that answer."""
-        counters, health = await asyncio.gather(self._ask("mux", GetCounters()), self._ask("mux", GetHealth()))
+        counters, health = await asyncio.gather(self._ask(("mux",), GetCounters()), self._ask(("mux",), GetHealth()))
         return {
             node: sample(answer, (line for part in health.given[node] for line in part.health))
             for node, (answer,) in counters.given.items() if node in health.given
         }  # fmt: skip
 
-    async def _ask(self, role: str, request: Request[Result]) -> Answers[Result]:
-        """Ask all connected nodes of a role."""
+    async def _ask(self, roles: Collection[str], request: Request[Result]) -> Answers[Result]:
+        """Ask all connected nodes of some roles."""
         line = json.dumps({"command": request.command, "version": VERSION, **vars(request)}) + "\n"
-        nodes = [one for one in self._manager.nodes.values() if one.connected and one.role == role]
+        nodes = [one for one in self._manager.nodes.values() if one.connected and one.role in roles]
         answers, limit, tls = Answers[Result](), asyncio.Semaphore(AT_ONCE), self._manager.identity.client_context()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls, limit=AT_ONCE)) as session:
 

@@ -191,6 +191,7 @@ def test_an_edge_is_drained_once_no_connection_is_left(lab: Lab) -> None:
     until(lambda: ways(router) == {VIP: {HOSTS["host1"]}})
     # Connect from the host itself: no route leads there once the VIP is withdrawn.
     connection = lab.inside("host1", lambda: socket.create_connection((VIP, 80), 3))
+    assert ask(control, "connections")["connections"] == [["web", "h1", 1]]
     for override, state in (("drain", "draining"), ("remove", "removing")):
         ask(control, "override", backend="h1", override=override)
         until(lambda: not ways(router), 2)

@@ -86,6 +86,22 @@ def test_a_dry_run_asks_all_nodes(tmp_path: Path) -> None:
     surveying(tmp_path, scenario)
 
 
+def test_edges_plan_and_count_connections(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1, 2)), ALICE)
+        asked: Asked = []
+        client = NodeClient([lab.managers[0].url], lab.identity("edge1"), "edge", lab.path / "edge1" / "pool")
+        handlers = plans(0.5, asked) | counts(100, asked)
+        client.answering = ControlServer(lab.path / "edge1.sock", handlers).answers
+        async with client.following(at_once):
+            await until(lambda: "edge1" in lab.managers[0].nodes)
+            impact = (await dry_run(lab, file(1, 2).replace(b"dip: 10.0.0.1", b"port: 8080, dip: 10.0.0.1"))).impact
+        assert impact is not None and impact.slots == {"web": 0.5}
+        assert (impact.connections, impact.moving, impact.silent) == (200, 100, ())
+
+    run(tmp_path, scenario)
+
+
 def test_what_moves_many_connections_needs_force(tmp_path: Path) -> None:
     async def scenario(lab: Lab, asked: Asked) -> None:
         with pytest.raises(GuardRailError, match=r"50.0% of the live connections would move; the limit is 10.0%"):
