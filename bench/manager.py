@@ -6,6 +6,7 @@ All nodes are in one process, which shares the machine with the managers.
 """
 
 import asyncio
+import math
 import shutil
 import statistics
 import time
@@ -170,6 +171,7 @@ async def _deaths(bench: Bench, muxes: Sequence[Node]) -> list[float]:
     agent, states, found = bench.client("agent", "agent", _dip(0, 0)), dict[str, HealthLine](), list[float]()
     agent.health = lambda: tuple(states.values())
     async with agent.following(_accept):
+        await _until(lambda: bool(agent.manager))
         for number in range(DEATHS):
             key = "s0", f"b{number}"
             states[key[1]] = (*key, True, "connected")
@@ -212,7 +214,7 @@ def _proc(program: Program, name: str) -> str:
 
 
 def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
+    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
 
 
 def _of_weights(what: str, times: Sequence[float], median_ms: int, p99_ms: int) -> list[Result]:
