@@ -12,7 +12,7 @@ from bench.report import Result, print_table, write_json
 PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "flow_state",
     "scaling", "instructions", "rings", "health", "trace", "scrape", "show", "page", "help",
-    "steering", "manager", "wan", "first_byte",
+    "amplification", "saturation", "steering", "manager", "wan", "first_byte",
 )  # fmt: skip
 
 # Measure programs as they run when installed, with cached bytecode.
