@@ -51,8 +51,8 @@ class SlowPath(Model):
     second_chance_cpu: Annotated[float, Field(gt=0, le=1)] = 0.2
     """CPU time at a mux for packets that hosts return, as a share of one core; packets beyond it are dropped."""
     second_chance_agent_cpu: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """CPU time at an agent to look for the sockets of unknown connections, as a share of one core; packets beyond it
-    are dropped, and their senders repeat them."""
+    """CPU time at an agent for packets of unknown connections and for ICMP, as a share of one core; packets beyond it
+    are dropped, and senders of connections repeat them."""
     path_mtu_floor: Annotated[int, Field(strict=True, ge=552, le=1500)] = 1280
     """Lowest path MTU to a host, in bytes, that is taken from an ICMP error. A forger can quote a packet of a
     connection of its own, and the path MTU applies to all connections of the host. Set it to the narrowest IPv4 path

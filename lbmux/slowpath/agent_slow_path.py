@@ -76,7 +76,7 @@ class AgentContext:
     forget: Callable[[Flow], None]
     vip_of: Callable[[Flow], tuple[Address, int] | None]
     socket_check_cpu: float = 0.2
-    """The CPU time for packets of unknown connections, as a share of one core."""
+    """The CPU time for packets of unknown connections and for ICMP, as a share of one core."""
 
 
 class Inbound(NamedTuple):
@@ -113,12 +113,24 @@ class AgentSlowPath:
         self._check_budget = CpuBudget(context.socket_check_cpu)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
-        """Handle a frame that the data path punted on the way in. ``now`` is in seconds of a monotonic clock."""
-        if verdict == Verdict.UNKNOWN_CONNECTION and not self._check_budget.is_left(now):
+        """Handle a frame that the data path punted on the way in. ``now`` is in seconds of a monotonic clock.
+
+        Unknown connections and ICMP have a budget, so that a flood leaves time for probes and known connections. Anyone
+        can cause them: a mux forwards errors about flows to the host that may have them.
+        """
+        if verdict not in (Verdict.UNKNOWN_CONNECTION, Verdict.ICMP):
+            return self._handle(verdict, frame, now)
+        if not self._check_budget.is_left(now):
             return self._dropped("unknown_over_cpu")  # before anything that takes time
+        begun_s = self.cpu_s()
+        inbound = self._handle(verdict, frame, now)
+        self._check_budget.spend(self.cpu_s() - begun_s)
+        return inbound
+
+    def _handle(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         outer = read_frame(frame)
         if verdict == Verdict.UNKNOWN_CONNECTION and outer is not None:
-            return self._unknown_connection(outer, frame, now)
+            return self._check_sockets(outer, frame, now)
         if outer is None or outer.source not in self.context.muxes or outer.destination not in self.context.own:
             return NOTHING
         if not self._work.take(now):
@@ -177,18 +189,6 @@ class AgentSlowPath:
         )  # fmt: skip
         return Inbound([], [outer.link + again])
 
-    def _unknown_connection(self, outer: Packet, frame: bytes, now: float) -> Inbound:
-        """Handle a packet of a TCP connection that has no entry here, or whose entry is another VIP's.
-
-        If the host does not have the connection, the packet returns to the mux in IP in IP (second chance). Packets of
-        a mux with an unknown address are delivered without a check. Packets over the budget are dropped, so that a
-        flood of them leaves time for probes and known connections.
-        """
-        begun_s = self.cpu_s()
-        inbound = self._check_sockets(outer, frame, now)
-        self._check_budget.spend(self.cpu_s() - begun_s)
-        return inbound
-
     def of_another_vip(self, frame: bytes) -> Inbound:
         """Handle a packet whose client and port have a connection here that came by another VIP.
 
@@ -209,6 +209,11 @@ class AgentSlowPath:
         self._check_budget.spend(seconds)
 
     def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
+        """Handle a packet of a TCP connection that has no entry here, or whose entry is another VIP's.
+
+        If the host does not have the connection, the packet returns to the mux in IP in IP (second chance). Packets of
+        a mux with an unknown address are delivered without a check.
+        """
         mine = Inbound([], [frame], known_local=True)
         packet = inside(outer, self.context.gue_port, self.context.geneve_port)
         if packet is None or packet.ports is None:
@@ -235,7 +240,7 @@ class AgentSlowPath:
         return mine
 
     def _icmp(self, outer: Packet, packet: Packet, now: float) -> Inbound:
-        """Deliver an ICMP error to the server that has the connection. Checking its socket takes from the budget."""
+        """Deliver an ICMP error to the server that has the connection."""
         if not is_error(packet):
             self.counts["icmp_delivered"] += 1
             return Inbound([packet.data], [])  # a ping, which a host with the VIP answers
@@ -243,9 +248,7 @@ class AgentSlowPath:
         target = None if flow is None else self.context.target(flow)
         if flow is None or target is None:
             return self._dropped("icmp_no_flow")
-        if target.checks_sockets and not self._check_budget.is_left(now):
-            return self._dropped("unknown_over_cpu")
-        if target.checks_sockets and not self._has(_at_server(flow, target)):
+        if target.checks_sockets and not self.context.connected(_at_server(flow, target)):
             self.counts["icmp_returned"] += 1
             return Inbound([], [], [returned_packet(outer, packet)])
         error = packet.data if target.dip == flow.vip else translate_error(packet, target.dip, target.port)
@@ -253,12 +256,6 @@ class AgentSlowPath:
             return self._dropped("icmp_unusable")
         self.counts["icmp_delivered"] += 1
         return Inbound([error], [])
-
-    def _has(self, flow: Flow) -> bool:
-        begun_s = self.cpu_s()
-        is_connected = self.context.connected(flow)
-        self._check_budget.spend(self.cpu_s() - begun_s)
-        return is_connected
 
     def _dropped(self, why: str) -> Inbound:
         self.counts[why] += 1

@@ -55,7 +55,7 @@ _AGENT = {
     "unknown_returned": "packets of connections that the host does not have: returned to the mux",
     "unknown_of_another_vip": "packets whose client and port have a connection by another VIP: returned to the mux",
     "unknown_reopened": "connections opened by another VIP than the entry's, whose connection is over",
-    "unknown_over_cpu": "packets and errors of unknown connections dropped: over `slowpath.second_chance_agent_cpu`",
+    "unknown_over_cpu": "packets of unknown connections and ICMP dropped: over `slowpath.second_chance_agent_cpu`",
     "unknown_unchecked": "unknown connections delivered: the kernel does not list its sockets",
     "reply_adopted": "replies without a flow entry whose socket is alive: entered and sent",
     "reply_ambiguous": "replies dropped: several VIPs lead to their port; TCP repeats them",

@@ -271,13 +271,14 @@ def test_an_error_about_a_connection_that_the_host_has_is_delivered(family: int)
     assert len(case.inbound(Verdict.ICMP, frame, 0.0).packets) == 1 and case.asked
 
 
-def test_errors_share_the_budget_of_cpu_time() -> None:
-    case, (frame,) = Case(asks=True), tunnelled(error(4))
+@pytest.mark.parametrize(("port", "counter"), [(80, "icmp_returned"), (81, "icmp_no_flow")])
+def test_errors_share_the_budget_of_cpu_time(port: int, counter: str) -> None:
+    case, (frame,) = Case(asks=True), tunnelled(error(4, port))
     clock = count(0, 1 / 64)
     case.slow.cpu_s = lambda: next(clock)  # each question takes 16 ms, and 50 ms are allowed at once
     for _ in range(30):
         case.slow.inbound(Verdict.ICMP, frame, 0.0)
-    assert case.slow.counts == {"icmp_returned": 4, "unknown_over_cpu": 26}
+    assert case.slow.counts == {counter: 4, "unknown_over_cpu": 26}
 
 
 def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer() -> None:
