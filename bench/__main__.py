@@ -11,7 +11,7 @@ from bench.report import Result, print_table, write_json
 
 PARTS = (
     "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "flow_state",
-    "scaling", "instructions", "rings", "health", "trace", "scrape", "show", "page", "help",
+    "scaling", "instructions", "end_to_end", "rings", "health", "trace", "scrape", "show", "page", "help",
     "amplification", "saturation", "steering", "manager", "wan", "first_byte",
 )  # fmt: skip
 
