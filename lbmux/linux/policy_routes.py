@@ -17,6 +17,7 @@ destination port, so a port range selects the errors.
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -150,6 +151,24 @@ def _installed_rules(ip: Any, protocol: int) -> Iterator[Rule]:
                 rule |= {"family": family, "protocol": protocol, "action": message["action"]}
                 rule |= {"src_len": message["src_len"]} if "src" in rule else {}
                 yield rule | ({"table": message.get_attr("FRA_TABLE")} if message["action"] == TO_TABLE else {})
+
+
+def earlier_rules(dip: Address) -> list[str]:
+    """Return the rules by source that take a DIP's replies before the agent's rules do.
+
+    `ip rule add` without a priority puts a rule before all others but the first.
+    """
+    with IPRoute() as ip:
+        rules = [
+            (message.get_attr("FRA_PRIORITY") or 0, f"{message.get_attr('FRA_SRC')}/{message['src_len']}", message)
+            for message in ip.get_rules(family=FAMILIES[dip.version])
+            if message.get_attr("FRA_SRC") and message["action"] == TO_TABLE
+        ]
+    return [
+        f"`{priority}: from {source} lookup {message.get_attr('FRA_TABLE')}`"
+        for priority, source, message in rules
+        if priority < MARK_PRIORITY and dip in ip_network(source)
+    ]
 
 
 def remove_leftovers(protocol: int = PROTOCOL, table: int = TABLE) -> None:

@@ -10,7 +10,7 @@ from lbmux.lab.lab import Lab
 from lbmux.tools.doctor.node_state import NodeState
 from lbmux.tools.doctor.run_checks import examine
 from tests.api.asking import ask
-from tests.daemons.slow_lab import CLIENT, CLIENT6, PORT, VIPS, balanced, client_socket, served
+from tests.daemons.slow_lab import CLIENT, CLIENT6, DIPS, PORT, VIPS, balanced, client_socket, served
 from tests.lab.routed import until
 
 pytestmark = pytest.mark.root
@@ -86,6 +86,20 @@ def test_replies_are_translated_wherever_routes_lead(lab: Lab, arm: str, driver:
         seen = [finding.seen for finding in found if finding.check == "replies"]
         assert [f"on {arm}, bypassing the muxes" in one for one in seen] == [True, True], seen
         assert all(("translated at arm0, eth0" in one) == ("xdp" in driver) for one in seen)
+
+
+def test_a_rule_by_source_before_the_agent_s_own_is_a_fault(lab: Lab) -> None:
+    control, rule = lab.directory / "host1-test.sock", ["from", DIPS[4].format(1), "lookup", "main"]
+    with balanced(lab, (1,), agent_options=("--driver", "tun")):
+        for priority, state in (([], "fault"), (["priority", "9200"], "ok")):
+            lab.run("host1", ["ip", "rule", "add", *rule, *priority], check=True)
+            try:
+                found = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
+            finally:
+                lab.run("host1", ["ip", "rule", "del", *rule], check=True)
+            four, six = [one for one in found if one.check == "replies"]
+            assert (four.state, six.state) == (state, "ok"), found
+            assert ("9117: from 10.1.1.2/32 lookup 254` comes before the agent's" in four.seen) == (state == "fault")
 
 
 @DRIVERS

@@ -9,6 +9,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lbmux.addresses import FAMILIES, Address
 from lbmux.linux.interface_addresses import addresses
+from lbmux.linux.policy_routes import END_PRIORITY, earlier_rules
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import NodeState
@@ -105,6 +106,11 @@ def _reply_route(node: NodeState, muxes: set[Address], dip: Address | None) -> F
     if route.via in muxes:
         seen = f"the route to clients goes through {route.via}, a mux: replies do not bypass it"
         return fault("replies", seen, "ip route replace default via ROUTER")
+    in_user_space = runtime is not None and runtime.mode == "nat" and not in_kernel
+    taken = earlier_rules(dip) if in_user_space and dip is not None else []
+    if taken:
+        seen = f"the rule {taken[0]} comes before the agent's: replies leave untranslated, with the DIP as their source"
+        return fault("replies", seen, f"add that rule with a priority above {END_PRIORITY}")
     straight = f"leave by {route.via} on {route.interface}, bypassing the muxes"
     if runtime is None or not in_kernel or runtime.mode != "nat":
         return ok("replies", straight)
