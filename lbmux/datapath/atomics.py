@@ -12,7 +12,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lbmux.datapath.memory import Pointer, i64
@@ -54,7 +53,9 @@ def _load_barrier(builder: Any) -> None:
     """Keep the loads of the kernel target before it and after it in that order."""
     used: list[Any] = []
     if not LOADS_ARE_ORDERED:
-        zero, place = ir.Constant(i64, 0), cgutils.alloca_once(builder, i64)
+        zero = ir.Constant(i64, 0)
+        with builder.goto_entry_block():
+            place = builder.alloca(i64)
         builder.store(zero, place)
         used = [builder.atomic_rmw("or", place, zero, ORDER)]  # if it is not used, LLVM chooses one without order
     kinds, constraints = [value.type for value in used], ["r" for _ in used]
