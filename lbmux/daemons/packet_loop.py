@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lbmux.daemons.pending_neighbours import PendingNeighbours
 from lbmux.datapath.frame import UNFINISHED_CHECKSUM
 from lbmux.datapath.verdicts import PASSES, Verdict
-from lbmux.frames.batch import Batch
+from lbmux.frames.batch import CAPACITY, Batch
 from lbmux.frames.packet_ring import PacketRing
 from lbmux.metrics.loop_histograms import LoopHistograms
 from lbmux.targets.native import Worker
@@ -24,6 +24,8 @@ from lbmux.wire.numbers import LOOPBACK
 
 BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
 """Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms."""
+SHORTEST = 8
+"""The least frames of a full batch."""
 
 HandlePunted = Callable[[Batch, Sequence[TraceEvent]], None]
 """The slow path: gets a batch as the data path left it, and the trace events of its first frames."""
@@ -65,11 +67,15 @@ class PacketLoop:
         """Forward what the ring has, up to BATCHES_A_TURN batches; stop early after LONG_TURN_S.
 
         The time limit matters in the slow path: a batch that is punted as a whole costs as much as hundreds that are
-        forwarded.
+        forwarded. Batches therefore get shorter while they take longer than half a turn.
         """
-        until = time.monotonic() + LONG_TURN_S
+        begun = now = time.monotonic()
         for _ in range(BATCHES_A_TURN):
-            if not self.turn() or time.monotonic() > until:
+            count, before, now = self.turn(), now, time.monotonic()
+            capacity = self._batch.capacity
+            is_long = now - before > LONG_TURN_S / 2
+            self._batch.capacity = max(capacity // 2, SHORTEST) if is_long else min(2 * capacity, CAPACITY)
+            if not count or now - begun > LONG_TURN_S:
                 break
         self._reads += 1
 

@@ -16,20 +16,21 @@ from lbmux.api.requests import Request
 from lbmux.daemons import packet_loop
 from lbmux.daemons.packet_loop import BATCHES_A_TURN, LONG_TURN_S, PacketLoop
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.batch import Batch
+from lbmux.frames.batch import CAPACITY, Batch
 from tests.api.asking import ask
 
 
 class Ring:
-    """There is always one more frame."""
+    """There is always one more frame, or as many as fit a batch."""
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, is_full: bool = False) -> None:
+        self.received, self._is_full = 0, is_full
 
     def receive(self, batch: Batch) -> int:
         self.received += 1
-        batch.count, batch.verdict[0] = 1, Verdict.PROTOCOL
-        return 1
+        batch.count = batch.capacity if self._is_full else 1
+        batch.verdict[: batch.count] = Verdict.PROTOCOL
+        return batch.count
 
     def send(self, batch: Batch) -> None:
         pass
@@ -82,6 +83,25 @@ def test_quick_batches_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_slow_turn_ends_before_the_watchdog_reacts() -> None:
     assert received_in_a_turn() <= LONG_TURN_S / 0.001 + 1 < BATCHES_A_TURN
+
+
+def test_batches_are_short_while_frames_take_long() -> None:
+    ring: Any = Ring(is_full=True)
+    worker: Any = Worker()
+    each_s, counts = 0.0002, list[int]()
+
+    def handle(batch: Batch, seen: object) -> None:
+        counts.append(batch.count)
+        time.sleep(each_s * batch.count)
+
+    loop = PacketLoop(ring, worker, handle)
+    for _ in range(10):
+        loop.read()
+    assert counts[0] == CAPACITY and max(counts[-3:]) * each_s <= LONG_TURN_S
+    each_s = 0.0
+    for _ in range(200):
+        loop.read()
+    assert max(counts[-100:]) == CAPACITY
 
 
 def test_a_slow_batch_ends_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
