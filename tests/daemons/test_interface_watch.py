@@ -53,13 +53,19 @@ def take_away(lab: Lab, node: str) -> None:
 
 
 def bring_back(lab: Lab, node: str) -> None:
-    """The link as the topology has it."""
+    """The link as the topology has it.
+
+    The node's end gets its name last: the other end refuses to change its offloads once the daemon's program is here.
+    """
     (link,) = (link for link in lab.topology.links if node in (link.a.node, link.b.node))
-    with NetNS(lab.namespace(link.a.node)) as ip:
-        peer = {"ifname": link.b.interface, "net_ns_fd": lab.namespace(link.b.node)}
-        ip.link("add", ifname=link.a.interface, kind="veth", peer=peer)
-    for port in (link.a, link.b):
-        lab.inside(port.node, lambda port=port: configure(port, link.mtu))
+    near, far = (link.a, link.b) if link.a.node == node else (link.b, link.a)
+    with NetNS(lab.namespace(far.node)) as ip:
+        peer = {"ifname": "unnamed", "net_ns_fd": lab.namespace(near.node)}
+        ip.link("add", ifname=far.interface, kind="veth", peer=peer)
+    lab.inside(far.node, lambda: configure(far, link.mtu))
+    with NetNS(lab.namespace(near.node)) as ip:
+        ip.link("set", index=ip.link_lookup(ifname="unnamed")[0], ifname=near.interface)
+    lab.inside(near.node, lambda: configure(near, link.mtu))
     for route in lab.topology.node(node).routes:
         lab.inside(node, lambda route=route: set_route(route))
     one_mux(lab)
