@@ -69,6 +69,8 @@ def soaking(tmp_path: Path, scenario: Scenario, count: int = 1) -> None:
                 await stack.enter_async_context(node.client.following(node.accept))
             await until(lambda: all(one.revision == 1 for one in (*muxes, agent)))
             await until(lambda: all(len(manager.nodes) == 4 for manager in lab.managers if manager.is_primary))
+            for manager in lab.managers:  # one that has not heard of the agent yet would not wait for it
+                await until(lambda manager=manager: manager.progress.agents == manager.progress.muxes == (1, 0))
             await scenario(lab, lab.pool, muxes, agent)
 
     run(tmp_path, running, count)
