@@ -1,6 +1,7 @@
 """The announcer with a real watchdog, and a speaker that is only a process."""
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -183,6 +184,7 @@ def test_a_speaker_that_takes_no_changes_is_logged_after_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("lbmux.bgp.announcer.PATIENCE_S", 0.1)
+    caplog.set_level(logging.WARNING, "lbmux.bgp.announcer")
     speaker = FakeSpeaker()
 
     async def refuses(before: frozenset[Route], after: frozenset[Route]) -> None:
