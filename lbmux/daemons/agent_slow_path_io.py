@@ -177,8 +177,15 @@ class SlowAgent:
         return None if reply is None or reply.ports is None else (reply.source, reply.ports[0])
 
     def _send_in_fragments(self, frame: bytes) -> None:
+        """Send a translated reply in fragments that fit its path: the kernel refuses longer ones of IPv6."""
+        packet = read_frame(frame)
+        assert packet is not None  # the data path has read it
+        try:
+            mtu_bytes = self._sender.path_mtu(packet.destination)
+        except OSError:  # no route leads there, so the kernel drops them
+            mtu_bytes = ETHERNET_MTU
         self._identification += 1
-        for piece in fragment_packet(frame[ETHERNET_BYTES:], ETHERNET_MTU, self._identification):
+        for piece in fragment_packet(packet.data, mtu_bytes, self._identification):
             self._send(frame[:ETHERNET_BYTES] + piece)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float, turns: int = MOST_TURNS) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6
 from lbmux.datapath.memory import at_address, layout, rows
@@ -29,12 +30,19 @@ MESSAGE_BYTES = MESSAGE.itemsize
 name_row, name6_row = rows(SOCKADDR_IN), rows(SOCKADDR_IN6)
 MSG_DONTWAIT = socket.MSG_DONTWAIT
 SEND_BUFFER_BYTES = 1 << 22
+IP_MTU, IPV6_MTU, ANY_PORT = 14, 24, 9
+MTU_OPTIONS = {
+    4: (socket.AF_INET, socket.IPPROTO_IP, IP_MTU),
+    6: (socket.AF_INET6, socket.IPPROTO_IPV6, IPV6_MTU),
+}
+"""Family, level and option (linux/in.h, linux/in6.h) that read a connected socket's path MTU, by IP version."""
 
 
 class RawSender:
     """Sends the IP packets of a batch, whose frames begin with an Ethernet header."""
 
     def __init__(self, mark: int, capacity: int) -> None:
+        self._mark = mark
         with contextlib.ExitStack() as stack:
             ipv4_socket = stack.enter_context(_raw_socket(socket.AF_INET, mark))
             self._sockets = [(ipv4_socket, TYPE_IPV4, _messages(capacity, socket.AF_INET, SOCKADDR_IN_BYTES))]
@@ -58,6 +66,17 @@ class RawSender:
             )
             for sock, kind, messages in self._sockets
         )  # fmt: skip
+
+    def path_mtu(self, destination: Address) -> int:
+        """Return the bytes of the longest packet to a destination, by the kernel's routes and the ICMP errors it got.
+
+        Raise OSError if no route leads there.
+        """
+        family, level, option = MTU_OPTIONS[destination.version]
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+            sock.connect((str(destination), ANY_PORT))
+            return sock.getsockopt(level, option)
 
     def close(self) -> None:
         self._open.close()

@@ -72,6 +72,37 @@ def test_download_over_a_narrow_link_of_the_client(lab: Lab, family: int, option
         assert counters(mux)["icmp_forwarded"] >= 1
 
 
+def send_datagram(sock: socket.socket, host: int) -> None:
+    while True:
+        _, peer = sock.recvfrom(100)
+        if peer is None:  # closed
+            return
+        sock.sendto(CONTENT[:4000], peer)
+
+
+@pytest.mark.parametrize("options", [("--driver", "tun"), IN_KERNEL], ids=["tun", "xdp"])
+@FAMILIES
+def test_an_answer_in_fragments_over_a_narrow_link_of_the_client(
+    lab: Lab, family: int, options: tuple[str, ...]
+) -> None:
+    """Its host learns the path MTU by the first answer; the agent cuts later ones no longer than the host does."""
+    with (
+        narrow(lab, "router", "to-client", 1400),
+        balanced(lab, (1,), agent_options=options),
+        served(lab, family, "udp", send_datagram, (1,)),
+        client_socket(lab, family, "udp") as sock,
+    ):
+        sock.connect((VIPS[family], PORT["udp"]))
+        sock.settimeout(1)
+        answer, tries = b"", 0
+        while not answer and tries < 10:
+            tries += 1
+            sock.send(b"question")
+            with contextlib.suppress(TimeoutError):
+                answer = sock.recv(65536)
+        assert answer == CONTENT[:4000]
+
+
 @FAMILIES
 def test_upload_through_the_tunnel_without_a_smaller_mss(lab: Lab, family: int) -> None:
     """The client assumes the server's MTU to be 1500; the mux sends it the smaller path MTU."""
