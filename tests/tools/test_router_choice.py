@@ -3,13 +3,13 @@
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from pyroute2 import netns
 
 from lbmux.config.models import Config
 from lbmux.errors import SetupError
@@ -133,11 +133,16 @@ def test_weights_count_in_a_twin_as_at_the_router(lab: Lab, seed: int) -> None:
         lab.run("router", command.format(1).split(), check=True)
 
 
+def held() -> tuple[str, list[threading.Thread], int]:
+    """Return this process's network namespace, its threads, one of which enters the twin's, and its descriptors."""
+    return os.readlink("/proc/self/ns/net"), threading.enumerate(), len(os.listdir("/proc/self/fd"))
+
+
 def test_a_twin_leaves_nothing_behind() -> None:
-    before = os.readlink("/proc/self/ns/net"), set(netns.listnetns()), len(os.listdir("/proc/self/fd"))
+    before = held()
     way = [ip_address("10.0.1.2"), ip_address("10.0.2.2")]
     with_seed(explain_configuration(ClientPacket.parse(f"{CLIENT}:1 > {VIP}:80/tcp"), READ), 7, way, None)
-    assert before == (os.readlink("/proc/self/ns/net"), set(netns.listnetns()), len(os.listdir("/proc/self/fd")))
+    assert held() == before
 
 
 def test_a_router_that_has_no_route_says_so(lab: Lab) -> None:
