@@ -210,7 +210,7 @@ class Kernel:
         The kernel attaches a program only once to an interface (EEXIST).
         """
         self._egress = [index for index in self._egress if index != self.index]
-        self.pins.egress_path(self.index).unlink(missing_ok=True)
+        self.pins.detach_egress(self.index)
 
     def _link(self, place: Attach, program: int) -> Mode:
         modes: tuple[Mode, ...] = self.xdp_modes if place is Attach.XDP else ("tcx",)

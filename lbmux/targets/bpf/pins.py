@@ -148,6 +148,17 @@ class Pins:
             if other != generation:
                 _remove(other)
 
+    def detach_egress(self, index: int) -> None:
+        """Detach the egress program from another interface, if it is there, before this returns.
+
+        Without its pin a link would end too, but some time later.
+        """
+        path = self.egress_path(index)
+        if path.exists():
+            with _opened(path) as descriptor, suppress(BpfError):  # the interface may be gone
+                syscall.detach_link(descriptor)
+            path.unlink()
+
     def remove(self) -> bool:
         """Detach the programs and remove everything. Return whether there was anything."""
         for path in [*(path for path, _ in self.links().values()), *self.egress_links().values()]:
