@@ -24,4 +24,4 @@ async def background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None
 def _log_error(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         name = getattr(task.get_coro(), "__qualname__", "a task")
-        log.error("%s has ended by an error, and runs again only after a restart", name, exc_info=error)
+        log.error("%s failed; it stays off until the daemon is restarted", name, exc_info=error)

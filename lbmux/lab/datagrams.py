@@ -65,8 +65,8 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("address")
     parser.add_argument("port", type=int)
-    given = parser.parse_args()
-    process.run(run(Datagrams(given.address, given.port, given.pause_ms / 1000, given.late_ms), given))
+    options = parser.parse_args()
+    process.run(run(Datagrams(options.address, options.port, options.pause_ms / 1000, options.late_ms), options))
 
 
 if __name__ == "__main__":

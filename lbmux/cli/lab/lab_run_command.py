@@ -44,7 +44,7 @@ from lbmux.cli.operate import completion_names as names
     help="Whether hosts return packets of connections they do not have.",
 )
 @click.option(
-    "--flows", type=click.Choice(["changed", "all", "none"]), help="`flows` of all services, if not as by default."
+    "--flows", type=click.Choice(["changed", "all", "none"]), help="`flows` of all services, instead of the default."
 )
 @click.option(
     "--minutes",
