@@ -17,7 +17,8 @@ class Fragments(Model):
     datagrams: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] = 4096
     """Maximum number of fragmented datagrams whose backend is remembered."""
     buffered: Annotated[int, Field(strict=True, ge=0, le=65536)] = 1024
-    """Maximum number of fragments held until the first fragment of their datagram, which has the ports, arrives."""
+    """Maximum number of fragments held until the first fragment of their datagram, which has the ports, arrives. The
+    sources of one prefix fill at most half of it."""
     buffered_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """How long such a fragment is held, in seconds."""
     idle_s: Annotated[float, Field(gt=0, le=60)] = 15.0
@@ -25,7 +26,8 @@ class Fragments(Model):
 
 
 class SlowPath(Model):
-    """The slow path: packets that a mux handles in user space, one by one."""
+    """The slow path: packets that a mux handles in user space, one by one. Clients share each of its budgets fairly, by
+    prefix (/24 of IPv4, /48 of IPv6)."""
 
     echo: Echo = "answer"
     """What happens to a ping of a VIP. `answer`: the mux answers while a backend takes new flows. `forward`: a backend

@@ -24,8 +24,8 @@ from lbmux.slowpath.reassembly import LARGEST_BYTES, Reassembly
 from lbmux.slowpath.resets import opens_connection
 from lbmux.slowpath.second_chance import returned_packet
 from lbmux.slowpath.slow_path_flow import Flow
-from lbmux.slowpath.token_bucket import Bucket, CpuBudget
-from lbmux.slowpath.tunnels import inside
+from lbmux.slowpath.source_budget import US_PER_S, SourceBudget, cpu_budget
+from lbmux.slowpath.tunnels import inside, source_inside
 from lbmux.wire.header_layouts import IP_BYTES
 from lbmux.wire.numbers import IP_IN_IP
 from lbmux.wire.packet import Packet, ip_packet, read_frame
@@ -104,28 +104,34 @@ class AgentSlowPath:
 
     def __post_init__(self) -> None:
         self._tunnelled, self._replies = Reassembly(self.counts), Reassembly(self.counts)
+        self._client = b""
+        """The source of the last packet whose CPU time has a budget."""
         self.configure(self.context)
 
     def configure(self, context: AgentContext) -> None:
         """Apply a configuration. Incomplete reassemblies stay."""
         self.context = context
-        self._work = Bucket(context.packets_per_s)
-        self._check_budget = CpuBudget(context.socket_check_cpu)
+        self._work = SourceBudget(context.packets_per_s, "over_packets_per_s", self.counts)
+        self._check_budget = cpu_budget(context.socket_check_cpu, "unknown_over_cpu", self.counts)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         """Handle a frame that the data path punted on the way in. ``now`` is in seconds of a monotonic clock.
 
         Unknown connections and ICMP have a budget, so that a flood leaves time for probes and known connections. Anyone
-        can cause them: a mux forwards errors about flows to the host that may have them.
+        can cause them: a mux forwards errors about flows to the host that may have them. Clients share it by prefix.
         """
         if verdict not in (Verdict.UNKNOWN_CONNECTION, Verdict.ICMP):
             return self._handle(verdict, frame, now)
-        if not self._check_budget.is_left(now):
-            return self._dropped("unknown_over_cpu")  # before anything that takes time
+        self._client = self._source(frame)
+        if not self._check_budget.has(self._client, now):
+            return NOTHING  # before anything that takes time
         begun_s = self.cpu_s()
         inbound = self._handle(verdict, frame, now)
-        self._check_budget.spend(self.cpu_s() - begun_s)
+        self.spend(self.cpu_s() - begun_s)
         return inbound
+
+    def _source(self, frame: bytes) -> bytes:
+        return source_inside(frame, self.context.gue_port, self.context.geneve_port)
 
     def _handle(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         outer = read_frame(frame)
@@ -133,8 +139,8 @@ class AgentSlowPath:
             return self._check_sockets(outer, frame, now)
         if outer is None or outer.source not in self.context.muxes or outer.destination not in self.context.own:
             return NOTHING
-        if not self._work.take(now):
-            return self._dropped("over_packets_per_s")
+        if not self._work.take(self._source(frame), now):
+            return NOTHING
         if outer.is_fragment:
             whole = self._tunnelled.add(outer, now)
             return Inbound([], [outer.link + whole] if whole else [])
@@ -148,8 +154,7 @@ class AgentSlowPath:
     def without_entry(self, frame: bytes, now: float) -> Adopted | None:
         """Decide about a TCP reply without a flow entry. None: drop it, because the rate limit is exceeded."""
         packet = read_frame(frame)
-        if packet is None or packet.ports is None or not self._work.take(now):
-            self.counts["over_packets_per_s"] += 1
+        if packet is None or packet.ports is None or not self._work.take(packet.destination.packed, now):
             return None
         adopted = self.context.adopt(
             Flow(packet.protocol, packet.destination, packet.ports[1], packet.source, packet.ports[0])
@@ -160,8 +165,7 @@ class AgentSlowPath:
     def own_error(self, frame: bytes, now: float) -> bytes | None:
         """Return an ICMP error of this host as a frame for the client; unchanged if it quotes no VIP's packet."""
         error = read_frame(frame)
-        if error is None or not self._work.take(now):
-            self.counts["over_packets_per_s"] += 1
+        if error is None or not self._work.take(error.destination.packed, now):
             return None
         flow = flow_of_own(error)
         vip = self.context.vip_of(flow) if flow is not None else None
@@ -194,10 +198,11 @@ class AgentSlowPath:
 
         It is forged, or its connection is at another host: it returns to the mux.
         """
+        self._client = self._source(frame)
         begun_s, outer = self.cpu_s(), read_frame(frame)
         packet = None if outer is None else inside(outer, self.context.gue_port, self.context.geneve_port)
         inbound = NOTHING if outer is None or packet is None else self._of_another_vip(outer, packet)
-        self._check_budget.spend(self.cpu_s() - begun_s)
+        self.spend(self.cpu_s() - begun_s)
         return inbound
 
     def _of_another_vip(self, outer: Packet, packet: Packet) -> Inbound:
@@ -205,8 +210,8 @@ class AgentSlowPath:
         return Inbound([], [], [returned_packet(outer, packet)]) if outer.source in self.context.muxes else NOTHING
 
     def spend(self, seconds: float) -> None:
-        """Charge CPU time to the budget of unknown connections: that of sending a packet back."""
-        self._check_budget.spend(seconds)
+        """Charge CPU time to the budget of unknown connections: that of sending the last packet back."""
+        self._check_budget.spend(self._client, seconds * US_PER_S)
 
     def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
         """Handle a packet of a TCP connection that has no entry here, or whose entry is another VIP's.
@@ -218,8 +223,8 @@ class AgentSlowPath:
         packet = inside(outer, self.context.gue_port, self.context.geneve_port)
         if packet is None or packet.ports is None:
             return mine
-        if not self._work.take(now):
-            return self._dropped("over_packets_per_s")  # the stack would reset a connection that another host has
+        if not self._work.take(packet.source.packed, now):
+            return NOTHING  # the stack would reset a connection that another host has
         flow = Flow(packet.protocol, packet.source, packet.ports[0], packet.destination, packet.ports[1])
         target = self.context.target(flow)
         if target is None:

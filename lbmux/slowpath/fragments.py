@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from lbmux.addresses import Address
 from lbmux.config.slowpath_models import Fragments as Limits
 from lbmux.slowpath.slow_path_flow import Flow
+from lbmux.slowpath.source_budget import prefix_of
 from lbmux.wire.header_layouts import TCP_BYTES, UDP_BYTES
 from lbmux.wire.numbers import OFFSET_UNIT_BYTES, TCP_PROTOCOL, UDP_PROTOCOL
 from lbmux.wire.packet import Packet
@@ -51,6 +52,8 @@ class Fragments:
         self._choose = choose
         self._datagrams: OrderedDict[Key, Datagram] = OrderedDict()
         self._waiting = 0
+        self._held = Counter[bytes]()
+        """The same by prefix of the source. A prefix holds no more than is free: one alone fills half of the buffer."""
         self._queue: deque[tuple[float, Key]] = deque()
         """(start, datagram) of those that wait for their first fragment, oldest first; some may no longer wait."""
 
@@ -130,13 +133,15 @@ class Fragments:
     def _later(self, datagram: Datagram, packet: Packet, now: float) -> list[tuple[Packet, int]]:
         if datagram.decided:
             return self._on(datagram, [packet])
-        if self._waiting >= self.limits.buffered:
+        prefix = prefix_of(packet.source.packed)
+        if self._held[prefix] >= self.limits.buffered - self._waiting:  # Choudhury and Hahne 1998: dynamic thresholds
             self.counts["fragment_no_buffer"] += 1
             return []
         if not datagram.waiting:
             self._queue.append((now, _key(packet)))
         datagram.waiting.append((now, packet))
         self._waiting += 1
+        self._held[prefix] += 1
         return []
 
     def _on(self, datagram: Datagram, packets: list[Packet]) -> list[tuple[Packet, int]]:
@@ -147,7 +152,12 @@ class Fragments:
         return [(packet, datagram.backend) for packet in packets]
 
     def _forget_waiting(self, datagram: Datagram) -> None:
-        self._waiting -= len(datagram.waiting)
+        if datagram.waiting:
+            self._waiting -= len(datagram.waiting)
+            prefix = prefix_of(datagram.waiting[0][1].source.packed)
+            self._held[prefix] -= len(datagram.waiting)
+            if not self._held[prefix]:
+                del self._held[prefix]
         datagram.waiting = []
 
     def _drop(self, key: Key, why: str) -> None:

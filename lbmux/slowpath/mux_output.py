@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lbmux.slowpath.second_chance import SearchStage
 from lbmux.slowpath.slow_path_flow import Forwarder
-from lbmux.slowpath.token_bucket import Bucket
+from lbmux.slowpath.source_budget import SourceBudget
 from lbmux.wire.packet import Packet, reversed_link
 
 BY_ROUTE = -1
@@ -25,10 +25,10 @@ class MuxOutput:
 
     forwarder: Forwarder
     counts: Counter[str]
-    messages: Bucket
+    messages: SourceBudget
 
     def answer(
-        self, packet: Packet, answer: bytes | None, what: str, now: float, rejects: Bucket | None = None
+        self, packet: Packet, answer: bytes | None, what: str, now: float, rejects: SourceBudget | None = None
     ) -> list[Sent]:
         """Send our own answer back through the link on which its cause, ``packet``, arrived.
 
@@ -37,8 +37,8 @@ class MuxOutput:
         """
         if answer is None:
             return self.drop(f"{what}_not_allowed")
-        if not (rejects or self.messages).take(now):
-            return self.drop("over_icmp_per_s" if rejects is None else "over_rejects_per_s")
+        if not (rejects or self.messages).take(packet.source.packed, now):
+            return []
         self.counts[what] += 1
         return [Sent(0, reversed_link(packet.link) + answer)]
 

@@ -4,7 +4,8 @@
                                   | without a backend
                    -> frames to send
 
-Everything is bounded: packets processed per second, ICMP messages sent per second, and memory. Frames that are neither
+Everything is bounded: packets processed per second, ICMP messages sent per second, and memory. Clients share the rates
+fairly, by prefix (lbmux.slowpath.source_budget). Frames that are neither
 for a VIP nor for the mux itself are left to the kernel's stack.
 """
 
@@ -29,10 +30,11 @@ from lbmux.slowpath.resets import opens_connection, reset
 from lbmux.slowpath.returned_packets import ReturnedPackets
 from lbmux.slowpath.second_chance import SearchStage
 from lbmux.slowpath.slow_path_flow import Forwarder, client_flow
-from lbmux.slowpath.token_bucket import Bucket
+from lbmux.slowpath.source_budget import SourceBudget
+from lbmux.slowpath.tunnels import source_inside
 from lbmux.wire.header_layouts import ICMP_ECHO, IP_BYTES
 from lbmux.wire.numbers import IP_IN_IP, TCP_PROTOCOL
-from lbmux.wire.packet import Packet, read_frame, read_ip
+from lbmux.wire.packet import Packet, read_frame, read_ip, source_bytes
 
 PUNTED = (Verdict.FRAGMENT, Verdict.ICMP, Verdict.TOO_BIG, Verdict.TTL, Verdict.PROTOCOL, Verdict.NO_BACKEND)
 """The verdicts of punted frames; PROTOCOL because of fragments from other muxes and packets that hosts return."""
@@ -58,7 +60,7 @@ class MuxSlowPath:
     def __post_init__(self) -> None:
         settings = self.context.settings
         self._fragments = Fragments(settings.fragments, self.forwarder.enter, self.counts)
-        self._output = MuxOutput(self.forwarder, self.counts, Bucket(settings.icmp_per_s))
+        self._output = MuxOutput(self.forwarder, self.counts, self._budget("icmp_per_s"))
         self._returned = ReturnedPackets(self._output, self.context, lambda: self.cpu_s())
         self._outer_errors = OuterErrors(self._output, self.context, self.mtus)
         self.configure(self.context)
@@ -66,9 +68,8 @@ class MuxSlowPath:
     def configure(self, context: MuxContext) -> None:
         """Apply a configuration. Datagrams in transit keep their backends."""
         self.context, settings = context, context.settings
-        self._work = Bucket(settings.packets_per_s)
-        self._output.messages = Bucket(settings.icmp_per_s)
-        self._rejects = Bucket(settings.rejects_per_s)
+        self._work, self._rejects = self._budget("packets_per_s"), self._budget("rejects_per_s")
+        self._output.messages = self._budget("icmp_per_s")
         self._fragments.limits = settings.fragments
         self.sharing_muxes = sharing(context.muxes, self.own)
         self._returned.configure(context)
@@ -82,12 +83,12 @@ class MuxSlowPath:
         if verdict == Verdict.NO_BACKEND:
             return self._reject(frame, now)
         if verdict == Verdict.PROTOCOL and self._returned.is_over_budget(frame, now):
-            return self._output.drop("returned_over_cpu")  # before anything that takes time
+            return []  # before anything that takes time
         packet = read_frame(frame)
         if packet is None or not (packet.destination in self.context.vips or packet.destination in self.own):
             return []
-        if not self._work.take(now):
-            return self._output.drop("over_packets_per_s")
+        if not self._work.take(self._client(packet, frame), now):
+            return []
         if packet.destination in self.own:
             return self._to_us(packet, now)
         if packet.is_fragment and verdict not in (Verdict.TOO_BIG, Verdict.TTL):
@@ -102,6 +103,16 @@ class MuxSlowPath:
         """Charge CPU time to the budget of returned packets: that of sending one to the next candidate."""
         self._returned.spend(seconds)
 
+    def _budget(self, setting: str) -> SourceBudget:
+        return SourceBudget(getattr(self.context.settings, setting), f"over_{setting}", self.counts)
+
+    def _client(self, packet: Packet, frame: bytes) -> bytes:
+        """Return the address of the client that caused the packet, which hosts and other muxes tunnel."""
+        is_relayed = packet.destination in self.own and (
+            packet.source in self.context.hosts or packet.source in self.context.muxes
+        )
+        return source_inside(frame, *self.context.ports) if is_relayed else packet.source.packed
+
     def _time_exceeded(self, packet: Packet, now: float) -> list[Sent]:
         error = icmp_errors.time_exceeded(packet, packet.destination)
         return self._output.answer(packet, error, "time_exceeded", now)
@@ -111,8 +122,8 @@ class MuxSlowPath:
 
         Mid-connection packets are dropped: their connection continues if its backend comes back.
         """
-        if not self._rejects.has(now):
-            return self._output.drop("over_rejects_per_s")
+        if not self._rejects.has(source_bytes(frame), now):
+            return []
         packet = read_frame(frame)
         flow = None if packet is None else client_flow(packet)
         if packet is None or flow is None or not self.forwarder.rejects(flow):

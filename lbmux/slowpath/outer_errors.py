@@ -65,7 +65,7 @@ class OuterErrors:
             answer = icmp_errors.too_big(inner, self._forwarder.inner_mtu(backend), vip)
         if answer is None:
             return []
-        if not self._output.messages.take(now):
-            return self._output.drop("over_icmp_per_s")
+        if not self._output.messages.take(inner.source.packed, now):
+            return []
         self._output.counts["outer_error_relayed"] += 1
         return [Sent(BY_ROUTE, answer)]

@@ -14,8 +14,9 @@ from lbmux.slowpath.mux_output import BY_ROUTE, MuxOutput, Sent
 from lbmux.slowpath.resets import reset
 from lbmux.slowpath.second_chance import SearchStage, next_candidate
 from lbmux.slowpath.slow_path_flow import Candidates, Flow, client_flow
-from lbmux.slowpath.token_bucket import CpuBudget
-from lbmux.wire.packet import Packet, read_ip, source_bytes
+from lbmux.slowpath.source_budget import US_PER_S, cpu_budget
+from lbmux.slowpath.tunnels import source_inside
+from lbmux.wire.packet import Packet, ip_source_bytes, read_ip, source_bytes
 
 
 class ReturnedPackets:
@@ -23,28 +24,34 @@ class ReturnedPackets:
 
     def __init__(self, output: MuxOutput, context: MuxContext, cpu_s: Callable[[], float]) -> None:
         self._output, self._forwarder, self._cpu_s = output, output.forwarder, cpu_s
+        self._client = b""
+        """The source of the last packet."""
         self.configure(context)
 
     def configure(self, context: MuxContext) -> None:
-        self._context, self._budget = context, CpuBudget(context.settings.second_chance_cpu)
+        self._context = context
+        self._budget = cpu_budget(context.settings.second_chance_cpu, "returned_over_cpu", self._output.counts)
         self._hosts = {host.packed for host in context.hosts if host not in context.muxes}
 
     def is_over_budget(self, frame: bytes, now: float) -> bool:
-        """Return whether a host returned the frame while no CPU time is left. The test is cheap."""
-        return source_bytes(frame) in self._hosts and not self._budget.is_left(now)
+        """Return whether a host returned the frame while its client has no CPU time left. The test is cheap."""
+        if source_bytes(frame) not in self._hosts:
+            return False
+        return not self._budget.has(source_inside(frame, *self._context.ports), now)
 
     def handle(self, packet: Packet, now: float) -> list[Sent]:
         """Handle a packet in IP in IP from a host. ``now`` is in seconds of a monotonic clock."""
-        if not self._budget.is_left(now):
-            return self._output.drop("returned_over_cpu")
+        self._client = ip_source_bytes(packet.payload)
+        if not self._budget.has(self._client, now):
+            return []
         begun_s = self._cpu_s()
         sent = self._second_chance(packet)
-        self._budget.spend(self._cpu_s() - begun_s)
+        self.spend(self._cpu_s() - begun_s)
         return sent
 
     def spend(self, seconds: float) -> None:
-        """Charge CPU time to the budget: that of sending a packet to the next candidate."""
-        self._budget.spend(seconds)
+        """Charge CPU time to the client of the last packet: that of sending it to the next candidate."""
+        self._budget.spend(self._client, seconds * US_PER_S)
 
     def _second_chance(self, outer: Packet) -> list[Sent]:
         """Send the packet to the next candidate. If no candidate is left, send the client a reset."""

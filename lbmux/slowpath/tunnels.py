@@ -5,9 +5,27 @@ from typing import NamedTuple
 from lbmux.addresses import Address, port_from_wire
 from lbmux.config.models import Config, kind_of
 from lbmux.targets.regions import Tables
-from lbmux.wire.header_layouts import GENEVE, GRE, GUE, UDP, UDP_BYTES
-from lbmux.wire.numbers import ETHERTYPES, GRE_PROTOCOL, IP_IN_IP, UDP_PROTOCOL
-from lbmux.wire.packet import Packet, read_frame, read_ip, with_ethertype
+from lbmux.wire.header_layouts import (
+    ETHERNET_BYTES,
+    GENEVE,
+    GRE,
+    GUE,
+    IPV4,
+    IPV6_BYTES,
+    PROTOCOL_AT,
+    UDP,
+    UDP_BYTES,
+)
+from lbmux.wire.numbers import ETHERTYPES, GRE_PROTOCOL, IP_IN_IP, MF, OFFSET_MASK, UDP_PROTOCOL
+from lbmux.wire.packet import (
+    Packet,
+    ip_source_bytes,
+    ipv4_header_bytes,
+    read_frame,
+    read_ip,
+    source_bytes,
+    with_ethertype,
+)
 
 
 class Ports(NamedTuple):
@@ -58,23 +76,38 @@ def inside(outer: Packet, gue_port: int, geneve_port: int, *, is_quoted: bool = 
 
     ``is_quoted``: it is in an ICMP error, so it may be truncated or be the first fragment of an outer packet.
     """
-    payload = outer.payload
     if outer.offset_bytes or (outer.more and not is_quoted):
         return None
+    start = _header_bytes(outer.protocol, outer.payload, gue_port, geneve_port)
+    return None if start is None else read_ip(outer.payload[start:], truncated=is_quoted, link=outer.link)
 
-    def read(data: bytes) -> Packet | None:
-        return read_ip(data, truncated=is_quoted, link=outer.link)
 
-    if outer.protocol in IP_IN_IP.values():
-        return read(payload)
-    if outer.protocol == GRE_PROTOCOL and len(payload) >= GRE.size:
+def source_inside(frame: bytes, gue_port: int, geneve_port: int) -> bytes:
+    """Return the source address of a tunnel's inner packet, 4 or 16 bytes, without parsing the packets.
+
+    Return the outer source for a packet without a whole inner packet, no bytes for a frame that is tagged or not IP.
+    """
+    outer = source_bytes(frame)
+    version, packet = {4: 4, 16: 6}.get(len(outer), 0), frame[ETHERNET_BYTES:]
+    if not version or (version == 4 and IPV4.unpack(packet).fragment & (MF | OFFSET_MASK)):
+        return outer
+    payload = packet[ipv4_header_bytes(packet) if version == 4 else IPV6_BYTES :]
+    start = _header_bytes(packet[PROTOCOL_AT[version]], payload, gue_port, geneve_port)
+    return outer if start is None else ip_source_bytes(payload[start:]) or outer
+
+
+def _header_bytes(protocol: int, payload: bytes, gue_port: int, geneve_port: int) -> int | None:
+    """Return the length of the tunnel's header in an outer packet's payload, or None if it is not a tunnel packet."""
+    if protocol in IP_IN_IP.values():
+        return 0
+    if protocol == GRE_PROTOCOL and len(payload) >= GRE.size:
         gre = GRE.unpack(payload)
-        return read(payload[GRE.size :]) if not gre.flags_version and gre.protocol in ETHERTYPES.values() else None
-    if outer.protocol != UDP_PROTOCOL or len(payload) < UDP_BYTES + GENEVE.size:
+        return GRE.size if not gre.flags_version and gre.protocol in ETHERTYPES.values() else None
+    if protocol != UDP_PROTOCOL or len(payload) < UDP_BYTES + GENEVE.size:
         return None
     port = UDP.unpack(payload).destination_port
     start = _gue_bytes(payload) if port == gue_port else _geneve_bytes(payload) if port == geneve_port else None
-    return None if start is None else read(payload[UDP_BYTES + start :])
+    return None if start is None else UDP_BYTES + start
 
 
 def _gue_bytes(datagram: bytes) -> int:

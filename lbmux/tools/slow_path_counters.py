@@ -2,6 +2,7 @@
 
 _LIMITS = {
     "over_packets_per_s": "dropped: over `slowpath.packets_per_s`",
+    "over_source_share": "dropped over a budget (counted there, too) while sources of several prefixes shared it",
 }
 _ICMP = {
     "icmp_no_flow": "ICMP errors dropped: no backend has the quoted flow",

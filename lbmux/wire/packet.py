@@ -32,8 +32,6 @@ from lbmux.wire.internet_checksum import with_checksum, with_header_checksum
 from lbmux.wire.numbers import (
     AUTHENTICATION,
     DF,
-    ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6,
     ETHERTYPES,
     EXTENSIONS,
     FRAGMENT_HEADER,
@@ -119,10 +117,15 @@ def source_bytes(frame: bytes) -> bytes:
 
     Return no bytes for another frame.
     """
-    kind = ethertype(frame[:ETHERNET_BYTES])
-    if kind == ETHERTYPE_IPV4:
-        return frame[ETHERNET_BYTES + 12 : ETHERNET_BYTES + 16]
-    return frame[ETHERNET_BYTES + 8 : ETHERNET_BYTES + 24] if kind == ETHERTYPE_IPV6 else b""
+    is_ip = ethertype(frame[:ETHERNET_BYTES]) in ETHERTYPES.values()
+    return ip_source_bytes(frame[ETHERNET_BYTES:]) if is_ip else b""
+
+
+def ip_source_bytes(packet: bytes) -> bytes:
+    """Return the source address of an IP packet, 4 or 16 bytes, without parsing it; no bytes for other data."""
+    if len(packet) >= IPV4_BYTES and version_of(packet) == 4:
+        return packet[12:16]
+    return packet[8:24] if len(packet) >= IPV6_BYTES and version_of(packet) == 6 else b""
 
 
 def read_ip(data: bytes, *, truncated: bool = False, link: bytes = b"") -> Packet | None:

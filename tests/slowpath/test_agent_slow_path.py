@@ -15,7 +15,22 @@ from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
 from lbmux.slowpath.agent_slow_path import Adopted, AgentContext, AgentSlowPath, Target
 from lbmux.slowpath.slow_path_flow import Flow
-from tests.slowpath.golden import CLIENT, CLIENT6, DIP, DIP6, ETHER, HOST, HOST6, MUX, MUX6, back, datagram, dissect, ip
+from tests.slowpath.golden import (
+    CLIENT,
+    CLIENT6,
+    DIP,
+    DIP6,
+    ETHER,
+    HOST,
+    HOST6,
+    MUX,
+    MUX6,
+    VIP,
+    back,
+    datagram,
+    dissect,
+    ip,
+)
 from tests.slowpath.tables import Mux
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -238,6 +253,21 @@ def test_asking_has_a_budget_of_cpu_time() -> None:
     for _ in range(10):
         case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.1)
     assert case.slow.counts["unknown_returned"] == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_at_many_times_the_budget_leaves_another_its_part(kind: str) -> None:
+    case, (flood,) = Case(), tunnelled(segment(4), kind)
+    (frame,) = tunnelled(IP(src="192.0.2.99", dst=VIP) / TCP(sport=40000, dport=80, flags="A"), kind)
+    case.slow.configure(replace(case.slow.context, socket_check_cpu=0.5))
+    clock = count(0, 1 / 256)
+    case.slow.cpu_s = lambda: next(clock)  # each question takes 4 ms: the half of half a core is 64 a second
+    asked = 0
+    for at in range(1000):
+        case.slow.inbound(Verdict.UNKNOWN_CONNECTION, flood, at / 1000)
+        if at % 20 == 19:  # 50 a second
+            asked += len(case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, at / 1000).back)
+    assert asked >= 45 and case.slow.counts["over_source_share"] > 0
 
 
 def test_a_mux_without_a_known_address_is_trusted() -> None:

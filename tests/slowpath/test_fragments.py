@@ -44,6 +44,11 @@ def pieces(family: int, length_bytes: int = 4000, identification: int = 7, carri
     return [read(part) for part in fragment6(ip(6) / IPv6ExtHdrFragment(id=identification) / whole, 1400)]
 
 
+def from_network(network: int, identification: int = 7) -> Packet:
+    """A later fragment from a /24 of its own."""
+    return read(fragment(ip(4, f"10.0.{network}.1", id=identification) / datagram(4000), 1400)[1])
+
+
 @FAMILIES
 def test_in_order(family: int) -> None:
     case, parts = Case(), pieces(family)
@@ -110,9 +115,23 @@ def test_a_decided_datagram_is_forgotten_after_its_idle_time() -> None:
 
 def test_the_buffer_is_bounded() -> None:
     case = Case(buffered=5)
-    for identification in range(10):
-        case.arrive(pieces(4, identification=identification)[1])
+    for network in range(10):
+        case.arrive(from_network(network))
     assert (case.table.waiting, case.table.counts["fragment_no_buffer"]) == (5, 5)
+
+
+def test_one_prefix_fills_half_of_the_buffer_and_leaves_the_rest_to_others() -> None:
+    case = Case(buffered=100, buffered_s=2.0)
+    for identification in range(1000):
+        case.arrive(from_network(1, identification))
+    assert case.table.waiting == 50
+    for identification in range(10):
+        case.arrive(from_network(2, identification))
+    assert (case.table.waiting, case.table.counts["fragment_no_buffer"]) == (60, 950)
+    case.table.expire(5.0)
+    for identification in range(1000):
+        case.arrive(from_network(1, identification), 5.0)
+    assert case.table.waiting == 50
 
 
 def test_the_table_is_bounded_and_the_oldest_goes() -> None:

@@ -74,6 +74,19 @@ def test_pings_are_limited() -> None:
     assert case.slow.counts["over_icmp_per_s"] == 40
 
 
+@pytest.mark.parametrize("budget", ["icmp_per_s", "packets_per_s"])
+def test_a_client_with_100_times_the_budget_leaves_another_its_part(budget: str) -> None:
+    case = Case(**{budget: 100})
+    answered = 0
+    for at in range(2000):  # a fifth of a second
+        case.now = at / 10_000
+        case.arrive(ip(4) / ICMP(seq=at))
+        if at % 200 == 199:  # 50 a second: half of the budget
+            answered += len(case.arrive(ip(4, "192.0.2.99") / ICMP(seq=at)))
+    assert answered >= 9
+    assert case.slow.counts["over_source_share"] > 0
+
+
 def test_no_icmp_at_all_by_setting() -> None:
     case = Case(icmp_per_s=0)
     assert case.arrive(ip(4) / ICMP()) == []

@@ -105,6 +105,17 @@ def test_a_flood_gets_few_answers_and_does_not_suppress_pings() -> None:
     assert dead.arrive(datagram())
 
 
+def test_a_flood_from_one_network_leaves_clients_of_others_their_answers() -> None:
+    dead = case(rejects_per_s=100)
+    answered = 0
+    for at in range(1000):
+        dead.now = at / 10_000
+        dead.arrive(datagram())
+        if at % 200 == 199:
+            answered += len(dead.arrive(IP(src="192.0.2.99", dst=VIP) / UDP(sport=4000, dport=54)))
+    assert answered == 5
+
+
 @pytest.mark.parametrize(("action", "rejects"), [("reject", 1), ("withdraw", 1), ("drop", 0)])
 def test_the_kernel_gets_the_rejecting_services_and_a_punt_rate(action: str, rejects: int) -> None:
     tables = case(action, rejects_per_s=1000).mux.tables

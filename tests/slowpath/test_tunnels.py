@@ -1,5 +1,6 @@
 """Frames as they are without their tunnel, which a mux's own data path and slow path have made."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from scapy.layers.inet import ICMP, IP, fragment
 from scapy.layers.l2 import Dot1Q, Ether
 
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.tunnels import Ports, inner_frame
+from lbmux.slowpath.tunnels import Ports, inner_frame, source_inside
 from lbmux.tracing.inner_frames import flow_at_agent
 from tests.slowpath.golden import ETHER, HOST6, MUX, datagram, ip, segment
 from tests.slowpath.tables import Mux
@@ -52,6 +53,30 @@ def test_frames_that_the_slow_path_sends(family: int, kind: str) -> None:
     for packet in packets:
         ((_, frame),) = mux.forwarder.tunnel(bytes(packet), backend)
         assert bytes(bare(frame, ports)) == hopped(packet)
+
+
+@KINDS
+@FAMILIES
+def test_the_source_inside_a_tunnel_is_found_without_parsing(family: int, kind: str) -> None:
+    mux, ports = made(kind)
+    client = "192.0.2.99" if family == 4 else "2001:db8:9::9"
+    ((_, frame),) = mux.forwarder.tunnel(bytes(ip(family, client) / datagram()), mux.control.rows[f"dns{family}", "b0"])
+    assert source_inside(frame, *ports) == ip_address(client).packed
+
+
+@FAMILIES
+def test_without_an_inner_packet_the_outer_source_counts(family: int) -> None:
+    packet, (_, ports) = ip(family) / datagram(), made("ipip")
+    assert source_inside(bytes(Ether(**ETHER) / packet), *ports) == ip_address(packet.src).packed
+    assert source_inside(bytes(Ether(**ETHER) / Dot1Q(vlan=5) / packet), *ports) == b""
+    short = bytes(Ether(**ETHER) / ip(family) / datagram(2))
+    for end in range(len(short)):
+        assert source_inside(short[:end], *ports) in (b"", ip_address(packet.src).packed)
+
+
+def test_a_later_fragment_s_payload_is_not_taken_for_a_packet() -> None:
+    later = IP(src=MUX, dst="10.1.0.1", proto=4, frag=8) / IP(src="192.0.2.99", dst="192.0.2.1") / datagram()
+    assert source_inside(bytes(Ether(**ETHER) / later), *made("ipip")[1]) == ip_address(MUX).packed
 
 
 @KINDS
