@@ -1,19 +1,23 @@
 """Reassembly of fragments at a host, which needs whole packets to translate them.
 
-Packets, bytes and time are bounded (RFC 791, RFC 8200 section 4.5). A packet whose fragments overlap is dropped (RFC
-5722); exact duplicates are ignored.
+Packets, bytes and time are bounded (RFC 791, RFC 8200 section 4.5). When there are too many, the oldest packet goes of
+the source prefix that holds most, so one source cannot drive out the packets of others. A packet whose fragments
+overlap is dropped (RFC 5722); exact duplicates are ignored.
 """
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from lbmux.addresses import Address
+from lbmux.slowpath.source_budget import prefix_of
 from lbmux.wire.header_layouts import EXTENSION, FRAGMENT_BYTES, IPV4, IPV6, IPV6_BYTES, PROTOCOL_AT
 from lbmux.wire.internet_checksum import with_header_checksum
 from lbmux.wire.numbers import OFFSET_UNIT_BYTES
 from lbmux.wire.packet import Packet, extension_bytes
 
 MOST_PACKETS, MOST_BYTES, TIMEOUT_S = 256, 4 << 20, 2.0
+PACKET_COST = MOST_BYTES // MOST_PACKETS
+"""What a packet costs its prefix beside its bytes."""
 LARGEST_BYTES = 65535
 
 Key = tuple[Address, Address, int, int]
@@ -36,6 +40,8 @@ class Reassembly:
         self._counts = counts
         self._packets: OrderedDict[Key, Parts] = OrderedDict()
         self._bytes = 0
+        self._held = Counter[bytes]()
+        """The costs of the packets of each prefix."""
 
     @property
     def held_bytes(self) -> int:
@@ -49,23 +55,34 @@ class Reassembly:
             self._counts["reassembly_malformed"] += 1
             return None
         key = (fragment.source, fragment.destination, fragment.identification, fragment.protocol)
-        parts = self._packets.setdefault(key, Parts(now))
-        if not self._fits(parts, fragment):
+        if key not in self._packets:
+            self._packets[key] = Parts(now)
+            self._hold(key, PACKET_COST)
+        parts = self._packets[key]
+        if not self._fits(parts, key, fragment):
             return None
         parts.pieces[fragment.offset_bytes] = fragment
         parts.size_bytes += length
         self._bytes += length
+        self._hold(key, length)
         whole = _join(parts.pieces)
         if whole is not None:
             self._forget(key)
             self._counts["reassembled"] += 1
             return whole
         while self._bytes > MOST_BYTES or len(self._packets) > MOST_PACKETS:
-            self._forget(next(iter(self._packets)))
+            most = max(self._held, key=self._held.__getitem__)
+            self._forget(next(one for one in self._packets if prefix_of(one[0].packed) == most))
             self._counts["reassembly_evicted"] += 1
         return None
 
-    def _fits(self, parts: Parts, fragment: Packet) -> bool:
+    def _hold(self, key: Key, cost: int) -> None:
+        prefix = prefix_of(key[0].packed)
+        self._held[prefix] += cost
+        if not self._held[prefix]:
+            del self._held[prefix]
+
+    def _fits(self, parts: Parts, key: Key, fragment: Packet) -> bool:
         first, end = fragment.offset_bytes, fragment.offset_bytes + len(fragment.payload)
         if parts.overlaps:
             self._counts["reassembly_overlap"] += 1
@@ -77,6 +94,7 @@ class Reassembly:
             if first < other.offset_bytes + len(other.payload) and other.offset_bytes < end:
                 self._counts["reassembly_overlap"] += 1
                 self._bytes -= parts.size_bytes
+                self._hold(key, -parts.size_bytes)
                 parts.overlaps, parts.pieces, parts.size_bytes = True, {}, 0
                 return False
         return True
@@ -90,7 +108,9 @@ class Reassembly:
             self._counts["reassembly_timeout"] += 1
 
     def _forget(self, key: Key) -> None:
-        self._bytes -= self._packets.pop(key).size_bytes
+        size_bytes = self._packets.pop(key).size_bytes
+        self._bytes -= size_bytes
+        self._hold(key, -PACKET_COST - size_bytes)
 
 
 def _join(pieces: dict[int, Packet]) -> bytes | None:

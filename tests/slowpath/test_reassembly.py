@@ -90,6 +90,16 @@ def test_bounded() -> None:
     assert counts["reassembly_evicted"] > MOST_PACKETS
 
 
+@pytest.mark.parametrize("length_bytes", [8, 1400], ids=["many packets", "many bytes"])
+def test_a_flood_of_fragments_does_not_drive_out_the_packets_of_other_sources(length_bytes: int) -> None:
+    table, (first, *rest) = Reassembly(Counter()), cut(4, 1, 3000)
+    feed([first], table)
+    flood = read(IP(src="192.0.2.99", dst=VIP, proto=17, flags="MF") / Raw(bytes(length_bytes)))
+    for number in range(5000):
+        feed([replace(flood, identification=number % 300, offset_bytes=length_bytes * (number // 300))], table)
+    assert feed(rest, table) == [bytes(ip(4, id=1) / datagram(3000))]
+
+
 @pytest.mark.parametrize("fields", [{"frag": 8191}, {"frag": 10, "flags": "MF"}], ids=["too long", "odd"])
 def test_malformed(fields: dict[str, Any]) -> None:
     counts: Counter[str] = Counter()
