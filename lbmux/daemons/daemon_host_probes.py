@@ -43,6 +43,10 @@ def _nothing() -> None:
     return
 
 
+def _never() -> bool:
+    return False
+
+
 class HostProbes:
     """``changed`` is called when ``cut_off`` or ``reported`` gets or loses a host."""
 
@@ -50,6 +54,8 @@ class HostProbes:
         self._local = {address.version: address for address in reversed([*local])}
         self._send = send
         self.changed: Callable[[], None] = _nothing
+        self.is_overloaded: Callable[[], bool] = _never
+        """Whether this mux loses packets, its probes among them."""
         self._checks, self._settled = HostChecks(), asyncio.Event()
         self._cut_off: Mapping[Address, float] = {}
         self.reported = set[Address]()
@@ -123,15 +129,17 @@ class HostProbes:
                 round_s = ROUND_S / EARLY_ROUNDS
                 hosts = hosts if turn % EARLY_ROUNDS == 0 else [host for host in hosts if host in new]
                 turn += 1
+            late_s = 0.0
             for at in range(SLICES):
                 self._read_all()  # answers that arrived while the event loop was busy are not late
                 for host in hosts[at::SLICES]:
                     self._judge(host)
                     self._ask(host)
+                late_s = max(late_s, loop.time() - begun - at * round_s / SLICES)
                 if hosts[at + 1 :]:  # the last portion needs no pause
                     await asyncio.sleep(begun + (at + 1) * round_s / SLICES - loop.time())
             self._follow()
-            await asyncio.sleep(begun + round_s - loop.time())
+            await asyncio.sleep(begun + late_s + round_s - loop.time())  # each has a whole round to answer
 
     def _judge(self, host: Address) -> None:
         """Count a missing answer to the host's last probe, and use another VIP for its next one."""
@@ -174,7 +182,7 @@ class HostProbes:
                 self._record(host, True)
 
     def _record(self, host: Address, is_answer: bool) -> None:
-        if self._checks.record(host, is_answer, time.time()):
+        if self._checks.record(host, is_answer, time.time(), self.is_overloaded()):
             self._follow()
 
     def _follow(self) -> None:

@@ -195,6 +195,7 @@ class MuxDaemon(Daemon[Options]):
         self.status.host_forwarding = self.host_forwarding.describe
         self.overload_watch = OverloadWatch(options.interface, self.driver, loop, self.mux)
         self.status.overload = self.overload_watch.describe
+        self.host_probes.is_overloaded = lambda: self.overload_watch.overload.since is not None
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
         self.sampler = TrafficSampler(self.role, self.snapshot, lambda: self.driver.kernel is not None)
         self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)

@@ -4,6 +4,9 @@ A silent host is cut off only while another host answers.  If none answers, the 
 drop the probes while traffic still passes.  When the first one answers after that, the fault is gone, or the agents
 have just been started: the others then have their time to answer, so that one host does not get the flows of all.  A
 host that answers for the first time gets traffic at once.
+
+A mux that gets more packets than it can forward loses probes, too. While it knows that, a host has to miss more of them
+in a row: a flood does not take hosts away, and a host that dies meanwhile is still found.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +15,8 @@ from lbmux.addresses import Address
 from lbmux.health.checker import Checker
 
 RISE, FALL = 2, 3
+OVERLOADED_MISSES = 7
+"""Missing answers in a row that do not count while the mux is overloaded; the ``FALL`` ones after them do."""
 SILENT = "no answer through the tunnel"
 STARTING_S = 10.0
 """For this long a host that has never answered may be starting: it gets no traffic, but is not reported."""
@@ -23,6 +28,8 @@ class HostChecks:
     def __init__(self) -> None:
         self._checkers: dict[Address, Checker] = {}
         self._answered = set[Address]()
+        self._missed: dict[Address, int] = {}
+        """The missing answers in a row of each host."""
         self._since: dict[Address, float] = {}
         """When each host was first tracked, in seconds since the epoch."""
 
@@ -31,11 +38,18 @@ class HostChecks:
         self._checkers = {host: self._checkers.get(host) or Checker(RISE, FALL, now) for host in hosts}
         self._since = {host: self._since.get(host, now) for host in self._checkers}
         self._answered &= self._checkers.keys()
+        self._missed = {host: self._missed.get(host, 0) for host in self._checkers}
 
-    def record(self, host: Address, is_answer: bool, now: float) -> bool:
-        """Record the result of a probe; return whether ``cut_off`` may have changed."""
+    def record(self, host: Address, is_answer: bool, now: float, is_overloaded: bool = False) -> bool:
+        """Record the result of a probe; return whether ``cut_off`` may have changed.
+
+        ``is_overloaded``: whether the mux that asked loses packets.
+        """
         checker = self._checkers.get(host)
         if checker is None:
+            return False
+        self._missed[host] = 0 if is_answer else self._missed[host] + 1
+        if is_overloaded and 0 < self._missed[host] <= OVERLOADED_MISSES:
             return False
         if is_answer and not self._any_answers():
             fresh = {other: Checker(RISE, FALL, now) for other in self._checkers if other != host}

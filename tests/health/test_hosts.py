@@ -1,6 +1,6 @@
 from ipaddress import ip_address
 
-from lbmux.health.hosts import FALL, RISE, STARTING_S, HostChecks
+from lbmux.health.hosts import FALL, OVERLOADED_MISSES, RISE, STARTING_S, HostChecks
 
 ONE, TWO = ip_address("10.1.1.2"), ip_address("2001:db8:1::2")
 
@@ -55,6 +55,38 @@ def test_no_host_is_cut_off_if_none_answers() -> None:
         for _ in range(FALL):
             host_checks.record(host, False, 7.0)
     assert host_checks.cut_off == {}
+
+
+def answering() -> HostChecks:
+    host_checks = checks()
+    assert host_checks.record(ONE, True, 6.0) and host_checks.record(TWO, True, 6.0)
+    return host_checks
+
+
+def test_an_overloaded_mux_keeps_a_host_that_answers_now_and_then() -> None:
+    host_checks = answering()
+    for at in range(100):
+        host_checks.record(ONE, at % OVERLOADED_MISSES == 0, 7.0, is_overloaded=True)
+        assert host_checks.cut_off == {}
+
+
+def test_an_overloaded_mux_finds_a_host_that_dies() -> None:
+    host_checks = answering()
+    for _ in range(OVERLOADED_MISSES + FALL):
+        assert host_checks.cut_off == {}
+        host_checks.record(ONE, False, 7.0, is_overloaded=True)
+        host_checks.record(TWO, True, 7.0, is_overloaded=True)
+    assert host_checks.cut_off == {ONE: 7.0}
+
+
+def test_misses_of_an_overload_do_not_count_after_it() -> None:
+    host_checks = answering()
+    for _ in range(OVERLOADED_MISSES):
+        host_checks.record(ONE, False, 7.0, is_overloaded=True)
+    for _ in range(FALL):
+        assert host_checks.cut_off == {}
+        host_checks.record(ONE, False, 8.0)
+    assert host_checks.cut_off == {ONE: 8.0}
 
 
 def test_a_reload_keeps_what_is_known() -> None:

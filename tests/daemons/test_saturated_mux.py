@@ -1,0 +1,69 @@
+"""A mux in user space that gets far more packets than it can forward: what has to come first does."""
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from bench.saturation import SENDERS
+from lbmux.lab.lab import Lab
+from lbmux.lab.processes import python
+from lbmux.lab.topology import VIP, ananta_bgp
+from tests.api.asking import ask
+from tests.lab.measured import needs
+from tests.lab.routed import STARTS_S, until
+from tests.labs import built
+
+pytestmark = [pytest.mark.root, needs("bird")]
+ASKED, PAUSE_S = 40, 0.1
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with built(ananta_bgp("--bgp-speaker", "bird", mux_count=1), f"sat{os.getpid()}", "packet") as lab:
+        until(lambda: has_route(lab), STARTS_S, 0.1)
+        yield lab
+
+
+def has_route(lab: Lab) -> bool:
+    return bool(lab.run("router", ["ip", "route", "show", f"{VIP}/32"], capture_output=True).stdout)
+
+
+@contextmanager
+def flooded(lab: Lab, kind: str) -> Iterator[None]:
+    """Processes that send as fast as they can for some seconds, at most as long as the context."""
+    senders = [lab.popen("client", python("bench.saturation", kind)) for _ in range(SENDERS)]
+    try:
+        yield
+    finally:
+        for sender in senders:
+            sender.kill()
+            sender.wait()
+
+
+@pytest.mark.parametrize("kind", ["flood-syn", "flood-vip"])
+def test_hosts_bgp_and_the_control_socket_hold_in_a_flood(lab: Lab, kind: str) -> None:
+    def mux(what: str) -> Any:
+        return ask(lab.directory / "mux1.sock", what)
+
+    def hosts() -> set[str]:
+        return {line["backend"] for line in mux("health")["health"] if line["state"] == "up"}
+
+    log = lab.directory / "mux1-mux.log"
+    until(lambda: hosts() == {"h1", "h2"}, STARTS_S, 0.1)
+    told, noticed, took_s, routes = len(log.read_text()), mux("runtime")["overload"]["times"], list[float](), 0
+    with flooded(lab, kind):
+        until(lambda: mux("runtime")["overload"]["times"] > noticed, STARTS_S, 0.05)
+        for _ in range(ASKED):
+            begun = time.monotonic()
+            mux("counters")
+            took_s.append(time.monotonic() - begun)
+            routes += has_route(lab)
+            time.sleep(PAUSE_S)
+    assert routes == ASKED and statistics.median(took_s) < 1.0, (routes, took_s)
+    assert "does not answer through the tunnel" not in log.read_text()[told:]
+    assert hosts() == {"h1", "h2"}
