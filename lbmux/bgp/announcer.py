@@ -58,16 +58,18 @@ class Announcer:
     """Announces routes while ``can_forward()`` is true.
 
     ``alive()`` is called every BEAT_S and returns whether the packet loop has made progress since the last call.  After
-    ``silence_s`` without progress the speaker is killed; after ``stall_s`` if the kernel forwards (``forwards()``).
+    ``silence_s`` without progress the speaker is killed; after ``stall_s`` if the kernel forwards (``forwards()``), and
+    after some more ``silence_s`` while the mux gets too many packets (``overloaded()``).
     """
 
     def __init__(
         self, speaker: Speaker, directory: Path, can_forward: Callable[[], bool] = always, alive: Callable[[],
         bool] = always,
         silence_s: float = SILENCE_S, stall_s: float = STALL_S, forwards: Callable[[], bool] = never,
+        overloaded: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
         self._speaker, self._directory = speaker, directory
-        self._can_forward, self._alive, self._silence_s = can_forward, alive, silence_s
+        self._can_forward, self._alive, self._overloaded, self._silence_s = can_forward, alive, overloaded, silence_s
         self._stall_s, self._forwards, self._ended = max(silence_s, stall_s), forwards, "it has not started yet"
         self._heartbeat = speaker_watchdog.ALIVE
         self._is_alive = asyncio.Event()
@@ -201,7 +203,8 @@ class Announcer:
     def _send_heartbeat(self) -> None:
         if self._watchdog is not None and self._watchdog.stdin is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._watchdog.stdin.write(self._heartbeat)
+                is_late = self._heartbeat == speaker_watchdog.ALIVE and self._overloaded()
+                self._watchdog.stdin.write(speaker_watchdog.OVERLOADED if is_late else self._heartbeat)
 
     async def _follow(self) -> None:
         """Announce the wanted routes as soon as the mux can forward and the speaker listens."""

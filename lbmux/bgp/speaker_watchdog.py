@@ -2,11 +2,13 @@
 
     python speaker_watchdog.py SECONDS LONGER_SECONDS COMMAND...
 
-Each byte on stdin is a heartbeat.  The next one is due within SECONDS, or within LONGER_SECONDS after PATIENT, which
-means that the kernel program forwards.  If it does not arrive (the mux's packet loop or event loop has stalled, or the
-mux is stopped), or stdin closes (the mux is dead), the watchdog kills the speaker: its connections close, and the
-routers withdraw its routes at once.  If the watchdog is killed, the kernel kills the speaker.  Run as a file, it needs
-the standard library only.
+Each byte on stdin is a heartbeat.  The next one is due within SECONDS; after PATIENT, which means that the kernel
+program forwards, within LONGER_SECONDS; after OVERLOADED, within OVERLOADED_TIMES the usual time.  A mux that gets more
+packets than it can forward is late, but not stuck, and its load would overload the next mux.
+
+If the heartbeat does not arrive (the mux's packet loop or event loop has stalled, or the mux is stopped), or stdin
+closes (the mux is dead), the watchdog kills the speaker: its connections close, and the routers withdraw its routes at
+once.  If the watchdog is killed, the kernel kills the speaker.  Run as a file, it needs the standard library only.
 """
 
 import ctypes
@@ -19,8 +21,9 @@ from collections.abc import Callable
 
 SILENT, ENDED = 3, 4
 """Exit codes: the heartbeats stopped; the speaker ended by itself."""
-ALIVE, PATIENT = b".", b"p"
+ALIVE, PATIENT, OVERLOADED = b".", b"p", b"o"
 """Heartbeats."""
+OVERLOADED_TIMES = 5
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here, since a forked child should load nothing
 
@@ -40,8 +43,9 @@ def dies_with_parent() -> Callable[[], None]:
 def keep(silence_s: float, longer_s: float, command: list[str]) -> int:
     """Run a speaker until it ends, heartbeats stop for ``silence_s``, or standard input ends; return the exit code.
 
-    After a PATIENT heartbeat the next one may take ``longer_s``.
+    After a PATIENT heartbeat the next one may take ``longer_s``, after OVERLOADED OVERLOADED_TIMES ``silence_s``.
     """
+    patience = {PATIENT: longer_s, OVERLOADED: OVERLOADED_TIMES * silence_s}
     speaker = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent())
     descriptor, patience_s = os.pidfd_open(speaker.pid), silence_s
     try:
@@ -53,7 +57,7 @@ def keep(silence_s: float, longer_s: float, command: list[str]) -> int:
                 return SILENT
             if not (signs := os.read(0, 4096)):
                 return 0
-            patience_s = longer_s if signs[-1:] == PATIENT else silence_s
+            patience_s = patience.get(signs[-1:], silence_s)
     finally:
         speaker.kill()
         speaker.wait()

@@ -39,9 +39,15 @@ class SpeakerSetup:
         can_forward: Callable[[], bool],
         alive: Callable[[], bool] = always,
         forwards: Callable[[], bool] = never,
+        overloaded: Callable[[], bool] = never,
     ) -> Announcer:
-        """Prepare without starting. ``forwards``: whether the kernel forwards without this process."""
-        return Announcer(self.speaker, self.directory, can_forward, alive, stall_s=self.stall_s, forwards=forwards)
+        """Prepare without starting. ``forwards``: whether the kernel forwards without this process; ``overloaded``:
+        whether this process gets more packets than it can forward.
+        """
+        return Announcer(
+            self.speaker, self.directory, can_forward, alive, stall_s=self.stall_s, forwards=forwards,
+            overloaded=overloaded,
+        )  # fmt: skip
 
 
 def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control: Path) -> SpeakerSetup | None:

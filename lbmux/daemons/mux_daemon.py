@@ -155,6 +155,7 @@ class MuxDaemon(Daemon[Options]):
                 ForwardingCheck(self.ring, self.driver, insists=self.options.driver == "xdp"),
                 alive=self.loop.made_progress,
                 forwards=lambda: kernel is not None and kernel.is_attached(),
+                overloaded=self._is_overloaded,
             )
         self.routes = VipRoutes(self.announcer, self.mux)
 
@@ -195,7 +196,7 @@ class MuxDaemon(Daemon[Options]):
         self.status.host_forwarding = self.host_forwarding.describe
         self.overload_watch = OverloadWatch(options.interface, self.driver, loop, self.mux)
         self.status.overload = self.overload_watch.describe
-        self.host_probes.is_overloaded = lambda: self.overload_watch.overload.since is not None
+        self.host_probes.is_overloaded = self._is_overloaded
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
         self.sampler = TrafficSampler(self.role, self.snapshot, lambda: self.driver.kernel is not None)
         self.interface_watch = InterfaceWatch(self.ring, self.driver, self.about, loop.read, self._hide_vips)
@@ -278,6 +279,9 @@ class MuxDaemon(Daemon[Options]):
             await self.host_probes.configure(running.wanted)
         except LbmuxError as error:
             log.error("backends that are probed through the tunnel keep their configuration: %s", error)
+
+    def _is_overloaded(self) -> bool:
+        return self.overload_watch.overload.since is not None
 
     def _forwarded(self) -> int:
         """Packets that the kernel's program and this process have forwarded."""

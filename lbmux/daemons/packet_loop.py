@@ -22,8 +22,10 @@ from lbmux.tracing.trace_event import TraceEvent
 from lbmux.tracing.trace_hub import NO_EVENTS, Source, TraceHub
 from lbmux.wire.numbers import LOOPBACK
 
-BATCHES_A_TURN, LONG_TURN_S = 16, 0.01
-"""Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms."""
+BATCHES_A_TURN, LONG_TURN_S = 16, 0.004
+"""Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms.  A
+request to the control socket takes up to five turns.
+"""
 SHORTEST = 8
 """The least frames of a full batch."""
 

@@ -14,6 +14,7 @@ import pytest
 from lbmux.bgp.announcer import AGAIN_S, Announcer
 from lbmux.bgp.bgp_settings import Announced, BgpState, Neighbour, Route
 from lbmux.bgp.session_log import NO_REASON
+from lbmux.bgp.speaker_watchdog import OVERLOADED_TIMES
 from lbmux.linux.capabilities import Capability, effective
 
 SILENCE_S, STALL_S = 0.2, 2.0
@@ -111,6 +112,28 @@ def test_while_the_kernel_forwards_a_stalled_loop_keeps_its_speaker_for_a_time(t
                     await asyncio.sleep(0.05)
             made_progress = True
             await until(lambda: speaker.starts == 2)
+
+    asyncio.run(run())
+
+
+def test_an_overloaded_mux_keeps_its_speaker_while_its_loop_is_late(tmp_path: Path) -> None:
+    """A dead mux needs no heartbeat: its watchdog's standard input ends."""
+    speaker, made_progress = FakeSpeaker(), True
+
+    async def run() -> None:
+        nonlocal made_progress
+        announcer = Announcer(
+            speaker, tmp_path / "bgp", alive=lambda: made_progress, silence_s=SILENCE_S, overloaded=lambda: True
+        )
+        async with announcer:
+            await announcer.announce(VIPS)
+            await asyncio.sleep(0.2)
+            made_progress = False
+            await asyncio.sleep(2 * SILENCE_S)
+            assert (await announcer.state()).prefixes == ["192.0.2.1/32"]
+            async with asyncio.timeout(10 * OVERLOADED_TIMES * SILENCE_S):
+                while (await announcer.state()).prefixes:
+                    await asyncio.sleep(0.05)
 
     asyncio.run(run())
 

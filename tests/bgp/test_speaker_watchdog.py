@@ -58,6 +58,17 @@ def test_silence_ends_the_speaker_and_heartbeats_keep_it() -> None:
 
 
 @pytest.mark.slow
+def test_an_overloaded_mux_may_be_silent_for_longer_and_not_for_ever() -> None:
+    with kept(0.3) as process:
+        speaker = speaker_of(process)
+        assert process.stdin is not None
+        process.stdin.write(speaker_watchdog.OVERLOADED)
+        process.stdin.flush()
+        assert not ended(speaker, 0.8), "longer than without an overload"
+        assert ended(speaker, 5) and process.wait(2) == speaker_watchdog.SILENT
+
+
+@pytest.mark.slow
 def test_where_the_kernel_forwards_silence_may_last_longer_and_not_for_ever() -> None:
     with kept(0.2, longer_s=1.5) as process:
         speaker = speaker_of(process)
