@@ -11,9 +11,9 @@ from lbmux.tables.agent_tables import sizes_for as agent_sizes
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import Tables, now_ticks
+from lbmux.targets.regions import now_ticks
 from tests.datapath.craft import SYN, Craft, tunnelled
-from tests.datapath.harness import Frames
+from tests.datapath.harness import Frames, allocated
 
 LOCAL = IPv4Address("10.0.1.2")
 MAC = mac_to_int("02:00:00:00:00:09")
@@ -38,7 +38,7 @@ class Inside:
 
     def __init__(self, config: dict[str, Any] = CONFIG, workers: int = 2, resolved: bool = True) -> None:
         read = Config.model_validate(config)
-        self.tables = Tables.allocate(sizes_for(read, workers))
+        self.tables = allocated(sizes_for(read, workers))
         self.mux = MuxTables(self.tables, LOCAL)
         self.mux.commit(self.mux.plan(read))
         for destination in self.mux.destinations() if resolved else ():
@@ -66,7 +66,7 @@ def dns(port: int = 5353) -> Craft:
 def agent_with_a_flow(config: dict[str, Any] = CONFIG, port: int = 80, host: str = "10.1.1.2") -> Snapshot:
     """Return the agent of a host that got one packet of a client from the mux."""
     read, own = Config.model_validate(config), IPv4Address(host)
-    agent = AgentTables(Tables.allocate(agent_sizes(read)), [own], [], "nat")
+    agent = AgentTables(allocated(agent_sizes(read)), [own], [], "nat")
     agent.commit(agent.plan(read))
     inner = client(40000, flags=SYN, destination_port=port).packet()
     Worker(agent.tables).inbound(Frames([tunnelled(inner, LOCAL.packed, own.packed)]), now_ticks())

@@ -9,8 +9,8 @@ from lbmux.linux.next_hops import NextHop
 from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import Tables, now_ticks
-from tests.datapath.harness import Frames
+from lbmux.targets.regions import now_ticks
+from tests.datapath.harness import Frames, allocated
 from tests.slowpath.golden import CLIENT, MUX, MUX6, VIP, VIP6
 
 NAMES = ("b0", "b1", "b2", "b3")
@@ -39,7 +39,7 @@ class Mux:
 
     def __init__(self, mtu: int = 1500, **changes: Any) -> None:
         self.config = config(**changes)
-        self.tables = Tables.allocate(sizes_for(self.config, 2))
+        self.tables = allocated(sizes_for(self.config, 2))
         self.control = MuxTables(self.tables, ip_address(MUX), ip_address(MUX6))
         self.control.commit(self.control.plan(self.config))
         for host in self.control.destinations():
