@@ -3,35 +3,35 @@
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from numba import njit
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath import branchless
 from lbmux.datapath.memory import u64
 
 longs, small = st.integers(0, 2**64 - 1), st.integers(-(2**40), 2**40)
 
 
-@njit
+@compiled
 def compiled_below(a, b):
     return branchless.below(u64(a), u64(b))
 
 
-@njit
+@compiled
 def compiled_other(a, b):
     return branchless.differs(u64(a), u64(b))
 
 
-@njit
+@compiled
 def compiled_same(a, b):
     return branchless.equals(u64(a), u64(b))
 
 
-@njit
+@compiled
 def compiled_negative(number):
     return branchless.is_negative(number)
 
 
-@njit
+@compiled
 def compiled_of_four(four):
     return branchless.members(u64(four)), branchless.lowest(u64(four)), branchless.highest(u64(four))
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numba import njit
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath import checksums
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.parse import Packet
@@ -16,22 +16,22 @@ from tests.datapath.craft import Craft
 from tests.datapath.plain_packet import TCP, UDP, checksum, finish_checksum, parse, sum16
 
 
-@njit
+@compiled
 def compiled_sum_of(address, length):
     return checksums.sum_of(at_address(address), length)
 
 
-@njit
+@compiled
 def compiled_fold_wide(total):
     return checksums.fold_wide(total)
 
 
-@njit
+@compiled
 def compiled_replace(checksum, before, after):
     return checksums.replace(checksum, before, after)
 
 
-@njit
+@compiled
 def compiled_finish(address, family, protocol, transport):
     zero = np.uint64(0)
     packet = Packet(0, family, zero, zero, zero, zero, np.uint32(0), protocol, 0, ETHERNET_BYTES, transport)

@@ -4,8 +4,8 @@ import mmh3
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath import flows, hashing
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.tables import SETTINGS, settings_row
@@ -14,27 +14,27 @@ from tests.datapath.plain_hash import keyed, second_hash, slot_hash
 words, longs, shorts = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 65535)
 
 
-@njit
+@compiled
 def compiled_murmur3(seed, source, destination, ports, protocol):
     return hashing.murmur3(seed, source, destination, ports, protocol)
 
 
-@njit
+@compiled
 def compiled_murmur3_wide(seed, source_high, source_low, destination_high, destination_low, ports, protocol):
     return hashing.murmur3_wide(seed, source_high, source_low, destination_high, destination_low, ports, protocol)
 
 
-@njit
+@compiled
 def compiled_keyed(address, salt, high, low, ports, owner):
     return hashing.keyed(settings_row(at_address(address), 0), salt, high, low, ports, owner)
 
 
-@njit
+@compiled
 def compiled_scale(hashed, size):
     return hashing.scale(hashed, size)
 
 
-@njit
+@compiled
 def compiled_second(hashed):
     return flows.second_hash(hashed)
 

@@ -5,9 +5,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
 import pytest
-from numba import njit
 
 from lbmux.addresses import port_to_wire, to_pair
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.context import context_at
 from lbmux.datapath.match import PROBES, match
 from lbmux.datapath.memory import at_address
@@ -18,7 +18,7 @@ from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
 
 
-@njit
+@compiled
 def compiled_match(context, settings, kind, high, low, port, protocol):
     setting = settings_row(at_address(settings), 0)
     return match(context_at(context), setting, kind, high, low, port, protocol)

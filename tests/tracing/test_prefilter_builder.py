@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from numba import njit
 
+from lbmux.codegen.compiled import compiled
 from lbmux.datapath.context import context_at
 from lbmux.datapath.memory import at_address
 from lbmux.datapath.prefilter import PREFILTER, passes, prefilter_row
@@ -28,7 +28,7 @@ ODD = {"tagged", "options", "arp"}
 """Frames with headers at unusual offsets pass every prefilter."""
 
 
-@njit
+@compiled
 def compiled_passes(address, frame, end, prefilter):
     record = context_row(at_address(address), 0)
     record.frame, record.end = frame, end
