@@ -5,15 +5,19 @@ import importlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from bench.report import Result, print_table, write_json
 
-PARTS = (
-    "startup", "memory", "maglev", "replay", "live", "latency", "reload", "loading", "restart", "kernel", "flow_state",
-    "scaling", "instructions", "end_to_end", "rings", "health", "trace", "scrape", "show", "page", "help",
-    "amplification", "saturation", "steering", "manager", "wan", "first_byte",
+RELEASE = ("memory", "live", "reload", "loading", "flow_state", "scaling", "instructions", "end_to_end")
+"""The parts that stand for a release: ten minutes."""
+OTHERS = (
+    "startup", "maglev", "replay", "latency", "restart", "kernel", "rings", "health", "help", "trace", "scrape", "show",
+    "page", "amplification", "saturation", "steering", "manager", "wan", "first_byte",
 )  # fmt: skip
+LONG = ("matrix",)
+"""Parts that run only if they are named."""
 
 # Measure programs as they run when installed, with cached bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -21,20 +25,34 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
-    parser.add_argument("--json", type=Path, default=Path("bench/results.json"))
-    given = parser.parse_args()
-    unknown = set(given.parts) - set(PARTS)
+    known = (*RELEASE, *OTHERS, *LONG)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART",
+        help=f"of {', '.join(known)}; or 'all', all but {', '.join(LONG)}; default: {', '.join(RELEASE)}",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, default=Path("bench/results.json"), help="default: %(default)s")
+    arguments = parser.parse_args()
+    parts = arguments.parts or RELEASE
+    if parts == ["all"]:
+        parts = (*RELEASE, *OTHERS)
+    unknown = sorted(set(parts) - set(known))
     if unknown:
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+        parser.error(f"no such part: {', '.join(unknown)}")
+    print_table(_run(parts, arguments.json))
+    if "kernel" in parts:
+        _plot(arguments.json)
+
+
+def _run(parts: list[str] | tuple[str, ...], path: Path) -> list[Result]:
+    """Run the parts. Write the results after each, so that a later one that fails loses nothing."""
     results: list[Result] = []
-    for part in given.parts or PARTS:
-        print(f"{part} …", file=sys.stderr, flush=True)
+    for part in parts:
+        print(f"{part} …", end=" ", file=sys.stderr, flush=True)
+        start = time.monotonic()
         results += importlib.import_module(f"bench.{part}").run()
-    print_table(results)
-    write_json(given.json, results)
-    if "kernel" in (given.parts or PARTS):
-        _plot(given.json)
+        print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
+        write_json(path, results)
+    return results
 
 
 def _plot(path: Path) -> None:

@@ -46,9 +46,12 @@ FRAMES = 1_500_000
 
 
 class Timed(KernelBed):
-    def frame_ns(self, flows: int, version: int = 4) -> float:
-        """Return the CPU time of a frame that came back, in ns, once every flow has been seen twice."""
-        row, frame = self.aim(flows), tcp_frame(version=version)
+    def frame_ns(self, flows: int, version: int = 4, services: int = 1) -> float:
+        """Return the CPU time of a frame that came back, in ns, once every flow has been seen twice.
+
+        The flows go to ``services`` services, a power of two.
+        """
+        row, frame = self.aim(flows, services), tcp_frame(version=version)
 
         def run(count: int, clock: CpuTime, flags: int) -> float:
             row["next"], row["flags"], back = 0, flags, int(row["back"])
@@ -71,9 +74,14 @@ class Timed(KernelBed):
     @contextlib.contextmanager
     def tracking(self, case: str, version: int = 4) -> Iterator[None]:
         """Test the mux with a service that tracks these flows, with so many of its slots changing."""
-        flows, one_in = CASES[case]
-        with self.mux() as kernel:
-            fill(kernel.tables, self.macs, flows, version)
+        with self.marked(*CASES[case], version):
+            yield
+
+    @contextlib.contextmanager
+    def marked(self, flows: str, one_in: int, version: int = 4, services: int = 1) -> Iterator[None]:
+        """Test the mux with services that track ``flows``, with one slot in ``one_in`` changing; 0: none."""
+        with self.mux(services=services) as kernel:
+            fill(kernel.tables, self.macs, flows, version, services)
             mark(kernel.tables, one_in)
             yield
 

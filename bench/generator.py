@@ -25,12 +25,13 @@ PATTERN = layout(
     ("destination_low", "u8"),
     ("port", "u2"),
     ("flags", "u2"),
-    ("unused", "u4"),
+    ("port_mask", "u4"),
     ("back", "u8"),
     ("back_bytes", "u8"),
 )
 """One row: ``next`` is the number of the next flow, below ``flows``; ``source`` is the first of 65536 addresses, as a
-value, the other fields are as in headers; an IPv6 destination has two. ``back`` counts frames that came back."""
+value, the other fields are as in headers; an IPv6 destination has two. Each flow goes to one of ``port_mask`` + 1 ports
+from ``port`` on. ``back`` counts frames that came back."""
 
 pattern, pattern_row = table("pattern"), rows(PATTERN)
 HEADERS_BYTES = ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES
@@ -89,7 +90,8 @@ def write_headers6(start, row, flow, length):
 
 @step
 def write_segment(segment, row, flow):
-    segment.ports = u32(u32(flow & u32(0xFFFF)) | u32(u32(row.port) << u32(16)))
+    port = swap16(u16(u32(swap16(row.port)) + u32(u32(flow >> u32(16)) & row.port_mask)))
+    segment.ports = u32(u32(flow & u32(0xFFFF)) | u32(u32(port) << u32(16)))
     segment.sequence, segment.acknowledgement, segment.offset = 0, 0, 0x50
     segment.flags, segment.window, segment.checksum, segment.urgent = row.flags & 0xFF, 0xFFFF, 0, 0
 

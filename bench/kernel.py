@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench import nftables
-from bench.frames import LOCAL, VIP, VIP6, config, tcp_frame
+from bench.frames import BACKENDS, LOCAL, PORT, VIP, VIP6, config, tcp_frame
 from bench.generator import PATTERN
 from bench.live import GENERATOR_CORE, MUX_CORE, PEER, Bed
 from bench.report import REPETITIONS, Result
@@ -86,9 +86,12 @@ class KernelBed:
             os.close(link)
 
     @contextlib.contextmanager
-    def mux(self, programs: Mapping[Attach, str] = PROGRAMS) -> Iterator[Kernel]:
-        """Test the mux, or another program on its tables, with a flow table for a million flows."""
-        sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=8 * 65537, buckets=1 << 19)
+    def mux(self, programs: Mapping[Attach, str] = PROGRAMS, services: int = 1) -> Iterator[Kernel]:
+        """Test the mux, or another program on its tables, with a flow table for a million flows.
+
+        ``services``: how many services the tables have space for.
+        """
+        sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=(services + 7) * 65537, buckets=1 << 19)
         kernel = inside(self._mux, lambda: Kernel("b0", sizes))
         try:
             fill(kernel.tables, self.macs)
@@ -122,11 +125,12 @@ class KernelBed:
         finally:
             self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(0)], check=True)
 
-    def aim(self, flows: int) -> Any:
-        """Have the generator send so many flows to the VIP. Return its row of PATTERN."""
+    def aim(self, flows: int, services: int = 1) -> Any:
+        """Have the generator send so many flows to the services, a power of two. Return its row of PATTERN."""
         row = self._row[0]
+        row["port_mask"] = services - 1
         row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]
-        row["source"], row["destination"], row["port"] = 0xC6120000, to_wire32(VIP), port_to_wire(80)
+        row["source"], row["destination"], row["port"] = 0xC6120000, to_wire32(VIP), port_to_wire(PORT)
         row["destination_high"], row["destination_low"] = to_pair(VIP6)
         return row
 
@@ -156,14 +160,17 @@ class KernelBed:
         return inside(self._generator, work)
 
 
-def fill(tables: Tables, macs: tuple[int, int], flows: str = "all", version: int = 4) -> None:
-    configuration = config(version=version)
-    services = tuple(
-        s.model_copy(update={"idle": s.idle.model_copy(update=NEVER_IDLE), "flows": flows})
-        for s in configuration.services
-    )
+def fill(tables: Tables, macs: tuple[int, int], flows: str = "all", version: int = 4, services: int = 1) -> None:
+    """Fill the tables with services at consecutive ports from PORT on, which track these flows.
+
+    One service has 100 backends; of several, each has the same 10.
+    """
+    configuration = config(version=version, backends=BACKENDS if services == 1 else BACKENDS // 10)
+    (first,) = configuration.services
+    first = first.model_copy(update={"idle": first.idle.model_copy(update=NEVER_IDLE), "flows": flows})
+    spread = tuple(first.model_copy(update={"name": f"web{n}", "port": PORT + n}) for n in range(services))
     mux = MuxTables(tables, *LOCAL)
-    mux.commit(mux.plan(configuration.model_copy(update={"services": services})))
+    mux.commit(mux.plan(configuration.model_copy(update={"services": spread})))
     for destination in mux.destinations():
         mux.set_next_hop(destination, NextHop(0, macs[1], macs[0], 1500))
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lbmux import __version__
+
 REPETITIONS = 3
 
 
@@ -40,6 +42,7 @@ def machine() -> dict[str, Any]:
         "cores": len(models),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "version": __version__,
         "commit": commit.stdout.strip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,6 +1,6 @@
 """Draws results of the bench: the kernel's rates as curves if they were measured, else each result and its reference.
 
-Several runs are drawn side by side, one colour each.
+Several runs are drawn side by side, one colour each, or as a history: one line for each result, one point for each run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,37 @@ def draw(runs: Mapping[str, Results], path: Path) -> None:
     pyplot.close(figure)
 
 
+def draw_history(runs: Mapping[str, Results], path: Path) -> None:
+    """Draw each part's ratios over the runs, in their order; ``runs`` and ``path`` are as for `draw`.
+
+    Raise ValueError if no part has a ratio.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    known = {name: _by_label(results) for name, results in runs.items()}
+    labels = list(dict.fromkeys(label for ratios in known.values() for label in ratios))
+    parts = list(dict.fromkeys(label.partition(":")[0] for label in labels))
+    if not parts:
+        raise ValueError("no result is a ratio to another measurement")
+    height = 1.5 + sum(max(2.0, 0.2 * sum(label.startswith(f"{part}:") for label in labels)) for part in parts)
+    figure, rows = pyplot.subplots(
+        len(parts), 1, figsize=(11, height), sharex=True, squeeze=False, layout="constrained"
+    )
+    for axes, part in zip(rows[:, 0], parts, strict=True):
+        for label in (label for label in labels if label.startswith(f"{part}:")):
+            points = [(at, ratios[label]) for at, ratios in enumerate(known.values()) if label in ratios]
+            axes.plot(*zip(*points, strict=True), marker="o", label=label.partition(": ")[2])
+        axes.set(title=part, ylabel="ratio", ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    rows[-1, 0].set_xticks(range(len(known)), list(known))
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
 def _curves(runs: Mapping[str, Results], pyplot: Any) -> Any:
     """Mpps against the number of flows, and against the frame's size."""
     figure, (flows, sizes) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
@@ -46,10 +77,10 @@ def _curves(runs: Mapping[str, Results], pyplot: Any) -> Any:
 
 def _ratios(runs: Mapping[str, Results], pyplot: Any) -> Any:
     """Each result that was measured against something in the same run."""
-    known = {name: {_label(one): one["ratio"] for one in results if one.get("ratio")} for name, results in runs.items()}
+    known = {name: _by_label(results) for name, results in runs.items()}
     labels = list(dict.fromkeys(label for ratios in known.values() for label in ratios))
     if not labels:
-        raise ValueError("nothing in it was measured against anything")
+        raise ValueError("no result is a ratio to another measurement")
     figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.3 * len(labels) * len(runs)), layout="constrained")
     thick = 0.8 / len(runs)
     for number, (name, ratios) in enumerate(known.items()):
@@ -60,6 +91,10 @@ def _ratios(runs: Mapping[str, Results], pyplot: Any) -> Any:
     axes.set(xlabel="ratio")
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def _by_label(results: Results) -> dict[str, float]:
+    return {_label(one): one["ratio"] for one in results if one.get("ratio")}
 
 
 def _label(one: dict[str, Any]) -> str:

@@ -4,7 +4,22 @@ from collections.abc import Callable
 
 import pytest
 
-from bench import health, latency, loading, maglev, manager, memory, reload, replay, scrape, startup, watch
+from bench import (
+    flow_state,
+    health,
+    kernel,
+    latency,
+    loading,
+    maglev,
+    manager,
+    matrix,
+    memory,
+    reload,
+    replay,
+    scrape,
+    startup,
+    trace,
+)
 from bench.frames import config
 from bench.report import Result
 
@@ -75,17 +90,17 @@ def test_health(small: Small) -> None:
     assert cores > 0 and rate > 0 and failed == 0
 
 
-def test_watch(small: Small) -> None:
-    small(watch, ROUNDS=2, TURNS_S=0.01)
-    found = watch.measured(16)
-    assert set(found) == {"before", watch.AGAIN, *watch.GOALS} and min(found.values()) > 0
+def test_trace(small: Small) -> None:
+    small(trace, ROUNDS=2, TURNS_S=0.01)
+    times_ns = trace.measured(16)
+    assert set(times_ns) == {"before", trace.AGAIN, *trace.GOALS} and min(times_ns.values()) > 0
 
 
 @pytest.mark.root
-def test_watch_in_the_kernel(small: Small) -> None:
-    small(watch, KERNEL_ROUNDS=1, FLOWS=16)
-    small(watch.KernelBed.rate, __defaults__=(64, 0.05, False))
-    results = watch.in_kernel()
+def test_trace_in_the_kernel(small: Small) -> None:
+    small(trace, KERNEL_ROUNDS=1, FLOWS=16)
+    small(trace.KernelBed.rate, __defaults__=(64, 0.05, False))
+    results = trace.in_kernel()
     assert [result.goal for result in results] == ["", "0.98 to 1.02", "< 1.03"]
     assert ratios(results) == [True] * 3
 
@@ -111,3 +126,13 @@ def test_reload(small: Small) -> None:
 def test_latency(small: Small) -> None:
     small(latency, SAMPLES=300)
     assert ratios(latency.run()) == [True, True]
+
+
+@pytest.mark.root
+def test_matrix(small: Small) -> None:
+    small(matrix, REPETITIONS=1, FLOWS={"10 flows": 10}, MARKED={"1 slot in 8 marked": 8})
+    small(matrix, SERVICES={"1 of 2 services": (2, 1), "2 services": (2, 2)})
+    small(flow_state, FRAMES=1000)
+    small(kernel, FIRST_FRAMES=1000)
+    results = matrix.run()
+    assert len(results) == 2 and all(result.value > 0 for result in results)

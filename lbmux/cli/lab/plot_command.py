@@ -19,7 +19,8 @@ Lines = list[dict[str, Any]]
     "-o", "--output", type=options.PATH,
     help="Output file: .png or .svg, or .md for a table of `lab run`. [default for one FILE: its name with .png]",
 )  # fmt: skip
-def command(files: tuple[Path, ...], output: Path | None) -> None:
+@click.option("--history", is_flag=True, help="Plot results of `make bench` over the FILEs, one point for each.")
+def command(files: tuple[Path, ...], output: Path | None, history: bool) -> None:
     """Plot results of `make bench`, `lbmux lab run -w` or `lbmux simulate -j`; several FILEs are shown side by side.
 
     Plots need matplotlib (pip install 'lbmux[plots]').
@@ -35,9 +36,11 @@ def command(files: tuple[Path, ...], output: Path | None) -> None:
     kind, runs = _runs(files)
     if path.suffix == ".md" and kind != "outcomes":
         raise LbmuxError(f"{path}: a table needs results of `lbmux lab run -w`")
+    if history and kind != "results":
+        raise LbmuxError(f"{files[0]}: --history needs results of the bench, not of {KINDS[kind]}")
     try:
         with drawing(path):
-            _draw(kind, runs, path)
+            _draw(kind, runs, path, history)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise LbmuxError(f"{', '.join(map(str, files))}: not the format of {KINDS[kind]}: {error!r}") from error
     click.echo(path)
@@ -76,11 +79,11 @@ def _runs(files: Sequence[Path]) -> tuple[str, dict[str, Lines]]:
     return first_kind, runs
 
 
-def _draw(kind: str, runs: dict[str, Lines], path: Path) -> None:
+def _draw(kind: str, runs: dict[str, Lines], path: Path, history: bool) -> None:
     if kind == "results":
-        from lbmux.tools.bench_plot import draw as draw_bench
+        from lbmux.tools import bench_plot
 
-        draw_bench(runs, path)
+        (bench_plot.draw_history if history else bench_plot.draw)(runs, path)
         return
     if kind == "panels":
         from lbmux.tools.simulate.simulation_plot import draw as draw_simulation

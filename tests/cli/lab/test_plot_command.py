@@ -112,6 +112,25 @@ def test_several_runs_are_in_one_plot_by_their_names(tmp_path: Path, said: Any) 
     assert all(name in picture.read_text() for name in ("before", "after"))
 
 
+@pytest.mark.slow
+def test_a_history_has_one_point_for_each_file_and_a_line_for_each_ratio(tmp_path: Path) -> None:
+    sources = [tmp_path / f"0.{release}.0.json" for release in (1, 2)]
+    for release, source in enumerate(sources):
+        results = [result("live", "mux", 423.0, 0.9 + release / 100), result("memory", "1000 flows", 51.0, 1.0)]
+        source.write_text(json.dumps({"results": results}))
+    picture = tmp_path / "history.svg"
+    assert run(["plot", "--history", *map(str, sources), "-o", str(picture)]) == 0
+    drawn = picture.read_text()
+    assert all(text in drawn for text in ("0.1.0", "0.2.0", "live", "memory", "mux / an empty loop"))
+
+
+def test_a_history_is_of_the_bench_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "r.json"
+    source.write_text(json.dumps({"outcomes": OUTCOMES}))
+    assert run(["plot", "--history", str(source)]) == 1
+    assert "--history needs results of the bench" in capsys.readouterr().err
+
+
 def test_runs_of_one_file_name_go_by_their_paths(tmp_path: Path) -> None:
     sources = [tmp_path / name / "results.json" for name in ("old", "new")]
     for source in sources:
