@@ -15,7 +15,7 @@ FLOWS = {"1000 flows": 1000, "100,000 flows": 100_000, "1,000,000 flows": 1_000_
          "new flows": NEW}  # fmt: skip
 SERVICES = {"1 service": (1, 1), "traffic to 1 of 1000 services": (1000, 1), "spread over 32 services": (32, 32),
             "spread over 512 services": (512, 512)}  # fmt: skip
-"""By name: how many services there are, and how many of them get traffic, a power of two."""
+"""The number of services by name, and how many of them get traffic, a power of two."""
 MARKED = {"no slot marked": 0, "1 slot in 64 marked": 64, "1 slot in 8 marked": 8, "every slot marked": 1}
 """One slot in how many is changing, by name; 0: none."""
 
