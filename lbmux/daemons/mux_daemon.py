@@ -227,7 +227,7 @@ class MuxDaemon(Daemon[Options]):
         await enter(self.health.running())
         if not self.has_flows:  # adopted tables forward already
             await self.health.settled()
-            self.mux.forget_changes()
+        self.mux.start(self.has_flows)
         await self._hide_vips()
         start(self.driver)
         if self.driver.stays:  # super-frames must stay off while the kernel forwards without this process

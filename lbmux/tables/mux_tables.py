@@ -88,9 +88,9 @@ class MuxTables:
         """See SlotStates.settle."""
         self._freed += self.slots.settle(now)
 
-    def forget_changes(self) -> None:
-        """See SlotStates.forget_changes."""
-        self._freed += self.slots.forget_changes()
+    def start(self, has_flows: bool = False) -> None:
+        """See SlotStates.start."""
+        self._freed += self.slots.start(has_flows)
 
     def plan(self, config: Config) -> Plan:
         """Plan the tables for ``config``; what is in force does not change.  Raise TableError if it does not fit.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.datapath.tables import FORMER_TABLE, NO_BACKEND_ROW, NO_BASE, NONE
+from lbmux.datapath.tables import FORMER_TABLE, NO_BACKEND_ROW, NO_BASE, NONE, TICK_SHIFT
 from lbmux.tables import slot_pairs
 from lbmux.tables.slot_allocation import Range
 from lbmux.tables.slot_pairs import Pairs
@@ -18,6 +18,8 @@ from lbmux.targets.regions import Tables
 Slots = NDArray[np.uint32]
 """Numbers of slots in a service's table."""
 NO_TABLE: Range = (0, 0)
+COMING_UP_TICKS = 10_000_000_000 >> TICK_SHIFT
+"""The time after its first backend in which the other backends of a service come up, in ticks."""
 
 
 class SlotStates:
@@ -32,6 +34,9 @@ class SlotStates:
         """The place of the former table, which has the bases of slots."""
         self._marks: dict[int, list[tuple[int, Slots]]] = {}
         """The times at which slots started to change, in ticks, with the slots, oldest first."""
+        self._started = False
+        self._coming_up: dict[int, int | None] = {}
+        """The services whose changes mark nothing: the time of their first table, in ticks, if they have had one."""
         self._adopt()
 
     def _adopt(self) -> None:
@@ -54,6 +59,8 @@ class SlotStates:
         ``removed``: for each row of backends, whether its backend goes away.
         """
         before, everything = self.pairs(index), np.arange(len(table), dtype=np.uint32)
+        if index in self._coming_up:
+            return slot_pairs.steady(table), everything[:0]
         if len(before) == len(table):
             pairs = slot_pairs.changed(before, table, removed)
             return pairs, slot_pairs.began(before, pairs)
@@ -68,6 +75,8 @@ class SlotStates:
 
         That is the table before the first change of size, or before there was none, until a table has settled.
         """
+        if index in self._coming_up:
+            return None
         before = self.places.get(index, NO_TABLE)
         return self.former.get(index) or (before if before[1] and before[1] != place[1] else None)
 
@@ -87,7 +96,12 @@ class SlotStates:
             place = places.get(index)
             if place is None:
                 self._marks.pop(index, None)
+                self._coming_up.pop(index, None)
                 continue
+            if self._started and index not in self.places:
+                self._coming_up[index] = None
+            if place[1] and self._coming_up.get(index, now) is None:
+                self._coming_up[index] = now
             same_size = self.places.get(index, NO_TABLE)[1] == place[1]
             marks = self._marks.get(index, []) if same_size else []
             slots = began.get(index, np.empty(0, np.uint32))
@@ -102,6 +116,9 @@ class SlotStates:
         the ranges of former tables that are no longer needed.
         """
         freed = []
+        for index, first in tuple(self._coming_up.items()):
+            if first is not None and (now - first) & 0xFFFFFFFF > COMING_UP_TICKS:
+                del self._coming_up[index]
         for index, marks in self._marks.items():
             limit = int(self.tables.services[self.tables.active, index]["idle_trusted"])
             over = [mark for mark in marks if (now - mark[0]) & 0xFFFFFFFF > limit]
@@ -128,12 +145,18 @@ class SlotStates:
         for index, (at, size) in self.places.items():
             slot_pairs.end_exceptions(self.pairs(index), deviates[at : at + size])
 
-    def forget_changes(self) -> list[Range]:
-        """Make every slot steady: no flow has begun yet that a change could have moved.
+    def start(self, has_flows: bool = False) -> list[Range]:
+        """Make every slot steady before the first packet, unless the tables are adopted and ``has_flows``.
 
-        Return the ranges of former tables that are no longer needed.
+        No flow has begun yet that a change could have moved. From now on the slots of a service stay steady while its
+        backends come up for the first time: the services of a starting mux, and new ones. Muxes see backends come up in
+        different orders, so their slots would have different bases. Return the ranges of former tables that are no
+        longer needed.
         """
-        freed = []
+        self._started, freed = True, list[Range]()
+        if has_flows:
+            return freed
+        self._coming_up = {index: self._clock() if place[1] else None for index, place in self.places.items()}
         for index in self.places:
             pairs = self.pairs(index)
             pairs["base"] = pairs["backend"]

@@ -10,7 +10,7 @@ import pytest
 
 from lbmux.config.models import Config
 from lbmux.datapath.tables import NO_BASE
-from lbmux.tables import flow_sweep, live_flows, slot_pairs
+from lbmux.tables import flow_sweep, live_flows, slot_pairs, slot_states
 from lbmux.tables.mux_tables import sizes_for
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
@@ -126,9 +126,48 @@ def test_changes_before_the_first_packet_leave_every_slot_steady(clock: Clock) -
     mux.load(tracked(1, 2, 3))
     given = tracked(1, 2, 3, 4)
     mux.load(given.model_copy(update={"maglev": given.maglev.model_copy(update={"size": 509})}))
-    mux.control.forget_changes()
+    mux.control.start()
     assert not mux.control.slots.is_marked()
     assert mux.tables.services[mux.tables.active, 0]["former"] == 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("has_one", [False, True], ids=["none is up at the start", "one is up at the start"])
+def test_backends_that_come_up_one_by_one_leave_every_slot_steady(clock: Clock, has_one: bool) -> None:
+    first = tracked(1, 2, 3, weights={2: 0, 3: 0})
+    mux = Mux(first if has_one else draining(first))
+    mux.control.start()
+    mux.load(first)
+    clock.now += slot_states.COMING_UP_TICKS // 2
+    mux.load(tracked(1, 2, 3, weights={3: 0}))
+    mux.load(tracked(1, 2, 3))
+    assert not mux.control.slots.is_marked()
+
+
+def test_backends_of_a_new_service_come_up_without_marks(clock: Clock) -> None:
+    web = tracked(1).services[0]
+    mux = Mux(tracked(1))
+    mux.control.start(has_flows=True)
+    for numbers in ((2,), (2, 3)):
+        new = tracked(*numbers).services[0].model_copy(update={"name": "new", "port": 81})
+        mux.load(tracked(1).model_copy(update={"services": (web, new)}))
+    assert not mux.control.slots.is_marked()
+
+
+def test_a_service_that_has_come_up_marks_its_changes(clock: Clock) -> None:
+    mux = Mux(draining(tracked(1, 2)))
+    mux.control.start()
+    mux.load(tracked(1, 2, weights={2: 0}))
+    clock.now += slot_states.COMING_UP_TICKS + 1
+    sweep(mux, clock.now)
+    mux.load(tracked(1, 2))
+    assert mux.control.slots.is_marked()
+
+
+def test_a_mux_that_has_adopted_tables_marks_changes_at_once(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2))
+    mux.control.start(has_flows=True)
+    mux.load(tracked(1, 2, 3))
+    assert mux.control.slots.is_marked()
 
 
 def test_a_drained_backend_has_flows_until_its_slots_are_settled(clock: Clock) -> None:
