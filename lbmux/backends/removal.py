@@ -63,17 +63,19 @@ def finished(
     config: Config,
     rows: Collection[BackendKey],
     without_flows: Collection[BackendKey],
+    empty: Collection[BackendKey],
     now: float,
 ) -> set[BackendKey]:
     """Return the backends whose removal can end: they are not in the tables, or have no flow.
 
     A backend is not in the tables if it is down or, at an agent, on another host.  A backend without flows stays for
-    one idle timeout, since another mux's flow may arrive here and is found through the former table.
+    one idle timeout, since another mux's flow may arrive here and is found through the former table; one that is
+    ``empty``, as its host says, has no flow at any mux.
     """
     idle_s = {service.name: service.idle_s for service in config.services}
     return {
         key for key, one in overrides.removals.items()
-        if key not in rows or (key in without_flows and now - one.since >= idle_s.get(key[0], 0))
+        if key not in rows or (key in without_flows and (key in empty or now - one.since >= idle_s.get(key[0], 0)))
     }  # fmt: skip
 
 

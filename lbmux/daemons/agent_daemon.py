@@ -132,6 +132,7 @@ class AgentDaemon(Daemon[Options]):
 
     def _build_health(self) -> None:
         self.health = AgentHealth(self.options.health_token)
+        self.health.last_pass = lambda: self.socket_sync_task.last_pass
         if self.link is not None:
             self.health.changed = self.link.report_health(self.health.lines)
         self.reloader = Reloader(self.options.config, self.agent, self.config, self.overrides)

@@ -16,6 +16,7 @@ from lbmux.health.agent_channel import ChannelError, HealthPublisher, read_token
 from lbmux.health.checker import Checker
 from lbmux.health.health_connections import HealthConnections
 from lbmux.health.prober import Prober
+from lbmux.tables.connection_counts import ConnectionPass
 
 log = logging.getLogger(__name__)
 BEAT_S = 1.0
@@ -53,6 +54,8 @@ class AgentHealth:
         self._subscribers: set[asyncio.Event] = set()
         self.changed: Callable[[], None] | None = None
         """Called when a state changes, if a manager gets them; the token is needed for muxes only."""
+        self.last_pass: Callable[[], ConnectionPass | None] = lambda: None
+        """Returns the connections that the agent counted last."""
         self._refused: dict[tuple[str, str], float] = {}
 
     @property
@@ -131,7 +134,7 @@ class AgentHealth:
             self._subscribers.add(changed)
             while True:
                 changed.clear()
-                await publisher.send({"backends": self._states()})
+                await publisher.send({"backends": self._states(), "connections": self._connection_counts()})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), BEAT_S)
         except ChannelError as error:
@@ -159,6 +162,16 @@ class AgentHealth:
             for key, checker in self._checkers.items()
             if checker.was_probed
         ]
+
+    def _connection_counts(self) -> dict[str, Any]:
+        """The live connections of the last pass, and its age in seconds; empty if nothing was counted."""
+        last = self.last_pass()
+        if last is None:
+            return {}
+        return {
+            "age_s": time.monotonic() - last.begun,
+            "counts": [(*key, number) for key, number in last.counts.items()],
+        }
 
     def _states(self) -> list[dict[str, Any]]:
         """The states of backends that have been probed."""

@@ -60,7 +60,7 @@ class Health:
         self._unsettled: set[BackendKey] = set()
         self._reported = set[Address]()
         """Hosts that were logged as silent."""
-        self._drained = DrainWatch(reloader, snapshot, without_flows)
+        self._drained = DrainWatch(reloader, snapshot, without_flows, self._agent_health_client.is_empty)
         self._pool: ManagerLink | None = None
         self._view: dict[BackendKey, HealthLine] = {}
         self._by_agents = frozenset[BackendKey]()

@@ -21,7 +21,7 @@ from lbmux.errors import LbmuxError
 from lbmux.linux.host_sockets import HostSockets
 from lbmux.plurals import counted
 from lbmux.tables.agent_tables import AgentTables
-from lbmux.tables.connection_counts import connections_by_backend
+from lbmux.tables.connection_counts import ConnectionPass, connections_by_backend, counted_by_pass
 from lbmux.tables.socket_sync import AT_ONCE, SocketSync
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class SocketSyncTask:
         self._agent, self._socket_sync, self._sockets, self._counts = agent, socket_sync, sockets, counts
         self._sees_others = sees_others
         self._is_warned = False
+        self.last_pass: ConnectionPass | None = None
+        """What the last pass counted; None in mode local, where there are no passes."""
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
         return background_task(self._follow())
@@ -98,12 +100,13 @@ class SocketSyncTask:
         """Make one pass. Return the number of entries made."""
         if not self._agent.sources:
             return 0
+        begun = time.monotonic()
         try:
             sockets = await self._listed()
         except OSError as error:
             if not self._is_warned:
                 log.warning("cannot list the sockets of this host, so idle connections expire: %s", error)
-            self._is_warned = True
+            self._is_warned, self.last_pass = True, None
             return 0
         self._socket_sync.note_listeners(sockets)
         connections, entered = self._socket_sync.find(sockets), 0
@@ -111,6 +114,7 @@ class SocketSyncTask:
             entered += self._socket_sync.refresh(connections, first, AT_ONCE)
             await asyncio.sleep(0)
         self._socket_sync.remember(connections)
+        self.last_pass = counted_by_pass(self._agent, begun, connections)
         if entered:
             log.info("restored the flow entries of %s", counted(entered, "connection"))
             self._counts["flows_restored"] += entered

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config
@@ -38,6 +38,8 @@ class AgentHealthClient:
         self._tasks: dict[Agent, asyncio.Task[None]] = {}
         self._backends: dict[Agent, frozenset[BackendKey]] = {}
         self._last: dict[Agent, float] = {}
+        self._empty_at: dict[BackendKey, float] = {}
+        """When the host of a backend without connections looked for some, in seconds of the monotonic clock."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,6 +66,7 @@ class AgentHealthClient:
         for agent in self._tasks.keys() - wanted.keys():
             self._tasks.pop(agent).cancel()
             self._last.pop(agent, None)
+        self._empty_at = {key: at for key, at in self._empty_at.items() if any(key in keys for keys in wanted.values())}
         for agent in wanted.keys() - self._tasks.keys():
             self._tasks[agent] = asyncio.create_task(self._keep(agent))
 
@@ -74,6 +77,13 @@ class AgentHealthClient:
                 since = time.monotonic() - self._last.get(agent, -float("inf"))
                 return since if since > SILENCE_S else None
         return None
+
+    def is_empty(self, key: BackendKey, since: float) -> bool:
+        """Return whether a backend's host has looked for connections after ``since`` and found none at the last time.
+
+        ``since`` is in seconds of the monotonic clock.
+        """
+        return self._empty_at.get(key, -float("inf")) > since
 
     async def _keep(self, agent: Agent) -> None:
         """Connect, and reconnect after each failure."""
@@ -112,7 +122,17 @@ class AgentHealthClient:
                     key = str(one["service"]), str(one["backend"])
                     if key in self._backends.get(agent, ()):  # accept only backends of the agent's own host
                         self._on_result(key, bool(one["up"]), f"its agent: {one['reason']}")
+                self._note_connections(agent, message.get("connections") or {})
         except json.JSONDecodeError as error:
             raise ChannelError("the peer is not an lbmux agent") from error
         finally:
             writer.close()
+
+    def _note_connections(self, agent: Agent, counted: dict[str, Any]) -> None:
+        """Note which of the agent's backends have no connection; the others have some, or nobody knows."""
+        mine = self._backends.get(agent, frozenset())
+        for key in mine & self._empty_at.keys():
+            del self._empty_at[key]
+        for service, backend, number in counted.get("counts", ()):
+            if number == 0 and (service, backend) in mine:
+                self._empty_at[service, backend] = time.monotonic() - float(counted["age_s"])

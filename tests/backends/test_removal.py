@@ -77,14 +77,17 @@ LEAVES = Overrides({}, {WEB2: Removal(100, B9, "why")})
 IDLE = configured(backend(1), idle={"tcp_s": 30})
 
 
-@pytest.mark.parametrize(("rows", "without_flows", "now", "gone"), [
-    ({WEB2}, set(), 1000, set()),
-    ({WEB2}, {WEB2}, 129, set()),
-    ({WEB2}, {WEB2}, 130, {WEB2}),
-    (set(), set(), 101, {WEB2}),
-], ids=["has flows", "another mux may have some", "has none", "is out of the tables"])  # fmt: skip
-def test_finished(rows: Any, without_flows: Any, now: float, gone: Any) -> None:
-    assert finished(LEAVES, IDLE, rows, without_flows, now) == gone
+@pytest.mark.parametrize(("rows", "without_flows", "empty", "now", "gone"), [
+    ({WEB2}, set(), set(), 1000, set()),
+    ({WEB2}, {WEB2}, set(), 129, set()),
+    ({WEB2}, {WEB2}, {WEB2}, 129, {WEB2}),
+    ({WEB2}, {WEB2}, set(), 130, {WEB2}),
+    (set(), set(), set(), 101, {WEB2}),
+], ids=[
+    "has flows", "another mux may have some", "its host has no connection", "has none", "is out of the tables"
+])  # fmt: skip
+def test_finished(rows: Any, without_flows: Any, empty: Any, now: float, gone: Any) -> None:
+    assert finished(LEAVES, IDLE, rows, without_flows, empty, now) == gone
     assert without(LEAVES, gone).removals.keys() == LEAVES.removals.keys() - gone
 
 

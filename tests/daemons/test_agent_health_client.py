@@ -17,7 +17,7 @@ from lbmux.lab.lab import Lab
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
 from tests.daemons.slow_lab import VIPS, to_one_mux
-from tests.daemons.web_lab import server, wait_for_rows, web
+from tests.daemons.web_lab import echo, line, server, to_host, wait_for_rows, web
 
 pytestmark = pytest.mark.root
 
@@ -76,6 +76,29 @@ def test_a_mux_knows_what_the_agents_find(lab: Lab, token: Path) -> None:
         assert states(mux) == {"h1": "down", "h2": "up"}  # without reports a mux keeps the known states
         with server(lab, 1), running(lab, "host1", "agent", *option):
             until(lambda: states(mux) == {"h1": "up", "h2": "up"}, 20)
+
+
+def test_a_drain_ends_with_the_last_connection_of_the_host(lab: Lab, token: Path) -> None:
+    """The mux tracks changes only, so by itself it would know after the idle time of 900 s."""
+    service = web(by="agent") | {"flows": "changed"}
+    lab.write_config({"muxes": ["10.0.1.2"], "services": [service], "flows": {"limit": 4096}})
+    to_one_mux(lab)
+    option = ("--health-token", str(token))
+    with (
+        running(lab, "mux1", "mux", *option) as mux,
+        running(lab, "host1", "agent", *option),
+        running(lab, "host2", "agent", *option),
+        server(lab, 1),
+        server(lab, 2),
+    ):
+        until(lambda: reported(mux) == {"h1": "up", "h2": "up"}, 15)
+        wait_for_rows(mux, "h1", "h2")
+        connection = to_host(lab, 1)
+        ask(mux.control, "override", backend="h1", override="drain")
+        echo(connection)
+        assert not line(mux.control, "h1")["drained"]
+        connection.close()
+        until(lambda: line(mux.control, "h1")["drained"], 30)
 
 
 def test_an_agent_in_mode_local_probes_the_vip_where_the_server_has_it(lab: Lab, token: Path) -> None:

@@ -1,6 +1,7 @@
 """Backends are reported as drained, and removals end, when the last flow has ended."""
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,25 @@ def test_a_backend_with_weight_again_is_not_drained() -> None:
     tables.config = configured(backend(1), backend(2))
     asyncio.run(looked(watcher))
     assert B1 not in watcher
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_host_without_connections_ends_a_drain_whatever_the_tables_say(
+    is_empty: bool,
+) -> None:
+    tables, asked = Tables(configured(backend(1, weight=0), backend(2)), {B1}), list[float]()
+
+    def host_is_empty(key: BackendKey, since: float) -> bool:
+        assert key == B1
+        asked.append(since)
+        return is_empty
+
+    watcher, reloader = of(tables)
+    watcher = DrainWatch(reloader, lambda: tables, Tables.without_flows, host_is_empty)
+    before = time.monotonic()
+    asyncio.run(looked(watcher))
+    assert (B1 in watcher) == is_empty
+    assert min(asked) >= before + drain_watch.LAST_SYN_S
 
 
 @pytest.mark.parametrize("flows", [set(), {B1}], ids=["no flow", "a flow"])

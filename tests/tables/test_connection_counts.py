@@ -8,7 +8,7 @@ import pytest
 
 from lbmux.linux.sock_diag import LISTEN, SOCKETS
 from lbmux.tables.agent_tables import AgentTables
-from lbmux.tables.connection_counts import connections_by_backend
+from lbmux.tables.connection_counts import connections_by_backend, counted_by_pass
 from tests.tables.test_agent_tables import HOST, MUX, config, service
 from tests.tables.test_socket_sync import AgentHost, socket
 
@@ -43,3 +43,24 @@ def test_a_host_with_the_vips_counts_by_vip(vip: str) -> None:
     host.agent.commit(host.agent.plan(config(service(1), service(2))))
     found = count(host, socket(local=vip, port=80), socket(local=vip, port=81), socket(remote=MUX, local=vip, port=80))
     assert found == {key(host, int(vip[-1])): 1}
+
+
+def passed(host: AgentHost, *sockets: tuple[Any, ...]) -> dict[tuple[str, str], int]:
+    return dict(counted_by_pass(host.agent, 1.0, host.socket_sync.find(np.array(list(sockets), SOCKETS))).counts)
+
+
+def test_a_pass_names_backends_without_connections() -> None:
+    host = AgentHost(service(1), service(2, port=9090))
+    assert passed(host, socket()) == {key(host, 1): 1, key(host, 2): 0}
+
+
+def test_a_pass_says_nothing_of_backends_that_it_cannot_tell_apart() -> None:
+    host = AgentHost(service(1), service(2), service(3, port=9090))
+    assert passed(host, socket()) == {key(host, 3): 0}
+    assert passed(host) == {key(host, number): 0 for number in (1, 2, 3)}
+
+
+def test_a_pass_says_nothing_of_backends_whose_sockets_are_elsewhere() -> None:
+    host = AgentHost(service(1))
+    host.agent.own = frozenset()
+    assert passed(host) == {}
