@@ -129,7 +129,7 @@ class AgentHealthClient:
             writer.close()
 
     def _note_connections(self, agent: Agent, counted: dict[str, Any]) -> None:
-        """Note which of the agent's backends have no connection; the others have some, or nobody knows."""
+        """Note which of the agent's backends have no connection; the others have some, or their number is unknown."""
         mine = self._backends.get(agent, frozenset())
         for key in mine & self._empty_at.keys():
             del self._empty_at[key]
