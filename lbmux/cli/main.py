@@ -81,7 +81,7 @@ COMMANDS = {
         "Check a configuration file, compare two, make or import one, print the pool's, or print the schema.",
     ),
     "steer": (
-        "lbmux.cli.operate.steer_nodes_command:command",
+        "lbmux.cli.operate.steer_apply_command:command",
         "Compute which PoP each group of clients should use, from measured latencies.",
     ),
     "replay": ("lbmux.cli.lab.replay_command:command", "Send a capture through a mux's data path or to an interface."),

@@ -75,7 +75,7 @@ class Event(Model):
     number: int
     time: float
     kind: Literal[
-        "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict"
+        "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict", "map"
     ]
     by: str
     """The name of a token or of a node."""

@@ -7,6 +7,7 @@ from typing import Literal
 from lbmux.config.field_types import Model
 from lbmux.manager import api_handlers as handlers
 from lbmux.manager import api_models as api
+from lbmux.manager import map_handlers
 from lbmux.manager.api_handlers import Call
 from lbmux.manager.take_over import take_over
 from lbmux.manager.tokens import AccessRole
@@ -55,6 +56,18 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/v1/events", "viewer", handlers.events, api.EventsAnswer, "Events, newest first.",
         query={"limit": f"How many; default: {handlers.EVENTS_SHOWN}."},
+    ),
+    Endpoint(
+        "GET", "/v1/map", "viewer", map_handlers.get_map, map_handlers.MapAnswer, "A map of `lbmux steer`.",
+        query={"revision": "The revision; default: the current one."},
+    ),
+    Endpoint(
+        "GET", "/v1/maps", "viewer", map_handlers.maps, map_handlers.MapsAnswer, "Maps, newest first.",
+        query={"limit": "How many; default: all."},
+    ),
+    Endpoint(
+        "POST", "/v1/map", "operator", map_handlers.post_map, map_handlers.MapsAnswer, "Make a map the current one.",
+        map_handlers.MapRequest, writes=True, most_bytes=LARGE_BYTES,
     ),
     Endpoint("GET", "/v1/overrides", "viewer", handlers.overrides, api.OverridesAnswer, "Overrides in force."),
     Endpoint(

@@ -6,6 +6,7 @@ from lbmux.config.field_types import Model
 from lbmux.errors import ConfigError, LbmuxError
 from lbmux.manager.api_models import ErrorAnswer
 from lbmux.manager.guard_rails import GuardRailError
+from lbmux.manager.map_revisions import StaleMapError, UnknownMapError
 from lbmux.manager.proposals import CanaryError, NotPrimaryError, TooLargeError
 from lbmux.manager.relay import RelayError
 from lbmux.manager.revisions import StaleRevisionError, UnknownRevisionError
@@ -15,7 +16,9 @@ from lbmux.manager.tokens import AccessError
 STATUSES: tuple[tuple[type[LbmuxError], int], ...] = (
     (UnknownRevisionError, 404),
     (RelayError, 404),
+    (UnknownMapError, 404),
     (StaleRevisionError, 409),
+    (StaleMapError, 409),
     (ConflictError, 409),
     (GuardRailError, 409),
     (CanaryError, 409),

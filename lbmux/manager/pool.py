@@ -114,10 +114,12 @@ class Pool:
             if gone:
                 await self._put_overrides("expiry", Caller("manager"), remaining, gone)
 
-    async def record(self, kind: EventKind, caller: Caller, text: str, *more: Write) -> None:
-        """Add an event, with the writes that it describes."""
+    async def record(
+        self, kind: EventKind, caller: Caller, text: str, *more: Write, guards: Collection[Guard] = ()
+    ) -> None:
+        """Add an event, with the writes that it describes; raise ConflictError if a guard does not hold."""
         async with self._changing():
-            await self._commit([], [*more, *self._event(kind, caller, text)])
+            await self._commit(guards, [*more, *self._event(kind, caller, text)])
 
     async def _put(
         self, text: bytes, config: Config, proposal: Proposal, caller: Caller, *, rollback_of: int | None = None

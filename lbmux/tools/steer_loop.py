@@ -2,6 +2,9 @@
 
 A map is computed when a PoP's health or a file changes, and at least every minute. While no map can be computed, or
 gdnsd refuses it, the one in force stays. Weights are set every second: a proxy that restarts gets them again.
+
+With a manager a map becomes a revision there first, and the manager's current one is published, whoever applied it.
+While no manager answers, the map in force stays.
 """
 
 import asyncio
@@ -22,8 +25,9 @@ from lbmux.steering.fractions import next_fractions
 from lbmux.steering.inputs import load, read
 from lbmux.steering.steering_map import SteeringMap
 from lbmux.steering.steering_map import read as read_map
-from lbmux.steering.steering_plan import plan
+from lbmux.steering.steering_plan import Plan, plan
 from lbmux.tools.haproxy_weights import set_weights
+from lbmux.tools.manager_maps import ManagerMaps
 from lbmux.tools.publish_dns import CURRENT, publish
 
 log = logging.getLogger(__name__)
@@ -42,12 +46,18 @@ class Server:
 
 @dataclass
 class SteerLoop:
-    """``config``: steering.yaml. ``faults``: what is wrong at present with the map, or with a proxy; else empty."""
+    """``config``: steering.yaml; None: only publish the manager's maps. ``maps``: the manager's, if there is one.
 
-    config: Path
+    ``faults``: what is wrong at present with the map, or with a proxy; else empty.
+    """
+
+    config: Path | None
     server: Server
+    maps: ManagerMaps | None = None
     in_force: SteeringMap | None = None
     faults: dict[str, str] = field(default_factory=dict)
+    _number: int = 0
+    _ask_at: float = 0.0
     _checkers: dict[str, Checker] = field(default_factory=dict)
     _probes: dict[Pop, asyncio.Task[None]] = field(default_factory=dict)
     _fractions: dict[str, Mapping[str, float]] = field(default_factory=dict)
@@ -60,7 +70,7 @@ class SteerLoop:
         try:
             seen: object = None
             while not stop.is_set():
-                now = self._state()
+                now = self._state(), await self._revision()
                 if now != seen:
                     seen = now
                     await self._once()
@@ -72,8 +82,21 @@ class SteerLoop:
                 task.cancel()
             await asyncio.gather(weights, *self._probes.values(), return_exceptions=True)
 
+    async def _revision(self) -> int:
+        """Return the number of the manager's map, every second; while it does not answer, the last one."""
+        if self.maps is not None and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + STEP_S
+            try:
+                self._number = await asyncio.to_thread(self.maps.number)
+                self._said("manager", "")
+            except LbmuxError as error:
+                self._said("manager", f"{error}: the map in force stays")
+        return self._number
+
     def _state(self) -> object:
         """Everything that asks for a new map when it changes."""
+        if self.config is None:
+            return None
         files = self.config, *self.config.parent.glob("*.csv")
         times = tuple(path.stat().st_mtime_ns for path in files if path.exists())
         down = tuple(name for name, checker in self._checkers.items() if checker.is_down)
@@ -82,9 +105,10 @@ class SteerLoop:
     async def _once(self) -> None:
         """Compute the map, and publish it if it differs from the one in force."""
         try:
-            self._probe(load(self.config))
-            steering_map = await asyncio.to_thread(self._made)
-            if self.in_force is None or steering_map.to_json() != self.in_force.to_json():
+            if self.config is not None:
+                self._probe(load(self.config))
+            steering_map = await asyncio.to_thread(self._made if self.maps is None else self._agreed)
+            if steering_map is not None and _differ(steering_map, self.in_force):
                 number = await asyncio.to_thread(
                     publish, steering_map, self.server.directory, self.server.listen, self.server.port
                 )
@@ -94,14 +118,29 @@ class SteerLoop:
         except LbmuxError as error:
             self._said("map", str(error))
 
+    def _agreed(self) -> SteeringMap | None:
+        """Return the manager's map, after the proposal of a better one."""
+        assert self.maps is not None
+        base, current = self.maps.current()
+        if self.config is not None:
+            made = self._plan(current)
+            if _differ(made.steering_map, current):
+                base, current = self.maps.propose(made, base, "steer run").number, made.steering_map
+        self._number = base
+        return current
+
     def _made(self) -> SteeringMap:
+        return self._plan(self.in_force).steering_map
+
+    def _plan(self, present: SteeringMap | None) -> Plan:
+        assert self.config is not None
         inputs = read(self.config, time.time())
         pops = tuple(
             pop.model_copy(update={"healthy": pop.healthy and not self._is_down(pop.name)})
             for pop in inputs.steering.pops
         )
         steering = inputs.steering.model_copy(update={"pops": pops})
-        return plan(steering, inputs.groups, inputs.latency, self.in_force, inputs.now).steering_map
+        return plan(steering, inputs.groups, inputs.latency, present, inputs.now)
 
     def _is_down(self, pop: str) -> bool:
         checker = self._checkers.get(pop)
@@ -145,7 +184,7 @@ class SteerLoop:
 
     async def _step(self) -> None:
         """Move each PoP's fractions a second's step towards those of the map, and set them at its proxies."""
-        if self.in_force is None or not any(self.in_force.fractions.values()):
+        if self.config is None or self.in_force is None or not any(self.in_force.fractions.values()):
             return
         steering = load(self.config)
         for pop in steering.pops:
@@ -158,3 +197,7 @@ class SteerLoop:
                     self._said(api, "")
                 except LbmuxError as error:
                     self._said(api, str(error))
+
+
+def _differ(one: SteeringMap, other: SteeringMap | None) -> bool:
+    return other is None or one.to_json() != other.to_json()

@@ -38,6 +38,7 @@ PARSED_ONLY = {
     "lbmux config diff 3": "needs a manager; tests/cli/pool runs it",
     "lbmux show revisions": "needs a manager; tests/cli/pool runs it",
     "lbmux show events": "needs a manager; tests/cli/pool runs it",
+    "lbmux show maps": "needs a manager; tests/cli/operate/test_steer_apply_command.py runs it",
     "lbmux show nodes": "needs a manager; tests/daemons runs it",
     "lbmux show muxes": "needs a manager; tests/cli/test_where.py runs it",
     "lbmux show flows --node": "needs a manager; tests/cli/test_where.py runs it",

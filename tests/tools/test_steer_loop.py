@@ -12,7 +12,9 @@ import yaml
 
 from lbmux.steering.steering_map import SteeringMap, write
 from lbmux.tools import steer_loop
+from lbmux.tools.manager_maps import ManagerMaps
 from lbmux.tools.steer_loop import Server, SteerLoop
+from tests.manager.running import running_manager
 
 CENTRES = [{"name": "dc1", "capacity": 1}, {"name": "dc2", "capacity": 1}]
 
@@ -48,8 +50,9 @@ class Fixture:
         writer.close()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[SteerLoop]:
-        loop, stop = SteerLoop(self.config, Server(self.config.parent, (ip_address("192.0.2.53"),))), asyncio.Event()
+    async def running(self, maps: ManagerMaps | None = None, *, computes: bool = True) -> AsyncIterator[SteerLoop]:
+        server, stop = Server(self.config.parent, (ip_address("192.0.2.53"),)), asyncio.Event()
+        loop = SteerLoop(self.config if computes else None, server, maps)
         async with await asyncio.start_unix_server(self.serve, self.config.parent / "api.sock"):
             task = asyncio.create_task(loop.run(stop, asyncio.Event()))
             try:
@@ -129,3 +132,38 @@ def test_a_draining_data_centre_loses_a_tenth_of_the_requests_a_step(steered: Fi
     asyncio.run(drain())
     weights = list(dict.fromkeys(int(line.split("dc1 weight ")[1].split(";")[0]) for line in steered.lines))
     assert weights == [256, 171, 110, 64, 28, 0]  # of 256, with 50, 40, ... 0 % of the requests
+
+
+def test_a_map_is_a_revision_first_and_other_servers_publish_it(steered: Fixture, tmp_path: Path) -> None:
+    (other := tmp_path / "other").mkdir()
+
+    async def follow(maps: ManagerMaps) -> None:
+        follower = Fixture(other)
+        follower.published = steered.published
+        async with steered.running(maps), follower.running(maps, computes=False) as following:
+            await until(lambda: following.in_force is not None)
+            steered.write(ttl_s=7)
+            await until(lambda: following.in_force is not None and following.in_force.ttl_s == 7)
+            await asyncio.to_thread(steered.write, ttl_s=7)
+        assert [one.ttl_s for one in steered.published] == [30, 30, 7, 7]
+
+    with running_manager(tmp_path / "manager") as manager:
+        maps = ManagerMaps(manager.client())
+        asyncio.run(follow(maps))
+        assert maps.number() == 2
+
+
+def test_without_the_manager_the_last_map_stays(steered: Fixture, tmp_path: Path) -> None:
+    async def lose(manager: contextlib.ExitStack, maps: ManagerMaps) -> None:
+        async with steered.running(maps) as loop:
+            await until(lambda: len(steered.published) == 1)
+            await asyncio.to_thread(manager.close)
+            await until(lambda: "the map in force stays" in loop.faults.get("manager", ""))
+            steered.write(ttl_s=7)
+            await until(lambda: loop.faults["map"] != "")
+            assert loop.in_force == steered.published[-1] and loop.in_force.ttl_s == 30
+
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(running_manager(tmp_path / "manager"))
+        asyncio.run(lose(stack, ManagerMaps(manager.client())))
+    assert len(steered.published) == 1

@@ -1,4 +1,4 @@
-"""`lbmux show revisions`, `events`, `overrides`, `nodes`, `muxes` and `agents`: what the pool's manager knows."""
+"""`lbmux show revisions`, `maps`, `events`, `overrides`, `nodes`, `muxes`, `agents`: what the pool's manager knows."""
 
 import json
 from pathlib import Path
@@ -40,6 +40,33 @@ def revisions(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_
         for one in answer.revisions
     ]  # fmt: skip
     names = ("revision", "time", "author", "services", "backends", "in force", "refused", "message")
+    print_table(lines, {name: name for name in names})
+
+
+@command.command()
+@options.manager_access
+@options.json
+def maps(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
+    """Show the maps of `lbmux steer`, newest first: how many users each moved, and their round trips (--manager)."""
+    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.cli.text_table import print_table
+    from lbmux.manager.map_handlers import MapsAnswer
+
+    answer = client(managers, token_file, manager_ca).get("/v1/maps", MapsAnswer)
+    if as_json:
+        _print_json(answer)
+        return
+    lines = [
+        {
+            "map": one.number, "time": stamp(one.time), "author": one.author, "groups": one.groups,
+            "changed": one.groups_changed, "users": round(one.users), "moved": round(one.moved),
+            "round trip": f"{one.rtt_ms:.1f} ms",
+            "before": None if one.rtt_ms_before is None else f"{one.rtt_ms_before:.1f} ms",
+            "message": one.message or None,
+        }
+        for one in answer.maps
+    ]  # fmt: skip
+    names = ("map", "time", "author", "groups", "changed", "users", "moved", "round trip", "before", "message")
     print_table(lines, {name: name for name in names})
 
 

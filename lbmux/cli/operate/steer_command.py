@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from lbmux.addresses import Address
     from lbmux.steering.explain import Explanation
     from lbmux.steering.inputs import Inputs
+    from lbmux.steering.steering_map import SteeringMap
     from lbmux.steering.steering_plan import Plan
+    from lbmux.tools.manager_maps import ManagerMaps
 
 CONFIG = click.option(
     "-c", "--config", type=options.PATH, envvar="LBMUX_STEERING", show_envvar=True, help="Configuration, steering.yaml."
@@ -43,15 +45,23 @@ def command(context: click.Context, config: Path, present: Path | None, output: 
     if context.invoked_subcommand is not None:
         context.obj = config, present
         return
-    inputs, plan = _plan(config, present)
+    inputs, plan = planned(config, _read(present))
     if output is not None:
         from lbmux.steering.steering_map import write
 
         write(output, plan.steering_map)
     if as_json:
-        click.echo(json.dumps(_as_json(plan)))
+        click.echo(json.dumps(as_plain(plan)))
     else:
-        _print(plan, inputs)
+        show(plan, inputs)
+
+
+def manager_maps(managers: "tuple[str, ...]", token_file: Path, manager_ca: Path) -> "ManagerMaps":
+    """Return the maps at the pool's manager."""
+    from lbmux.cli.pool.manager_access import client
+    from lbmux.tools.manager_maps import ManagerMaps
+
+    return ManagerMaps(client(managers, token_file, manager_ca))
 
 
 @command.command(name="explain")
@@ -75,7 +85,7 @@ def explain_(context: click.Context, prefix: str, config: Path, present: Path | 
         wanted = ip_network(prefix, strict=False)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    inputs, plan = _plan(config or above[0], present or above[1])
+    inputs, plan = planned(config or above[0], _read(present or above[1]))
     explanation = explain(wanted, inputs.steering, inputs.groups, inputs.latency, plan, inputs.now)
     if as_json:
         click.echo(json.dumps({"version": 1, **asdict(explanation)}))
@@ -106,13 +116,18 @@ def publish(map_: Path, directory: Path, listen: "tuple[Address, ...]", port: in
 @CONFIG
 @LISTEN
 @PORT
+@options.manager_access
 @click.pass_context
-def run(context: click.Context, directory: Path, config: Path | None, listen: "tuple[Address, ...]", port: int) -> None:
+def run(
+    context: click.Context, directory: Path, config: Path | None, listen: "tuple[Address, ...]", port: int,
+    managers: tuple[str, ...], token_file: Path, manager_ca: Path,
+) -> None:  # fmt: skip
     """Steer until it is stopped: probe PoPs, compute a map after each change, publish it, set weights of proxies.
 
     The map in force is in DIRECTORY, as with `publish`.  A map is computed when a PoP's health or a file changes.
     Requests leave a data centre that drains by at most 10 % a second.  When this ends, the last map and the last
-    weights stay.
+    weights stay.  With --manager each map becomes a revision there first, and maps that others apply are published too;
+    without -c, only those.
     """
     import asyncio
 
@@ -120,12 +135,13 @@ def run(context: click.Context, directory: Path, config: Path | None, listen: "t
     from lbmux.tools.steer_loop import Server, SteerLoop
 
     chosen = config or (context.obj or (None, None))[0]
-    if chosen is None:
-        raise click.UsageError("give the configuration with -c")
+    if chosen is None and not managers:
+        raise click.UsageError("give the configuration with -c, or a manager whose maps to publish with --manager")
+    maps = manager_maps(managers, token_file, manager_ca) if managers else None
 
     async def steer() -> None:
         stop, is_ready = process.stop_event(), asyncio.Event()
-        loop = asyncio.create_task(SteerLoop(chosen, Server(directory, listen, port)).run(stop, is_ready))
+        loop = asyncio.create_task(SteerLoop(chosen, Server(directory, listen, port), maps).run(stop, is_ready))
         await asyncio.wait({loop, asyncio.create_task(is_ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
         process.notify("READY=1")
         await loop
@@ -133,21 +149,25 @@ def run(context: click.Context, directory: Path, config: Path | None, listen: "t
     process.run(steer())
 
 
-def _plan(config: Path | None, present: Path | None) -> "tuple[Inputs, Plan]":
+def _read(present: Path | None) -> "SteeringMap | None":
+    from lbmux.steering.steering_map import read
+
+    return read(present) if present is not None and present.exists() else None
+
+
+def planned(config: Path | None, before: "SteeringMap | None") -> "tuple[Inputs, Plan]":
     import time
 
     from lbmux.steering.inputs import read
-    from lbmux.steering.steering_map import read as read_map
     from lbmux.steering.steering_plan import plan
 
     if config is None:
         raise click.UsageError("give the configuration with -c")
     inputs = read(config, time.time())
-    before = read_map(present) if present is not None and present.exists() else None
     return inputs, plan(inputs.steering, inputs.groups, inputs.latency, before, inputs.now)
 
 
-def _as_json(plan: "Plan") -> dict[str, Any]:
+def as_plain(plan: "Plan") -> dict[str, Any]:
     from dataclasses import asdict
 
     fields = ("users", "moved", "moved_from_dead", "rtt_ms", "rtt_ms_before", "gap", "overload")
@@ -156,7 +176,7 @@ def _as_json(plan: "Plan") -> dict[str, Any]:
     return {"version": 1, **summary, "pops": [asdict(pop) for pop in plan.pops], "map": map_json}
 
 
-def _print(plan: "Plan", inputs: "Inputs") -> None:
+def show(plan: "Plan", inputs: "Inputs") -> None:
     estimated = len(plan.steering_map.estimated)
     before = "" if plan.rtt_ms_before is None else f", {plan.rtt_ms_before:.1f} ms before"
     groups = counted(len(inputs.groups.prefixes), "group")

@@ -1,13 +1,17 @@
 """`lbmux steer collect` and `announce`: round-trip times from a PoP's agents, and routes of its muxes by the map."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lbmux.cli import options
-from lbmux.cli.operate.steer_command import command
+from lbmux.cli.operate.steer_command import command, manager_maps
 from lbmux.cli.where import Where, where
 from lbmux.plurals import counted
+
+if TYPE_CHECKING:
+    from lbmux.steering.steering_map import SteeringMap
 
 __all__ = ["command"]
 
@@ -34,22 +38,33 @@ def collect(where: Where, pop: str, latency: Path) -> None:
 
 @command.command()
 @click.argument("pop")
-@click.argument("map_", metavar="MAP", type=options.PATH)
+@click.argument("map_", metavar="[MAP]", type=options.PATH, required=False)
 @where(repeated=True, default="the mux on this machine")
-def announce(where: Where, pop: str, map_: Path) -> None:
+def announce(where: Where, pop: str, map_: Path | None) -> None:
     """Have the muxes of POP follow MAP by BGP: they withdraw the VIPs if the map has no users for POP.
 
-    If it has some, they announce them, as `lbmux announce` does.  With --manager, --node names the muxes.
+    If it has some, they announce them, as `lbmux announce` does.  With --manager, --node names the muxes, and MAP is by
+    default the pool's current one.
     """
     from lbmux.api.channel import place_name
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import HoldRoutes
     from lbmux.steering.steering_map import read
 
-    steering_map = read(map_)
+    steering_map = read(map_) if map_ is not None else _pools_map(where)
     if pop not in steering_map.pops:
-        raise click.UsageError(f"{map_} has no PoP {pop!r}: use one of {', '.join(steering_map.pops)}")
+        raise click.UsageError(f"{map_ or 'the map'} has no PoP {pop!r}: use one of {', '.join(steering_map.pops)}")
     is_used = any(pop in weights for weights in steering_map.groups.values())
     for place in where.all("mux"):
         prefixes = ControlClient(place).ask(HoldRoutes(held=not is_used)).prefixes
         click.echo(f"{place_name(place)}: announced: {' '.join(prefixes) or 'nothing'}")
+
+
+def _pools_map(where: Where) -> "SteeringMap":
+    """Return the current map of the pool's manager."""
+    if not where.is_pool:
+        raise click.UsageError("give MAP, or the manager that has it with --manager")
+    current = manager_maps(*where.access).current()[1]
+    if current is None:
+        raise click.UsageError("the manager has no map: make one with `lbmux steer apply`, or give MAP")
+    return current

@@ -59,7 +59,8 @@ def test_without_daemon_and_file_no_names_are_offered(tmp_path: Path, monkeypatc
 
 
 def test_systems_and_events_of_the_lab() -> None:
-    assert offered("lab", "run", "cloudf") == ["cloudflare", "cloudflare-anycast", "cloudflare-balanced"]
+    balanced = ["cloudflare-balanced", "cloudflare-balanced-ipv6"]
+    assert offered("lab", "run", "cloudf") == ["cloudflare", "cloudflare-anycast", *balanced]
     assert "all" in offered("lab", "run", "")
     assert offered("lab", "run", "ananta", "kill-mu") == ["kill-mux"]
     assert offered("lab", "run", "ananta", "kill-mux", "kill-mux+add-b") == ["kill-mux+add-backend"]

@@ -1,33 +1,17 @@
 """`lbmux steer`: from files to a map, a summary and an explanation."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from lbmux.cli.main import run
-
-STEERING = """\
-name: www.example.net
-groups: groups.csv
-latency: latency.csv
-default: fra
-pops:
-  - {name: fra, addresses: [192.0.2.1, "2001:db8::1"], capacity: 100}
-  - {name: ams, addresses: [192.0.2.2], capacity: 100}
-"""
+from tests.steering.steering_files import STEERING, write_files
 
 
 @pytest.fixture
 def steering(tmp_path: Path) -> str:
-    (tmp_path / "steering.yaml").write_text(STEERING)
-    (tmp_path / "groups.csv").write_text("prefix,users,resolver\n198.51.100.0/24,60,\n203.0.113.0/24,30,\n")
-    (tmp_path / "latency.csv").write_text(
-        "prefix,pop,rtt_ms,low_ms,high_ms,samples,time\n"
-        f"198.51.100.0/24,fra,10,9,12,80,{time.time() - 60}\n198.51.100.0/24,ams,30,29,32,70,{time.time() - 60}\n"
-    )
-    return str(tmp_path / "steering.yaml")
+    return str(write_files(tmp_path))
 
 
 def test_a_dry_run_prints_a_summary(steering: str, capsys: pytest.CaptureFixture[str]) -> None:

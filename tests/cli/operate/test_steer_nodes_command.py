@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from lbmux.api.answers import Bgp
+from lbmux.api.control_server import ControlServer
 from lbmux.api.requests import HoldRoutes
 from lbmux.cli.main import run
 from lbmux.steering.steering_map import SteeringMap, write
 from tests.api.answering import answering
+from tests.manager.running import running_manager
+from tests.steering.steering_files import write_files
 
 POPS = {"fra": ("192.0.2.1",), "ams": ("192.0.2.2",)}
 
@@ -38,3 +41,26 @@ def test_a_pop_that_the_map_does_not_have_is_wrong_usage(tmp_path: Path, capsys:
     write(path, SteeringMap("www.example.net", 30, POPS, {}, "fra"))
     assert run(["steer", "announce", "lon", str(path), "--control", "mux.sock"]) == 2
     assert "has no PoP 'lon': use one of fra, ams" in capsys.readouterr().err
+
+
+def test_without_a_file_muxes_follow_the_map_of_the_manager(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = list[HoldRoutes]()
+
+    async def hold(request: HoldRoutes) -> Bgp:
+        got.append(request)
+        return Bgp(1, "bird", [], [], [], request.held)
+
+    mux = ControlServer(tmp_path / "mux1.sock", {HoldRoutes: hold})
+    with running_manager(tmp_path / "manager") as manager, manager.joined("mux1", "mux", mux.answers):
+        options = [*manager.options(), "--node", "mux1"]
+        assert run(["steer", "announce", "ams", *options]) == 2
+        assert "the manager has no map" in capsys.readouterr().err
+        steering = str(write_files(tmp_path))
+        assert run(["steer", "apply", "-c", steering, *manager.options()]) == 0
+        assert run(["steer", "announce", "ams", *options]) == 0
+    assert got == [HoldRoutes(True)]
+
+
+def test_without_a_file_and_a_manager_there_is_no_map(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["steer", "announce", "ams", "--control", "mux.sock"]) == 2
+    assert "give MAP, or the manager" in capsys.readouterr().err

@@ -1,0 +1,41 @@
+"""The maps of `lbmux steer` that the pool's manager keeps: read the current one, and propose the next."""
+
+from pathlib import Path
+
+from lbmux.manager.api_client import ApiClient, ApiError
+from lbmux.manager.map_handlers import MapAnswer, MapRequest, MapsAnswer
+from lbmux.manager.map_revisions import MapRevision
+from lbmux.steering.steering_map import SteeringMap, from_json
+from lbmux.steering.steering_plan import Plan
+
+NOT_FOUND = 404
+
+
+class ManagerMaps:
+    """Asks a manager. All methods raise ApiError if none answers, or it refuses."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    def number(self) -> int:
+        """Return the number of the current map; 0: there is none."""
+        maps = self._client.get("/v1/maps", MapsAnswer, limit=1).maps
+        return maps[0].number if maps else 0
+
+    def current(self) -> tuple[int, SteeringMap | None]:
+        """Return the current map and its number; 0 and None if there is none."""
+        try:
+            answer = self._client.get("/v1/map", MapAnswer)
+        except ApiError as error:
+            if error.status == NOT_FOUND:
+                return 0, None
+            raise
+        return answer.revision.number, from_json(answer.map, Path(f"map {answer.revision.number}"))
+
+    def propose(self, plan: Plan, base: int, message: str = "", *, dry_run: bool = False) -> MapRevision:
+        """Make a plan's map the current one, if it was computed from the current one, ``base``."""
+        body = MapRequest(
+            map=plan.steering_map.to_json(), base=base, users=plan.users, moved=plan.moved, rtt_ms=plan.rtt_ms,
+            rtt_ms_before=plan.rtt_ms_before, message=message, dry_run=dry_run,
+        )  # fmt: skip
+        return self._client.post("/v1/map", body, MapsAnswer).maps[0]
