@@ -51,7 +51,8 @@ def upstream(pair: tuple[str, str], prepend: int) -> str:
     longer = f"bgp_path.prepend({AS}); " * prepend
     return (
         f"protocol bgp upstream {{ local {local} as {AS}; neighbor {peer} as {UPSTREAM_AS}; bfd on; {TIMERS}"
-        f"ipv4 {{ import none; export filter {{ {longer}accept; }}; }}; }}\n"
+        + "".join(f"{family} {{ import none; export filter {{ {longer}accept; }}; }}; " for family in FAMILIES)
+        + "}\n"
     )
 
 

@@ -14,8 +14,10 @@ from pyroute2 import IPRoute
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
+from lbmux.lab.systems.cloudflare import balanced
+from lbmux.lab.systems.in_ipv6 import in_ipv6
 from lbmux.lab.systems.seesaw import ACTIVE, MUXES
-from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP
+from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, VIP6
 from lbmux.lab.traffic_client import traffic
 from tests.lab.routed import Router, until, ways
 from tests.labs import built
@@ -38,14 +40,14 @@ def up(system: str) -> Iterator[Lab]:
         yield lab
 
 
-def answering(lab: Lab, connections: int = 24) -> set[str]:
+def answering(lab: Lab, connections: int = 24, vip: str = VIP) -> set[str]:
     """Return the names of the servers that answer new connections, or an empty name for a connection that fails."""
-    with traffic(lab, "client", VIP, ECHO_PORT, "--connections", str(connections)) as client:
+    with traffic(lab, "client", vip, ECHO_PORT, "--connections", str(connections)) as client:
         return {one["backend"] for one in client.first["connections"]}
 
 
-def until_answered(lab: Lab, by: set[str]) -> None:
-    until(lambda: answering(lab) == by, RECOVERS_S, 0.1)
+def until_answered(lab: Lab, by: set[str], vip: str = VIP) -> None:
+    until(lambda: answering(lab, vip=vip) == by, RECOVERS_S, 0.1)
 
 
 def router_has(lab: Lab, gateways: set[str]) -> Callable[[], bool]:
@@ -86,6 +88,16 @@ def test_edges_that_balance_share_the_connections_over_both_pops_and_a_killed_on
             until_answered(lab, {"h2", "h3", "h4"})
             broken = {one["backend"] for one in client.report()["connections"] if one["broken"]}
         assert broken <= {"h1"}
+
+
+def test_a_system_in_ipv6_has_its_service_there() -> None:
+    topology = in_ipv6(balanced(), "balanced6")
+    with built(topology, f"y{os.getpid()}x{next(_numbers)}", "packet") as lab:
+        until(lambda: ways(Router(lab), "-6") == {VIP6: {"2001:db8:255:1::2"}}, RECOVERS_S)
+        until_answered(lab, {"h1", "h2", "h3", "h4"}, VIP6)
+        processes.kill(lab.process("host1", "edge"), signal.SIGKILL)
+        until_answered(lab, {"h2", "h3", "h4"}, VIP6)
+        assert ways(Router(lab)) == {}
 
 
 def proxies(lab: Lab) -> set[str]:

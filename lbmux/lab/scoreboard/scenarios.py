@@ -13,9 +13,10 @@ from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.systems.cloudflare import anycast, balanced, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.facebook_global import facebook_global
+from lbmux.lab.systems.in_ipv6 import address6, in_ipv6
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
-from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, Topology, ananta_bgp
+from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, VIP6, Topology, ananta_bgp
 
 FORWARDER = ("nothing", "kill-mux", "stop-mux", "freeze-mux", "cut-link", "lose-mux")
 BACKEND = (
@@ -61,7 +62,7 @@ class Scenario:
     has in normal operation.  ``pop``: the backends in the PoP that event lose-pop acts on.  ``balances``: whether the
     forwarders are edges that know all backends, not only their own.  ``resolvers``: the resolver by node of
     users, whose HTTPS requests are the traffic then; else ``traffic`` is the module that generates it.  ``is_normal``:
-    what else holds in normal operation.
+    what else holds in normal operation.  ``vip``: the address that it uses.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Scenario:
     resolvers: Mapping[str, str] = field(default_factory=dict)
     is_normal: Callable[[Lab], bool] = lambda lab: True
     traffic: str = "lbmux.lab.connections"
+    vip: str = VIP
 
 
 def only_echo(topology: Topology, *backends: str) -> Topology:
@@ -120,6 +122,10 @@ def _gateways(*addresses: str) -> frozenset[str]:
     return frozenset(addresses)
 
 
+def _balanced6() -> Topology:
+    return in_ipv6(_all_edges(balanced(spare=True)), "scoreboard-cloudflare-balanced-ipv6")
+
+
 def _all_edges(topology: Topology) -> Topology:
     return only_echo(topology, "h1", "h2", "h3", "h4", "h5")
 
@@ -138,6 +144,7 @@ POPS: dict[str, Any] = {
     "pop": frozenset({"h1", "h2", "h5"}),
 }
 """What the systems of two PoPs have in common; host5 joins the first one."""
+HOPS6 = {router: frozenset(map(address6, hops)) for router, hops in POPS["next_hops"].items()}
 MUXES, MUX_HOPS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")}
 SCENARIOS = {
     scenario.name: scenario
@@ -164,6 +171,7 @@ SCENARIOS = {
         ),
         Scenario("cloudflare-anycast", lambda: _all_edges(anycast(spare=True)), **POPS),
         Scenario("cloudflare-balanced", lambda: _all_edges(balanced(spare=True)), **POPS, balances=True),
+        Scenario("cloudflare-balanced-ipv6", _balanced6, **POPS | {"next_hops": HOPS6}, balances=True, vip=VIP6),
         Scenario(
             "facebook-global", facebook_global, ("pop1-mux", "dc1-mux"), GLOBAL, {}, backends={},
             pop=frozenset({"pop1"}), resolvers=RESOLVERS, is_normal=is_normal,

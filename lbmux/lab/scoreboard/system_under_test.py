@@ -211,11 +211,12 @@ class SystemUnderTest:
         if self.scenario.resolvers:
             return users(self.lab, self.scenario.resolvers, NAME, connections, short_per_s, pause_ms)
         options = ("--connections", str(connections), "--short-per-s", str(short_per_s), "--pause-ms", str(pause_ms))
-        return reporting(self.lab, "client", self.scenario.traffic, VIP, str(ECHO_PORT), *options)
+        return reporting(self.lab, "client", self.scenario.traffic, self.scenario.vip, str(ECHO_PORT), *options)
 
-    def next_hops(self, router: str, vip: str = VIP) -> frozenset[str]:
-        """The next hops to a VIP that a router's kernel has."""
-        ran = self.lab.run(router, ["ip", "-j", "route", "show", f"{vip}/32"], capture_output=True, text=True)
+    def next_hops(self, router: str, vip: str = "") -> frozenset[str]:
+        """The next hops to a VIP, by default the scenario's, that a router's kernel has."""
+        words = ["ip", "-6" if ":" in (vip := vip or self.scenario.vip) else "-4", "-j", "route", "show", vip]
+        ran = self.lab.run(router, words, capture_output=True, text=True)
         routes: list[dict[str, Any]] = json.loads(ran.stdout or "[]")
         return frozenset(hop["gateway"] for route in routes for hop in route.get("nexthops", [route]))
 
