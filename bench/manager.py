@@ -10,7 +10,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from lbmux.manager.authority import KeyPair, Subject, issue, new_key, new_reques
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_client import NodeClient
-from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.node_messages import HealthLine, View
 
 SERVICES, BACKENDS, MUXES, CHANGES, DEATHS = 1000, 10, 4, 40, 100
 MANAGERS = 5
@@ -48,8 +48,8 @@ class Node:
     async def accept(self, state: NodeState) -> None:
         self.overrides, self.revision, self.at = state.stored.version, state.revision, time.perf_counter()
 
-    def view(self, lines: Iterable[HealthLine], kept: tuple[str, ...] | None) -> None:
-        for service, backend, is_up, _ in lines:
+    def view(self, view: View) -> None:
+        for service, backend, is_up, _ in view.lines:
             (self.down.discard if is_up else self.down.add)((service, backend))
         self.at = time.perf_counter()
 

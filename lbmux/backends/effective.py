@@ -5,9 +5,11 @@ down or disabled has no row: the data path moves its flows to other backends.
 """
 
 from collections.abc import Collection, Mapping, Set
+from types import MappingProxyType
 
 from lbmux.addresses import Address
 from lbmux.backends.overrides import AdminState
+from lbmux.config.field_types import AutoWeight
 from lbmux.config.models import Backend, BackendKey, Config, Service
 
 
@@ -17,17 +19,37 @@ def effective(
     admin_states: Mapping[BackendKey, AdminState],
     cut_off: Collection[Address] = (),
     kept: Collection[str] = (),
+    weights: Mapping[BackendKey, int] = MappingProxyType({}),
 ) -> Config:
     """Return ``config``, which includes overrides, without backends that get no traffic.
 
     ``cut_off``: hosts that do not answer through the tunnel.  ``kept``: services that keep all backends, whatever
-    probes say (`below_watermarks`).
+    probes say (`below_watermarks`).  ``weights``: of backends with `weight: auto`.
     """
     services = tuple(
         _service(one, frozenset() if one.name in kept else down | on_hosts(one, cut_off), admin_states)
-        for one in config.services
+        for one in with_auto_weights(config, weights).services
     )
     return config.model_copy(update={"services": services})
+
+
+def with_auto_weights(config: Config, weights: Mapping[BackendKey, int]) -> Config:
+    """Return ``config`` with these weights in place of `weight: auto`; without one, a backend keeps the first value."""
+    if not weights:
+        return config
+    services = tuple(_weighted(service, weights) for service in config.services)
+    return config.model_copy(update={"services": services})
+
+
+def _weighted(service: Service, weights: Mapping[BackendKey, int]) -> Service:
+    if not any(isinstance(backend.weight, AutoWeight) for backend in service.backends):
+        return service
+    backends = tuple(
+        one.model_copy(update={"weight": weights[service.name, one.name]})
+        if isinstance(one.weight, AutoWeight) and (service.name, one.name) in weights else one
+        for one in service.backends
+    )  # fmt: skip
+    return service.model_copy(update={"backends": backends})
 
 
 def on_hosts(service: Service, hosts: Collection[Address]) -> Set[BackendKey]:

@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from lbmux.addresses import Address
 from lbmux.backends import state_file
-from lbmux.backends.effective import below_watermarks, effective
+from lbmux.backends.auto_weights import WEIGHTS
+from lbmux.backends.effective import below_watermarks, effective, with_auto_weights
 from lbmux.backends.overrides import Override, Overrides
 from lbmux.config.models import Backend, BackendKey, Config, Service, kind_of
 from lbmux.health.checker import Checker, ProbeState
@@ -42,6 +43,9 @@ class BackendTracker:
         self.kept_by_pool: frozenset[str] | None = None
         """Those of them that the pool's primary decides; None: it does not."""
 
+        self.weights: Mapping[BackendKey, int] = {}
+        """Those of backends with `weight: auto`, by the load of their hosts."""
+
     def configure(self, config: Config) -> None:
         """Track exactly the backends of ``config``; those that were tracked before keep their state.
 
@@ -60,6 +64,7 @@ class BackendTracker:
                 known[key] = checker
         self._checkers = known
         self._in_force = frozenset((service.name, one.name) for service in config.services for one in service.backends)
+        self.weights = {key: weight for key, weight in self.weights.items() if key in self._in_force}
 
     def record(self, key: BackendKey, healthy: bool, reason: str) -> bool:
         """Record a probe result; return whether the backend's state changed."""
@@ -75,11 +80,13 @@ class BackendTracker:
 
     def save(self) -> None:
         """Save the probe results for ``restore``."""
-        lines = [
+        lines: list[list[object]] = [
             [*key, checker.state, checker.reason, checker.since]
             for key, checker in self._checkers.items()
             if checker.was_probed
-        ] + [[service] for service in sorted(self._kept)]
+        ]
+        lines += [[service] for service in sorted(self._kept)]
+        lines += [[*key, weight] for key, weight in self.weights.items()]
         if self._path is not None:
             state_file.write(self._path, lines, "after a restart, backends that are down will count as up at first")
 
@@ -89,6 +96,7 @@ class BackendTracker:
         if self._path is not None:
             self._checkers = state_file.read(self._path, _read_checkers, "backends that were down count as up at first")
             self._kept = frozenset(state_file.read(self._path, _kept, "no service counts as kept by its watermark"))
+            self.weights = state_file.read(self._path, _weights, "weights follow the load from their first value on")
 
     @property
     def down(self) -> set[BackendKey]:
@@ -102,7 +110,7 @@ class BackendTracker:
         kept = below_watermarks(config, down, overrides.admin_states, self.cut_off, self._kept, self.kept_by_pool)
         if not dry_run:
             self._kept = kept
-        return effective(config, down, overrides.admin_states, self.cut_off, kept)
+        return effective(config, down, overrides.admin_states, self.cut_off, kept, self.weights)
 
     def _new(self, config: Config) -> set[BackendKey]:
         """Return the new backends that will be probed."""
@@ -114,7 +122,7 @@ class BackendTracker:
     def lines(self, file: Config, wanted: Config, overrides: Overrides) -> list[dict[str, Any]]:
         """Return the answer of the control socket; safe to call in a thread while probes run."""
         inputs = self._checkers.copy(), self.cut_off, self._kept, self.describe_host, self.kept_by_pool
-        return states(file, wanted, overrides, *inputs)
+        return states(file, with_auto_weights(wanted, self.weights), overrides, *inputs)
 
 
 def _unprobed(host: Address) -> str:
@@ -229,7 +237,7 @@ def _line(
 def _read_checkers(lines: Any) -> dict[BackendKey, Checker]:
     checkers = {
         (str(s), str(b)): Checker(1, 1, state_file.seconds(since), state, str(why))
-        for s, b, state, why, since in (line for line in lines if len(line) > 1)
+        for s, b, state, why, since in (line for line in lines if len(line) == 5)
     }
     if not all(checker.state in get_args(ProbeState) for checker in checkers.values()):
         raise ValueError("unknown state")
@@ -238,6 +246,13 @@ def _read_checkers(lines: Any) -> dict[BackendKey, Checker]:
 
 def _kept(lines: Any) -> dict[str, bool]:
     return {str(line[0]): True for line in lines if len(line) == 1}
+
+
+def _weights(lines: Any) -> dict[BackendKey, int]:
+    weights = {(str(line[0]), str(line[1])): int(line[2]) for line in lines if len(line) == 3}
+    if not all(WEIGHTS[0] <= weight <= WEIGHTS[1] for weight in weights.values()):
+        raise ValueError("a weight out of bounds")
+    return weights
 
 
 def _text(since: float | None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import pairwise
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,8 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
@@ -151,4 +153,37 @@ def _written_port(port: int) -> int | str:
 PortOrAny = Annotated[
     int, Field(strict=True, ge=0, le=65535), BeforeValidator(_any_port),
     PlainSerializer(_written_port, when_used="json"),
+]  # fmt: skip
+
+
+class AutoWeight(int):
+    """The weight of a backend with `weight: auto`: a number to build tables from, until reports of its load change it.
+
+    It differs from the same number written in the file.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AutoWeight) and int(self) == int(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
+
+
+AUTO_WEIGHT = AutoWeight(100)
+
+
+def _weight(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    return AUTO_WEIGHT if value == "auto" else handler(value)
+
+
+def _written_weight(weight: int) -> int | str:
+    return "auto" if isinstance(weight, AutoWeight) else weight
+
+
+WholeWeight = Annotated[int, Field(strict=True, ge=0, le=65535)]
+Weight = Annotated[
+    WholeWeight, WrapValidator(_weight, json_schema_input_type=WholeWeight | Literal["auto"]),
+    PlainSerializer(_written_weight, when_used="json"),
 ]  # fmt: skip

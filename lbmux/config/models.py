@@ -28,10 +28,11 @@ from lbmux.config.field_types import (
     Prefix,
     Remote,
     Routed,
+    Weight,
 )
 from lbmux.config.health_models import PROBE_PROTOCOLS, Health
 from lbmux.config.item_faults import repeated, sound_items, tuple_of
-from lbmux.config.service_checks import nothing_to_probe, of_other_families, overlapping_ports, server_ids
+from lbmux.config.service_checks import auto_weights, nothing_to_probe, of_other_families, overlapping_ports, server_ids
 from lbmux.config.slowpath_models import OnNoBackend, SlowPath
 from lbmux.config.table_models import FlowLimits, Idle, Maglev
 from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
@@ -57,8 +58,9 @@ class Backend(Model):
     """The server's own address."""
     port: Port = Field(default_factory=int)
     """The server's port. Default: the service's."""
-    weight: Annotated[int, Field(strict=True, ge=0, le=65535)] = 1
-    """Share of new flows, relative to the weights of the other backends; 0: no new flows."""
+    weight: Weight = 1
+    """Share of new flows, relative to the weights of the other backends; 0: no new flows. `auto`: 100 at first, and
+    then by the load that the host's agent reports, which needs `health: {by: agent}`."""
     host: Remote | None = None
     """Address of its host's agent, where the tunnel ends. Default: the DIP."""
     tunnel: TunnelKind | None = None
@@ -159,6 +161,7 @@ class Service(Model):
         faults += of_other_families(sound, info.data.get("vip"))
         faults += server_ids(sound, info.data.get("quic"))
         faults += nothing_to_probe(sound, info.data.get("health"))
+        faults += auto_weights(sound, info.data.get("health"))
         if sound and len(sound) == len(value) and not any(backend.weight for backend in sound.values()):
             faults.append(((), "at least one backend should have a weight above 0"))
         return tuple_of(sound, faults)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from lbmux.addresses import Address
 from lbmux.config.address_loops import Fault
+from lbmux.config.field_types import AutoWeight
 from lbmux.config.health_models import Health
 from lbmux.config.item_faults import repeated
 from lbmux.config.traffic_models import Quic
@@ -27,6 +28,16 @@ def nothing_to_probe(backends: "dict[int, Backend]", health: Health | None) -> I
         for at, backend in backends.items():
             if backend.port == 0:
                 yield (at, "port"), "is missing: set it or `health.port`, so that there is a port to probe"
+
+
+def auto_weights(backends: "dict[int, Backend]", health: Health | None) -> Iterator[Fault]:
+    """Yield weights that cannot follow the load, and numbers among those that do: 1 would be a hundredth of them."""
+    auto = {at for at, backend in backends.items() if isinstance(backend.weight, AutoWeight)}
+    if auto and (health is None or health.by != "agent"):
+        yield (min(auto), "weight"), "`auto` needs `health: {by: agent}`: agents report the load"
+    for at in sorted(backends.keys() - auto if auto else ()):
+        if backends[at].weight:
+            yield (at, "weight"), "should be `auto` or 0, as another backend has `auto`"
 
 
 def server_ids(backends: "dict[int, Backend]", quic: Quic | None) -> Iterator[Fault]:

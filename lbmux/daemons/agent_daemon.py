@@ -82,7 +82,7 @@ def own_addresses() -> list[Address]:
 class AgentDaemon(Daemon[Options]):
     """The parts of an agent."""
 
-    role, refusals = "agent", OF_AN_AGENT
+    role, refusals, serves_host = "agent", OF_AN_AGENT, True
 
     async def build(self) -> None:
         await self._open_driver()
@@ -134,7 +134,7 @@ class AgentDaemon(Daemon[Options]):
         self.health = AgentHealth(self.options.health_token)
         self.health.last_pass = lambda: self.socket_sync_task.last_pass
         if self.link is not None:
-            self.health.changed = self.link.report_health(self.health.lines)
+            self.health.changed = self.link.report_health(self.health.lines, lambda: self.health.loads)
         self.reloader = Reloader(self.options.config, self.agent, self.config, self.overrides)
         self.backends = AgentBackends(self.reloader, self.snapshot, self.health)
 

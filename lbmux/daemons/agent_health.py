@@ -7,16 +7,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lbmux.addresses import Address
+from lbmux.config.field_types import AutoWeight
 from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.daemons.background_task import background_task
 from lbmux.errors import SetupError
 from lbmux.health.agent_channel import ChannelError, HealthPublisher, read_token
 from lbmux.health.checker import Checker
 from lbmux.health.health_connections import HealthConnections
+from lbmux.health.load import LOAD_S, SAMPLE_S, LoadMeter
 from lbmux.health.prober import Prober
 from lbmux.tables.connection_counts import ConnectionPass
+
+if TYPE_CHECKING:
+    from lbmux.manager.node_messages import LoadLine
 
 log = logging.getLogger(__name__)
 BEAT_S = 1.0
@@ -57,6 +63,10 @@ class AgentHealth:
         self.last_pass: Callable[[], ConnectionPass | None] = lambda: None
         """Returns the connections that the agent counted last."""
         self._refused: dict[tuple[str, str], float] = {}
+        self._weighted: dict[BackendKey, Backend] = {}
+        """Backends whose weight follows the load; with their servers' addresses."""
+        self.loads: tuple[LoadLine, ...] = ()
+        """Their last loads, if they are up."""
 
     @property
     def checkers(self) -> Mapping[BackendKey, Checker]:
@@ -65,7 +75,7 @@ class AgentHealth:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self._prober:
+        async with self._prober, background_task(self._measure_load()):
             try:
                 yield
             finally:
@@ -81,6 +91,10 @@ class AgentHealth:
         if config.services and self._token is None and self.changed is None:
             log.warning("services with health by agents are not probed: --health-token is missing")
             return
+        self._weighted = {
+            (service.name, one.name): one
+            for service in config.services for one in service.backends if isinstance(one.weight, AutoWeight)
+        }  # fmt: skip
         known = {}
         for service in config.services:
             assert service.health is not None
@@ -114,10 +128,34 @@ class AgentHealth:
         is_first = checker is not None and not checker.was_probed
         if checker is not None and (checker.record(healthy, reason, time.time()) or is_first):
             log.info("backend %s of service %s is %s: %s", key[1], key[0], "up" if healthy else "down", reason)
-            for event in self._subscribers:
-                event.set()
-            if self.changed is not None:
-                self.changed()
+            self._send()
+
+    async def _measure_load(self) -> None:
+        """Report the load every LOAD_S seconds while weights follow it."""
+        meter, due = LoadMeter(), 0.0
+        while True:
+            await asyncio.sleep(SAMPLE_S)
+            if not self._weighted:
+                continue
+            try:
+                await asyncio.to_thread(meter.sample, self._weighted)
+                if time.monotonic() >= due:
+                    loads, due = meter.take(), time.monotonic() + LOAD_S
+                    self.loads = tuple((*key, *load) for key, load in loads.items() if self._is_up(key))
+                    self._send()
+            except (OSError, KeyError, ValueError) as error:
+                log.warning("the load of this host cannot be measured: %s", error)
+                await asyncio.sleep(REFUSED_AGAIN_S)
+
+    def _is_up(self, key: BackendKey) -> bool:
+        return key in self._checkers and self._checkers[key].was_probed and not self._checkers[key].is_down
+
+    def _send(self) -> None:
+        """Let muxes and the manager know at once."""
+        for event in self._subscribers:
+            event.set()
+        if self.changed is not None:
+            self.changed()
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer, changed = writer.get_extra_info("peername")[0], asyncio.Event()
@@ -132,9 +170,13 @@ class AgentHealth:
                 publisher = await HealthPublisher.opened(reader, writer, self._token)
             self._connections.authenticated(connection)
             self._subscribers.add(changed)
+            sent = self.loads
             while True:
                 changed.clear()
-                await publisher.send({"backends": self._states(), "connections": self._connection_counts()})
+                loads = {"loads": self.loads} if self.loads is not sent else {}
+                sent = self.loads
+                states, connections = self._states(), self._connection_counts()
+                await publisher.send({"backends": states, "connections": connections, **loads})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), BEAT_S)
         except ChannelError as error:

@@ -25,7 +25,7 @@ from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_client import NodeClient, TakeView
-from lbmux.manager.node_messages import HealthLine, unpack_file
+from lbmux.manager.node_messages import HealthLine, LoadLine, unpack_file
 from lbmux.manager.stored_overrides import as_overrides
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend)
 class ManagerLink:
     """``path``: where the current revision's file is written, for `lbmux reload` and for people.
 
-    ``hosts``: an agent's addresses.
+    ``hosts``: the addresses of an agent, or of an edge that balances.
     """
 
     def __init__(
@@ -63,16 +63,19 @@ class ManagerLink:
         """Stay connected to a manager until the block ends."""
         return self._client.running()
 
-    def report_health(self, states: Callable[[], Sequence[HealthLine]]) -> Callable[[], None]:
-        """Let an agent's states reach the pool; return what is to be called when they change."""
-        self._client.health = lambda: tuple(states())
+    def report_health(
+        self, states: Callable[[], Sequence[HealthLine]], loads: Callable[[], tuple[LoadLine, ...]]
+    ) -> Callable[[], None]:
+        """Let an agent's states and loads reach the pool; return what is to be called when they change."""
+        self._client.health, self._client.loads = lambda: tuple(states()), loads
         self._client.health_changed.send()
         return self._client.health_changed.send
 
     def follow_health(self, take: TakeView) -> None:
         """Hand over the pool's health: what has arrived already, and each change."""
         self._client.on_view = take
-        take(self._client.early_view.values(), self._client.early_kept)
+        if self._client.early_view is not None:
+            take(self._client.early_view)
 
     @property
     def manager(self) -> str:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from lbmux.api.answers import BackendHealth
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.protocol import VERSION
 from lbmux.api.requests import GetHealth
+from lbmux.backends.auto_weights import AutoWeights
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.background_task import background_task
@@ -25,6 +27,7 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.daemons.status_handlers import parts
 from lbmux.errors import LbmuxError, SetupError
 from lbmux.health.agent_health_client import AgentHealthClient
+from lbmux.health.load import Load
 from lbmux.health.prober import Bind, Prober
 from lbmux.plurals import counted
 from lbmux.tables.live_flows import without_flows
@@ -32,7 +35,7 @@ from lbmux.tables.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from lbmux.daemons.manager_link import ManagerLink
-    from lbmux.manager.node_messages import HealthLine
+    from lbmux.manager.node_messages import HealthLine, View
 
 log = logging.getLogger(__name__)
 HOSTS_FIRST_S = 1.0
@@ -53,7 +56,8 @@ class Health:
         """``token``: the file with the secret that agents and muxes share; ``local``: the mux's own addresses."""
         self._tracker, self._reloader = tracker, reloader
         self._prober = Prober(self._on_result, into_tunnel=into_tunnel, is_known=tracker.was_probed)
-        self._agent_health_client = AgentHealthClient(self._on_result, token, local)
+        self._agent_health_client = AgentHealthClient(self._on_result, token, local, self.on_load)
+        self._auto = AutoWeights()
         self._hosts = hosts or HostProbes((), list)
         self._hosts.changed, tracker.describe_host = self._cut_off, self._hosts.describe
         self._changed, self._all_settled = asyncio.Event(), asyncio.Event()
@@ -83,6 +87,7 @@ class Health:
         )
         self._record(self._view[key] for key in self._tracker.unprobed() & self._view.keys())
         self._ask_agents(config)
+        self._follow_loads(config)
 
     def _ask_agents(self, config: Config) -> None:
         try:
@@ -145,10 +150,12 @@ class Health:
             silence = f"its agent has been silent for {silent_s:.0f} s"
         return replace(state, reason=f"{state.reason}; {silence}")
 
-    def _take_view(self, lines: "Iterable[HealthLine]", kept: tuple[str, ...] | None) -> None:
+    def _take_view(self, view: "View") -> None:
         """Take what changed in the pool's health; states of backends that are not configured yet are kept."""
-        self._decide_watermarks(kept)
-        changed = {line[:2]: line for line in lines}
+        self._decide_watermarks(view.kept)
+        if view.weights is not None:
+            self._weigh({(service, backend): weight for service, backend, weight in view.weights})
+        changed = {line[:2]: line for line in view.lines}
         self._view.update(changed)
         self._record(changed.values())
 
@@ -173,7 +180,25 @@ class Health:
                 self._ask_agents(self._reloader.wanted)
                 if self._asks_agents:
                     self._decide_watermarks(None)
+                    self._auto = AutoWeights()  # begin with the pool's weights
+                    self._follow_loads(self._reloader.wanted)
             await asyncio.sleep(SOURCE_CHECK_S)
+
+    def _follow_loads(self, config: Config) -> None:
+        admin_states = self._reloader.overrides.admin_states
+        self._auto.configure(config.services, admin_states, self._tracker.weights, time.monotonic())
+
+    def on_load(self, key: BackendKey, load: Load) -> None:
+        if self._auto.report(key, load, time.monotonic()):
+            self._weigh(self._auto.weights)
+
+    def _weigh(self, weights: Mapping[BackendKey, int]) -> None:
+        """Put other weights in force; those of backends that take no new flows stay known."""
+        before, self._tracker.weights = self._tracker.weights, {**self._tracker.weights, **weights}
+        for key, weight in weights.items():
+            if before.get(key) != weight:
+                log.info("backend %s of service %s: weight %d, by its load", key[1], key[0], weight)
+        self._changed.set()
 
     def _cut_off(self) -> None:
         """The set of hosts that do not answer through the tunnel has changed."""

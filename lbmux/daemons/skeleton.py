@@ -61,6 +61,10 @@ class Daemon(ABC, Generic[Settings]):
     role: ClassVar[Literal["mux", "agent", "edge"]]
     refusals: ClassVar[Mapping[Kind, str]]
     """Control requests that this role cannot answer, with the reason."""
+    serves_host: ClassVar[bool] = False
+    """Whether it reports the health of its host's backends to managers."""
+    rights: ClassVar[str] = ""
+    """Its key in `rights.NEEDS`, if that is not the role."""
 
     reloader: Reloader
     """Made by ``build``."""
@@ -126,7 +130,7 @@ async def run_daemon(role: type[Daemon[Settings]], options: Settings) -> None:
             daemon.link = link
             link.adopt(daemon.overrides)
         await daemon.build()
-        warn_of_missing(role.role)  # the rest: `build` fails without those it needs
+        warn_of_missing(role.rights or role.role)  # the rest: `build` fails without those it needs
         daemon.reloader.listeners = daemon.on_config()
         await daemon.start()
         if link is not None:
@@ -146,6 +150,6 @@ async def _link(role: type[Daemon[Settings]], options: DaemonOptions) -> "Manage
     from lbmux.daemons.manager_link import ManagerLink
 
     hosts: Iterable[Address] = ()
-    if role.role == "agent":
+    if role.serves_host:
         hosts = options.addresses or await asyncio.to_thread(addresses)
     return ManagerLink(options.managers, options.identity, role.role, options.config, tuple(map(str, hosts)))

@@ -17,6 +17,7 @@ from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config
 from lbmux.errors import SetupError
 from lbmux.health.agent_channel import ChannelError, HealthSubscriber, read_token
+from lbmux.health.load import Load
 
 log = logging.getLogger(__name__)
 SILENCE_S = 3.0
@@ -30,9 +31,11 @@ class AgentHealthClient:
     """``on_result`` gets every state that an agent reports of a backend on its own host."""
 
     def __init__(
-        self, on_result: Callable[[BackendKey, bool, str], None], token: Path | None, local: Iterable[Address] = ()
-    ) -> None:
+        self, on_result: Callable[[BackendKey, bool, str], None], token: Path | None, local: Iterable[Address] = (),
+        on_load: Callable[[BackendKey, Load], None] = lambda key, load: None,
+    ) -> None:  # fmt: skip
         """``local``: the mux's own addresses, from which it connects, since agents accept known muxes only."""
+        self._on_load = on_load
         self._on_result, self._token = on_result, read_token(token) if token is not None else None
         self._local = {address.version: (str(address), 0) for address in reversed([*local])}
         self._tasks: dict[Agent, asyncio.Task[None]] = {}
@@ -123,6 +126,9 @@ class AgentHealthClient:
                     if key in self._backends.get(agent, ()):  # accept only backends of the agent's own host
                         self._on_result(key, bool(one["up"]), f"its agent: {one['reason']}")
                 self._note_connections(agent, message.get("connections") or {})
+                for service, backend, *load in message.get("loads", ()):
+                    if (service, backend) in self._backends.get(agent, ()):
+                        self._on_load((service, backend), Load(*map(float, load)))
         except json.JSONDecodeError as error:
             raise ChannelError("the peer is not an lbmux agent") from error
         finally:

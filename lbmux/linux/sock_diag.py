@@ -48,6 +48,8 @@ INFO, ATTRIBUTE, RTT_AT, RTT_END = 2, struct.Struct("=HH"), 68, 72
 """INET_DIAG_INFO and its header (length, type); where struct tcp_info has the smoothed round-trip time, in µs."""
 ATTRIBUTES_AT = 72
 """The size of struct inet_diag_msg."""
+RECEIVE_QUEUE, RECEIVE_QUEUE_AT = struct.Struct("=I"), 56
+"""idiag_rqueue in that struct: of a listening socket the length of its accept queue."""
 
 
 class Connections:
@@ -93,6 +95,19 @@ class Connections:
             rows.append(self._rows(family, socket.IPPROTO_TCP, [message for message, _ in known]))
             times_ms += [rtt_us / 1000 for _, rtt_us in known]
         return np.concatenate(rows), np.array(times_ms)
+
+    def accept_queues(self) -> tuple[NDArray[Any], NDArray[np.uint32]]:
+        """Return SOCKETS rows of the listening TCP sockets, and how many connections wait in each one's accept queue.
+
+        Raise OSError if the kernel does not answer.
+        """
+        rows, lengths = list[NDArray[Any]](), list[int]()
+        for family in FAMILIES.values():
+            self._ask(family, 1 << LISTEN, (bytes(2), bytes(2), NO_ADDRESS, NO_ADDRESS), NLM_F_DUMP)
+            messages = list(self._messages())
+            rows.append(self._rows(family, socket.IPPROTO_TCP, messages))
+            lengths += [RECEIVE_QUEUE.unpack_from(message, RECEIVE_QUEUE_AT)[0] for message in messages]
+        return np.concatenate(rows), np.array(lengths, np.uint32)
 
     def _rows(self, family: int, protocol: int, messages: list[bytes]) -> NDArray[Any]:
         answers = np.frombuffer(b"".join(message[: MESSAGE.itemsize] for message in messages), MESSAGE)

@@ -5,15 +5,18 @@ import logging
 import time
 from collections.abc import Collection, Iterable
 
+from lbmux.backends.auto_weights import AutoWeights
 from lbmux.config.models import BackendKey
 from lbmux.manager.guard_rails import Wanted
-from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.node_messages import HealthLine, LoadLine, WeightLine
 from lbmux.manager.placement import Placement
 from lbmux.manager.pool_health import BATCH_S, HealthCollector, HealthView, key_of
 from lbmux.manager.pool_watermarks import PoolWatermarks
 from lbmux.manager.signal import Signal
 
 log = logging.getLogger(__name__)
+MOST_LOADS = 100_000
+"""Loads that are kept for a primary at most."""
 BEAT_S = 1.0
 """Longest time between two batches of a view, so that muxes know that there is a primary."""
 Lines = dict[BackendKey, HealthLine]
@@ -35,6 +38,10 @@ class HealthRelay:
         self.reported = Signal()
         """Sent when an agent that is connected here reports or disconnects."""
         self._collector: HealthCollector | None = None
+        self._loads = list[LoadLine]()
+        """Those that agents have reported here and that the primary does not have yet."""
+        self._auto = AutoWeights()
+        self._wanted: Wanted | None = None
         self._due = asyncio.Event()
 
     def report(self, agent: str, hosts: Collection[str], lines: Iterable[HealthLine], whole: bool) -> None:
@@ -82,6 +89,36 @@ class HealthRelay:
             self._collector.report(agent, lines, whole, via)
             self._due.set()
 
+    def report_loads(self, hosts: Collection[str], loads: Iterable[LoadLine]) -> None:
+        """Take the loads of backends on the hosts of an agent that is connected here."""
+        own = [one for one in loads if self._placement.may_be_on((one[0], one[1]), hosts)]
+        if self._collector is not None:
+            self.collect_loads(own)
+        elif own:
+            self._loads = [*self._loads, *own][-MOST_LOADS:]
+            self.reported.send()
+
+    def take_loads(self) -> tuple[LoadLine, ...]:
+        """Return the loads that the primary does not have yet."""
+        taken, self._loads = tuple(self._loads), []
+        return taken
+
+    def collect_loads(self, loads: Iterable[LoadLine]) -> None:
+        """Decide weights on the primary."""
+        for service, backend, *load in loads:
+            if self._auto.report((service, backend), load, time.monotonic()):
+                self._due.set()
+
+    def _follow_loads(self) -> None:
+        """Follow the configured backends; new ones begin with their weights in the view."""
+        if self._wanted is not None:
+            known = {(service, backend): weight for service, backend, weight in self.view.weights}
+            admin_states = self._wanted.overrides.admin_states
+            self._auto.configure(self._wanted.services.values(), admin_states, known, time.monotonic())
+
+    def _weights(self) -> tuple[WeightLine, ...]:
+        return tuple((*key, weight) for key, weight in self._auto.weights.items())
+
     def collect_end(self, agent: str, via: str = "") -> None:
         """Note on the primary that an agent has disconnected from a manager."""
         if self._collector is not None:
@@ -95,18 +132,22 @@ class HealthRelay:
         """
         self._watermarks.configure(wanted)
         self._placement.configure(wanted, base)
+        self._wanted = wanted
+        self._follow_loads()
         self._due.set()
 
     def follow(
-        self, epoch: int, number: int, lines: tuple[HealthLine, ...], kept: tuple[str, ...] | None
+        self, epoch: int, number: int, lines: tuple[HealthLine, ...], kept: tuple[str, ...] | None,
+        weights: tuple[WeightLine, ...] | None = None,
     ) -> None:  # fmt: skip
         """Take a batch from the primary."""
-        self.view.take(epoch, number, lines, kept)
+        self.view.take(epoch, number, lines, kept, weights)
         self.viewed.send()
 
     async def lead(self, epoch: int) -> None:
         """Number the view as the primary of an epoch, until it is cancelled."""
-        self._collector = HealthCollector()
+        self._collector, self._auto = HealthCollector(), AutoWeights()
+        self._follow_loads()
         for agent, lines in self.local.items():
             self._collector.report(agent, lines.values(), True)
         number, beat = 0, 0.0
@@ -116,9 +157,10 @@ class HealthRelay:
                 looked_at = time.monotonic()
                 changed = self._collector.changes(looked_at)
                 kept = self._watermarks.below(self._collector.is_up, self.view.kept or ())
-                if changed or kept != self.view.kept or time.monotonic() >= beat:
+                weights = None if (now := self._weights()) == self.view.weights else now
+                if changed or kept != self.view.kept or weights is not None or time.monotonic() >= beat:
                     number, beat = number + 1, time.monotonic() + BEAT_S
-                    self.follow(epoch, number, changed, kept)
+                    self.follow(epoch, number, changed, kept, weights)
                 try:
                     async with asyncio.timeout(BEAT_S):
                         await self._due.wait()

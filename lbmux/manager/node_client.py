@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ from lbmux.manager.node_messages import (
     Health,
     HealthLine,
     Hello,
+    LoadLine,
     Message,
     More,
     ProtocolError,
@@ -50,14 +51,14 @@ log = logging.getLogger(__name__)
 RECONNECT_S, GOODBYE_S = 1.0, 1.0
 Accept = Callable[[NodeState], Awaitable[None]]
 """Puts a state in force, or raises LbmuxError with the reason why it cannot be."""
-TakeView = Callable[[Iterable[HealthLine], tuple[str, ...] | None], None]
-"""Takes what changed in the pool's health, and the services below their watermark, if the primary decides that."""
+TakeView = Callable[[View], None]
+"""Takes what changed in the pool's health, and what else the primary decides."""
 Check = Callable[[NodeState], Awaitable[None]]
 """Raises LbmuxError if a state cannot be put in force."""
 
 
 class NodeClient:
-    """``path``: where the last state is stored; ``role``: what this node is; ``hosts``: an agent's addresses."""
+    """``path``: where the last state is stored; ``role``: what this node is; ``hosts``: addresses (`Hello.hosts`)."""
 
     def __init__(
         self, urls: Sequence[str], identity: Identity, role: Literal["mux", "agent", "edge"], path: Path,
@@ -73,14 +74,15 @@ class NodeClient:
         """Answers requests that a manager relays."""
         self.health: Callable[[], tuple[HealthLine, ...]] = tuple
         """An agent's states of its backends; ``health_changed`` is sent when they change."""
+        self.loads: Callable[[], tuple[LoadLine, ...]] = tuple
+        """The last loads of its backends; another tuple each time, announced in the same way."""
         self.health_changed = Signal()
         self.local: Callable[[], Sequence[LocalOverride]] = tuple
         """Overrides that were given at this node itself: a mux offers them to the primary, then they are replaced."""
         self.on_view: TakeView = self._keep_view
         self.viewed_at = time.monotonic()
         """Time of the last view from a primary, or of this client's start, on the monotonic clock."""
-        self.early_view: dict[tuple[str, str], HealthLine] = {}
-        self.early_kept: tuple[str, ...] | None = None
+        self.early_view: View | None = None
         """What arrived before ``on_view`` was set."""
         self._latest: State | None = None
         self._arrived = asyncio.Event()
@@ -145,7 +147,7 @@ class NodeClient:
 
     async def _say_goodbye(self) -> None:
         """Let the primary know that an agent stops in an orderly way: its host is not down meanwhile."""
-        if self._role == "agent":
+        if self._hello().serves_host:
             with suppress(ConnectionError, aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
                     await self._send(Health(whole=False, lines=(), back_in_s=RESTART_S))
@@ -177,7 +179,7 @@ class NodeClient:
             reporting: asyncio.Task[None] | None = None
             try:
                 await self._send(self._hello())
-                if self._role == "agent":
+                if self._hello().serves_host:
                     reporting = asyncio.create_task(self._report_health())
                 await self._listen(url, self._socket, relayed)
             finally:
@@ -188,14 +190,17 @@ class NodeClient:
     async def _report_health(self) -> None:
         """Send all states, and then those that change."""
         sent: frozenset[HealthLine] | None = None
+        sent_loads: tuple[LoadLine, ...] = ()
         with suppress(ConnectionError, aiohttp.ClientError):
             while True:
                 changed, lines = self.health_changed.next, frozenset(self.health())
                 keys = {line[:2] for line in lines}
                 is_whole = sent is None or any(line[:2] not in keys for line in sent)
                 new = lines if sent is None or is_whole else lines - sent
-                await self._send(Health(whole=is_whole, lines=tuple(new)))
-                sent = lines
+                loads = self.loads()
+                new_loads = () if loads is sent_loads else loads
+                await self._send(Health(whole=is_whole, lines=tuple(new), loads=new_loads))
+                sent, sent_loads = lines, loads
                 await changed.wait()
 
     def _take_view(self, view: View) -> bool:
@@ -203,12 +208,13 @@ class NodeClient:
         if self.held is not None and view.epoch < self.held.epoch:
             return False
         self.viewed_at = time.monotonic()
-        self.on_view(view.lines, view.kept)
+        self.on_view(view)
         return True
 
-    def _keep_view(self, lines: Iterable[HealthLine], kept: tuple[str, ...] | None) -> None:
-        self.early_kept = kept
-        self.early_view.update((line[:2], line) for line in lines)
+    def _keep_view(self, view: View) -> None:
+        weights = view.weights if view.weights is not None or self.early_view is None else self.early_view.weights
+        lines = {line[:2]: line for line in (*(self.early_view.lines if self.early_view else ()), *view.lines)}
+        self.early_view = view.model_copy(update={"lines": tuple(lines.values()), "weights": weights})
 
     async def _listen(self, url: str, socket: aiohttp.ClientWebSocketResponse, relayed: RelayedAnswers) -> None:
         while True:

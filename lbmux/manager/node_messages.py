@@ -56,7 +56,18 @@ class Hello(Message):
     digest: str = ""
     """Digest of the revision's file (`revisions.digest`); empty: none."""
     hosts: tuple[str, ...] = ()
-    """An agent's addresses, where tunnels end: it gets only what concerns them; empty: the whole file."""
+    """The addresses where tunnels end, of an agent or of an edge that balances. An agent gets only what concerns them;
+    empty: the whole file."""
+
+    @property
+    def serves_host(self) -> bool:
+        """Whether it reports the health of its host's backends."""
+        return self.role == "agent" or (self.role == "edge" and bool(self.hosts))
+
+    @property
+    def forwards(self) -> bool:
+        """Whether it forwards to all backends, and so gets the view of their health."""
+        return self.role == "mux" or (self.role == "edge" and bool(self.hosts))
 
 
 class State(Message):
@@ -123,11 +134,19 @@ HealthLine = tuple[str, str, bool, str]
 """A service, a backend, whether it is up, and the reason."""
 
 
+LoadLine = tuple[str, str, float, float, float]
+"""A service, a backend with `weight: auto`, and the fields of its load (lbmux.health.load)."""
+WeightLine = tuple[str, str, int]
+"""A service, a backend with `weight: auto`, and its weight."""
+
+
 class Health(Message):
     kind: Literal["health"] = "health"
     whole: bool
     """Whether these are all states that the agent has."""
     lines: tuple[HealthLine, ...]
+    loads: tuple[LoadLine, ...] = ()
+    """Loads that are new."""
     back_in_s: float = 0.0
     """The agent stops, and its silence means nothing for this time, in seconds; 0: it does not stop."""
 
@@ -141,6 +160,8 @@ class View(Message):
     kept: tuple[str, ...] | None = None
     """All services that keep their backends because too few are healthy (lbmux.manager.pool_watermarks); null: the
     manager's version leaves that to muxes."""
+    weights: tuple[WeightLine, ...] | None = None
+    """All weights that follow the load, as the primary decides them; null: as before."""
     agents: tuple[int, int] | None = None
     """The lowest revision and version of overrides that all agents have taken; null: it is not sent to nodes."""
     muxes: tuple[int, int] | None = None

@@ -99,7 +99,7 @@ class NodeConnections:
         self._sessions[name] = session
         self._manager.reported.send()
         works = [self._send(session), self._receive(session)]
-        if session.relay is not None and hello.role == "mux":
+        if session.relay is not None and hello.forwards:
             works.append(self._send_views(session))
         try:
             await until_one_ends(*works)
@@ -132,9 +132,9 @@ class NodeConnections:
         while True:
             changed, view = health.viewed.next, health.view
             if view.number and (view.epoch, view.number) != sent:
-                lines = view.since(*sent)
+                lines, weights = view.since(*sent), view.weights_since(*sent)
                 sent = view.epoch, view.number
-                message = View(epoch=view.epoch, number=view.number, lines=lines, kept=view.kept)
+                message = View(epoch=view.epoch, number=view.number, lines=lines, kept=view.kept, weights=weights)
                 await session.socket.send_str(message.model_dump_json())
             await changed.wait()
 
@@ -153,11 +153,12 @@ class NodeConnections:
             elif isinstance(message, Stale):
                 log.error("node %s refuses the epoch of this manager: it has seen %d", name, message.epoch)
                 self._manager.step_down(message.epoch)
-            elif isinstance(message, Health) and session.hello.role == "agent":
+            elif isinstance(message, Health) and session.hello.serves_host:
                 if message.back_in_s > 0:
                     self._manager.health.expect(name, message.back_in_s)
                 else:
                     self._manager.health.report(name, session.hello.hosts, message.lines, message.whole)
+                    self._manager.health.report_loads(session.hello.hosts, message.loads)
             elif isinstance(message, Answer) and session.relay is not None:
                 session.relay.take(message)
             elif not isinstance(message, Alive):

@@ -23,6 +23,7 @@ from lbmux.manager.node_messages import (
     MAX_MESSAGE_BYTES,
     SILENCE_S,
     HealthLine,
+    LoadLine,
     Message,
     ProtocolError,
     View,
@@ -48,6 +49,8 @@ class Contribution(Message):
     """All states of agents that are new here, or that have fewer backends than before."""
     changed: dict[str, tuple[HealthLine, ...]] = Field(default_factory=dict)
     """States of the other agents that changed."""
+    loads: tuple[LoadLine, ...] = ()
+    """Loads of backends that agents there have reported since."""
     ended: tuple[str, ...]
     """Agents that are no longer connected there."""
     stopping: dict[str, float] = Field(default_factory=dict)
@@ -113,6 +116,7 @@ class PeerLink:
                     for agent, lines in now.items()
                     if agent not in whole and sent[agent] != lines
                 },
+                loads=manager.health.take_loads(),
                 ended=tuple(sent.keys() - now.keys()),
                 stopping=dict(manager.health.stopping.items() - stopping.items()),
             )
@@ -133,7 +137,7 @@ class PeerLink:
             if isinstance(message, View):
                 health, progress = self._manager.health, Progress(message.agents, message.muxes)
                 if message.lines or (message.epoch, message.number) != (health.view.epoch, health.view.number):
-                    health.follow(message.epoch, message.number, message.lines, message.kept)
+                    health.follow(message.epoch, message.number, message.lines, message.kept, message.weights)
                 if progress != self._manager.told:
                     self._manager.told = progress
                     self._manager.reported.send()
@@ -170,10 +174,11 @@ class PeerConnections:
             now, progress = (view.epoch, view.number), self._manager.progress
             if view.epoch == self._manager.primary.epoch and (now != sent or progress != last):
                 lines = view.since(*sent) if now != sent else ()
+                weights = view.weights_since(*sent) if now != sent else None
                 sent, last = now, progress
                 message = View(
-                    epoch=now[0], number=now[1], lines=lines, kept=view.kept, agents=progress.agents,
-                    muxes=progress.muxes,
+                    epoch=now[0], number=now[1], lines=lines, kept=view.kept, weights=weights,
+                    agents=progress.agents, muxes=progress.muxes,
                 )  # fmt: skip
                 await socket.send_str(message.model_dump_json())
             await _either(viewed, reported, ALIVE_S)
@@ -200,6 +205,7 @@ class PeerConnections:
                 self._manager.health.collect_stop(agent, back_in_s)
             for agent in message.ended:
                 self._manager.health.collect_end(agent, peer)
+            self._manager.health.collect_loads(message.loads)
             agents |= message.health.keys()
             agents -= set(message.ended)
 

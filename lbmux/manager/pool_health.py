@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lbmux.config.models import BackendKey
-from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.node_messages import HealthLine, WeightLine
 
 BATCH_S = 0.02
 """Changes that come within this time have one number, in seconds."""
@@ -36,15 +36,22 @@ class HealthView:
         self.epoch = self.number = 0
         self.kept: tuple[str, ...] | None = None
         """The services below their watermark; None: the primary does not say."""
+        self.weights: tuple[WeightLine, ...] = ()
+        """Those of backends with `weight: auto`."""
+        self._weighted_at = 0
         self._lines: dict[BackendKey, HealthLine] = {}
         self._log = deque[tuple[int, tuple[HealthLine, ...]]](maxlen=LOGGED)
 
     def take(
-        self, epoch: int, number: int, lines: tuple[HealthLine, ...], kept: tuple[str, ...] | None = None
+        self, epoch: int, number: int, lines: tuple[HealthLine, ...], kept: tuple[str, ...] | None = None,
+        weights: tuple[WeightLine, ...] | None = None,
     ) -> None:  # fmt: skip
-        """Add the batch of this number."""
+        """Add the batch of this number; ``weights``: all, if they have changed."""
+        if weights is not None:
+            self.weights, self._weighted_at = weights, number
         if epoch != self.epoch:
             self._log.clear()
+            self._weighted_at = number  # numbers begin at 1 again
         self.epoch, self.number, self.kept = epoch, number, kept
         self._lines.update((key_of(line), line) for line in lines)
         self._log.append((number, lines))
@@ -54,6 +61,10 @@ class HealthView:
         if epoch == self.epoch and self._log and self._log[0][0] <= number + 1:
             return tuple({key_of(line): line for at, lines in self._log if at > number for line in lines}.values())
         return tuple(self._lines.values())
+
+    def weights_since(self, epoch: int, number: int) -> tuple[WeightLine, ...] | None:
+        """Return all weights if they have changed after a batch of an epoch."""
+        return self.weights if epoch != self.epoch or number < self._weighted_at else None
 
 
 @dataclass

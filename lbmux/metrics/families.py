@@ -166,7 +166,9 @@ def _states(snapshot: Snapshot, wanted: Iterable[Service]) -> Iterator[str]:
     labels, weights = _labels(backends), np.array([backend.weight for _, backend in backends], np.int64)
     is_up = (rows >= 0) & (states == UP)
     yield _family("lbmux_backend_up", "gauge", "Whether a backend gets new flows.", labels, is_up)
-    yield _family("lbmux_backend_weight", "gauge", "A backend's weight, by the file or by command.", labels, weights)
+    yield _family(
+        "lbmux_backend_weight", "gauge", "A backend's weight, by the file, by command or by load.", labels, weights
+    )
 
 
 def _labels(backends: Iterable[tuple[Service, Backend]]) -> list[str]:

@@ -76,3 +76,11 @@ def test_between_the_watermarks_nothing_changes() -> None:
 
     assert [below(healthy, False) for healthy in (2, 3, 5, 6)] == [True, False, False, False]
     assert [below(healthy, True) for healthy in (2, 3, 5, 6)] == [True, True, True, False]
+
+
+def test_weights_that_follow_the_load_are_numbers() -> None:
+    backends = [{"name": f"b{n}", "dip": f"10.0.2.{n}", "weight": "auto"} for n in (1, 2, 3)]
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": {"by": "agent"}}
+    config = Config.model_validate({"services": [service | {"backends": backends}]})
+    found = effective(config, set(), {("web", "b3"): "drain"}, weights={("web", "b1"): 60, ("web", "b3"): 80})
+    assert [(one.name, int(one.weight)) for one in found.services[0].backends] == [("b1", 60), ("b2", 100), ("b3", 0)]

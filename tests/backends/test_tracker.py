@@ -134,6 +134,17 @@ def test_the_pool_s_primary_decides_where_agents_probe() -> None:
     assert rows() == 4
 
 
+def test_weights_by_load_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
+    health = tracker(path=tmp_path / "found")
+    health.weights = {KEY: 60, ("web", "gone"): 50}
+    health.save()
+    adopting = BackendTracker(tmp_path / "found")
+    adopting.restore()
+    assert adopting.weights == {KEY: 60, ("web", "gone"): 50} and adopting.down == set()
+    adopting.configure(configured({}))
+    assert adopting.weights == {KEY: 60}
+
+
 def test_known_states_outlive_an_adoption_of_the_tables(tmp_path: Path) -> None:
     health = tracker(path=tmp_path / "found")
     for _ in range(2):
@@ -161,13 +172,13 @@ def test_a_backend_is_settled_by_one_success_or_by_failures_enough() -> None:
 
 @pytest.mark.parametrize("text", [
     "", "[1]", "[" * 100_000, '[["web", "b1", "asleep", "refused", 1]]', '[["web", "b1", "down", "refused", 1e300]]',
-    '[{"web": 1}]',
+    '[{"web": 1}]', '[["web", "b1", 0]]', '[["web", "b1", "high"]]',
 ])  # fmt: skip
 def test_an_unusable_state_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "found").write_text(text)
     health = tracker(path=tmp_path / "found")
     health.restore()
-    assert health.down == set()
+    assert health.down == set() and health.weights == {}
 
 
 ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})

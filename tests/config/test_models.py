@@ -325,3 +325,19 @@ def test_the_schema_has_the_docstrings_of_fields_and_a_start_does_not_read_them(
     described = {name: field.get("description") for name, field in schema["properties"].items()}
     assert described == {"first": "The first.", "bare": None, "second": "The second,\nin two lines."}
     assert schema["$defs"]["Above"]["properties"]["first"]["description"] == "The first."
+
+
+def test_auto_weights_are_numbers_that_differ_from_written_ones_and_stay_auto_in_json() -> None:
+    followed = config(service(backend(weight="auto"), backend("10.1.1.3", weight=0), health={"by": "agent"}))
+    written = config(service(backend(weight=100), backend("10.1.1.3", weight=0), health={"by": "agent"}))
+    assert followed.services[0].backends[0].weight + 0 == 100 and followed != written
+    assert Config.model_validate_json(followed.model_dump_json()) == followed
+
+
+def test_auto_weights_need_agents_that_report_and_no_numbers_beside_them() -> None:
+    at = ("services", 0, "backends")
+    assert faults(service(backend(weight="auto"))) == {
+        (*at, 0, "weight"): "`auto` needs `health: {by: agent}`: agents report the load"
+    }
+    mixed = service(backend(weight="auto"), backend("10.1.1.3"), health={"by": "agent"})
+    assert faults(mixed) == {(*at, 1, "weight"): "should be `auto` or 0, as another backend has `auto`"}

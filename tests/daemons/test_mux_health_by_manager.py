@@ -6,16 +6,23 @@ from typing import Any
 
 import pytest
 
+from lbmux.backends import auto_weights
 from lbmux.backends.overrides import Overrides
 from lbmux.backends.tracker import BackendTracker
 from lbmux.config.models import Config
 from lbmux.daemons import mux_health
 from lbmux.daemons.mux_health import Health
+from lbmux.health.load import Load
+from lbmux.manager.node_messages import HealthLine, View
 
 
-def configured(*backends: str, by: str = "agent") -> Config:
+def view(*lines: HealthLine, **more: Any) -> View:
+    return View(epoch=1, number=1, lines=lines, **more)
+
+
+def configured(*backends: str, by: str = "agent", weight: int | str = 1) -> Config:
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": {"kind": "tcp", "by": by}}
-    service["backends"] = [{"name": name, "dip": f"10.1.0.{name[1:]}"} for name in backends]
+    service["backends"] = [{"name": name, "dip": f"10.1.0.{name[1:]}", "weight": weight} for name in backends]
     return Config.model_validate({"services": [service]})
 
 
@@ -45,22 +52,22 @@ def followed(config: Config) -> tuple[Health, Link, BackendTracker, list[Config]
 def test_states_of_backends_that_agents_probe_are_taken() -> None:
     _, link, tracker, asked = followed(configured("b1", "b2"))
     assert tracker.down == {("web", "b1"), ("web", "b2")}  # new ones
-    link.take([("web", "b1", True, "connected"), ("web", "b9", False, "refused")], None)
+    link.take(view(("web", "b1", True, "connected"), ("web", "b9", False, "refused")))
     assert tracker.down == {("web", "b2")} and asked == [mux_health.NO_SERVICES]
-    link.take([("web", "b1", False, "refused"), ("web", "b2", True, "connected")], None)
+    link.take(view(("web", "b1", False, "refused"), ("web", "b2", True, "connected")))
     assert tracker.down == {("web", "b1")}
 
 
 def test_a_state_that_comes_before_its_configuration_is_kept() -> None:
     health, link, tracker, _ = followed(configured("b1"))
-    link.take([("web", "b1", True, "connected"), ("web", "b2", True, "connected")], None)
+    link.take(view(("web", "b1", True, "connected"), ("web", "b2", True, "connected")))
     health.configure(configured("b1", "b2"))
     assert tracker.down == set()
 
 
 def test_a_backend_that_the_mux_probes_itself_is_not_the_managers() -> None:
     _, link, tracker, _ = followed(configured("b1", by="mux"))
-    link.take([("web", "b1", True, "connected")], None)
+    link.take(view(("web", "b1", True, "connected")))
     assert not tracker.was_probed(("web", "b1"))
 
 
@@ -72,12 +79,35 @@ def test_agents_are_asked_while_there_is_no_primary(monkeypatch: pytest.MonkeyPa
     async def losing_the_primary() -> None:
         choosing = asyncio.create_task(health.choose_source())
         async with asyncio.timeout(5):
-            link.take([], ("web",))
+            link.take(view(kept=("web",)))
             for has_primary, wanted in ((False, config), (True, mux_health.NO_SERVICES)):
                 link.has_primary = has_primary
                 while asked[-1] is not wanted:
                     await asyncio.sleep(0.001)
                 assert tracker.kept_by_pool is None  # it was that primary's decision
+        choosing.cancel()
+
+    asyncio.run(losing_the_primary())
+
+
+def test_weights_come_from_the_primary_and_are_the_first_ones_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mux_health, "SOURCE_CHECK_S", 0.001)
+    config = configured("b1", "b2", "b3", weight="auto")
+    health, link, tracker, asked = followed(config)
+
+    async def losing_the_primary() -> None:
+        choosing = asyncio.create_task(health.choose_source())
+        async with asyncio.timeout(5):
+            link.take(view(weights=(("web", "b1", 40), ("web", "b2", 100))))
+            link.take(view(("web", "b1", True, "connected")))  # weights as before
+            assert tracker.weights == {("web", "b1"): 40, ("web", "b2"): 100}
+            link.has_primary = False
+            while asked[-1] is not config:
+                await asyncio.sleep(0.001)
+        monkeypatch.setattr(auto_weights, "CHANGE_S", 0.0)
+        for name in ("b2", "b3", "b1", "b1"):
+            health.on_load(("web", name), Load(0.5, 0, 8.0 if name == "b1" else 0))
+        assert tracker.weights["web", "b1"] == 30
         choosing.cancel()
 
     asyncio.run(losing_the_primary())

@@ -125,3 +125,18 @@ def test_a_connection_has_the_round_trip_time_that_the_kernel_measured(
             assert mine.sum() == 1 and 0 < rtt_ms[mine][0] < 1000
             info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
             assert rtt_ms[mine][0] == int.from_bytes(info[68:72], sys.byteorder) / 1000
+
+
+@FAMILIES
+def test_connections_that_wait_to_be_accepted_are_counted(
+    connections: Connections, family: socket.AddressFamily, address: str
+) -> None:
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        listener.bind((address, 0))
+        listener.listen()
+        for expected in (0, 1):
+            found, lengths = connections.accept_queues()
+            mine = found["local_port"] == socket.htons(listener.getsockname()[1])
+            assert lengths[mine].tolist() == [expected]
+            if not expected:
+                client.connect(listener.getsockname())

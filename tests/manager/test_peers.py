@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +15,7 @@ import yaml
 from lbmux.api.control_client import ControlClient
 from lbmux.api.control_server import ControlServer
 from lbmux.api.requests import CountFlows
+from lbmux.backends import auto_weights
 from lbmux.errors import ControlError
 from lbmux.manager import node_client, pool_health
 from lbmux.manager.admission import make_pool
@@ -22,7 +24,7 @@ from lbmux.manager.api_models import NodesAnswer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import NodeClient
-from lbmux.manager.node_messages import HealthLine
+from lbmux.manager.node_messages import HealthLine, LoadLine, View, WeightLine
 from lbmux.manager.proposals import Proposal
 from lbmux.manager.relayed_node import RelayedNode
 from lbmux.manager.store.open_store import open_store
@@ -44,6 +46,7 @@ class Two:
     first: AsyncExitStack
     views: dict[str, dict[tuple[str, str], HealthLine]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
+    weights: dict[str, tuple[WeightLine, ...]] = field(default_factory=dict)
     states: list[HealthLine] = field(default_factory=lambda: [UP])
 
     @asynccontextmanager
@@ -61,9 +64,11 @@ class Two:
         node = self.lab.node(name, *managers)
         view = self.views[name] = {}
 
-        def take(lines: Iterable[HealthLine], kept: tuple[str, ...] | None) -> None:
-            view.update((line[:2], line) for line in lines)
-            self.kept[name] = kept
+        def take(new: View) -> None:
+            view.update((line[:2], line) for line in new.lines)
+            self.kept[name] = new.kept
+            if new.weights is not None:
+                self.weights[name] = new.weights
 
         node.client.on_view = take
         async with node.client.following(node.accept):
@@ -103,6 +108,36 @@ def test_health_reaches_every_mux_whichever_manager_they_have(tmp_path: Path) ->
     run(tmp_path, scenario)
 
 
+def test_an_edge_that_balances_reports_as_an_agent_and_gets_the_view_as_a_mux(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        hosts = ("10.0.0.1", "10.0.0.9")
+        edge = NodeClient([two.m2.url], two.lab.identity("e1"), "edge", two.lab.path / "e1.pool", hosts)
+        view = two.views["e1"] = {}
+        edge.health = lambda: tuple(two.states)
+        edge.on_view = lambda new: view.update((line[:2], line) for line in new.lines)
+        async with two.mux("mux1", two.m1), edge.following(lambda _: asyncio.sleep(0)):
+            await two.seen(UP, "mux1", "e1")
+            two.states = [DOWN]
+            edge.health_changed.send()
+            await two.seen(DOWN, "mux1", "e1")
+
+    run(tmp_path, scenario)
+
+
+def test_an_edge_that_does_not_balance_gets_no_view(tmp_path: Path) -> None:
+    async def scenario(two: Two) -> None:
+        edge, views = NodeClient([two.m1.url], two.lab.identity("e1"), "edge", two.lab.path / "e1.pool"), list[View]()
+        edge.on_view = views.append
+        async with two.agent(two.m2), two.mux("mux1", two.m1), edge.following(lambda _: asyncio.sleep(0)):
+            await until(lambda: edge.manager)
+            await two.seen(UP, "mux1")
+            before = two.m1.health.view.number
+            await until(lambda: two.m1.health.view.number > before)
+        assert views == []
+
+    run(tmp_path, scenario)
+
+
 def test_only_what_changed_goes_to_the_primary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = list[tuple[int, bool]]()
 
@@ -127,6 +162,41 @@ def test_only_what_changed_goes_to_the_primary(tmp_path: Path, monkeypatch: pyte
         assert taken == [(11, True), (1, False), (1, True)]
 
     run(tmp_path, scenario)
+
+
+def test_every_mux_gets_the_weights_that_the_primary_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto_weights, "CHANGE_S", 0.0)
+    taken = list[LoadLine]()
+
+    async def scenario(two: Two) -> None:
+        collect = two.m1.health.collect_loads
+
+        def noted(loads: Iterable[LoadLine]) -> None:
+            found = tuple(loads)
+            taken.extend(found)
+            collect(found)
+
+        monkeypatch.setattr(two.m1.health, "collect_loads", noted)
+        config = yaml.safe_load(file(1))
+        backends = [{"name": f"b{n}", "dip": f"10.0.0.{n}", "weight": "auto"} for n in (1, 2, 3)]
+        config["services"][0] |= {"health": {"kind": "tcp", "by": "agent"}, "backends": backends}
+        await two.lab.pool.apply(Proposal(yaml.safe_dump(config).encode()), ALICE)
+        async with two.agent(two.m2) as agent, two.mux("mux1", two.m1), two.mux("mux2", two.m2):
+            first = tuple(("web", f"b{n}", 100) for n in (1, 2, 3))
+            await until(lambda: two.weights == {"mux1": first, "mux2": first})
+            collect([("web", "b2", 0.5, 0, 0), ("web", "b3", 0.5, 0, 0)])
+            for load in OVERLOADED:
+                agent.loads = partial(tuple, (load, ("web", "b2", 0.9, 2.0, 6.0)))  # b2 is not on its host
+                agent.health_changed.send()
+                await until(lambda: load in taken)  # noqa: B023 -- called within the turn
+            assert {line[1] for line in taken} == {"b1"}
+            changed = (("web", "b1", 75), *first[1:])
+            await until(lambda: two.weights == {"mux1": changed, "mux2": changed})
+
+    run(tmp_path, scenario)
+
+
+OVERLOADED = (("web", "b1", 0.9, 2.0, 6.0), ("web", "b1", 0.9, 2.0, 7.0))
 
 
 def test_every_mux_gets_the_primary_s_decision_about_watermarks(tmp_path: Path) -> None:

@@ -131,3 +131,15 @@ def test_a_view_of_a_new_epoch_keeps_states_that_it_does_not_name() -> None:
     view.take(3, 9, (up("b1"), up("b2")))
     view.take(4, 1, (down("b1"),))
     assert set(view.since(3, 9)) == {down("b1"), up("b2")} and view.since(4, 0) == (down("b1"),)
+
+
+def test_a_view_gives_all_weights_if_they_changed_after_a_number() -> None:
+    view, first, second = HealthView(), (("web", "b1", 100),), (("web", "b1", 75),)
+    view.take(3, 1, (), weights=first)
+    view.take(3, 2, ())
+    assert view.weights_since(3, 0) == view.weights_since(2, 9) == first
+    assert view.weights_since(3, 1) is None
+    view.take(3, 3, (), weights=second)
+    assert view.weights_since(3, 2) == second and view.weights_since(3, 3) is None
+    view.take(4, 1, ())  # of a new primary, which has not decided
+    assert view.weights_since(3, 3) == view.weights_since(4, 0) == second

@@ -148,10 +148,10 @@ def test_a_view_of_the_previous_version_leaves_watermarks_to_muxes(tmp_path: Pat
         async with previous_manager(lab, talk) as url:
             node = lab.node("mux1")
             node.client.__dict__["_urls"] = [url]
-            node.client.on_view = lambda lines, kept: taken.append((tuple(lines), kept))
+            node.client.on_view = lambda view: taken.append((view.lines, view.kept, view.weights))
             async with node.client.following(node.accept):
                 await until(lambda: taken)
-        assert taken[0] == ((line,), None)
+        assert taken[0] == ((line,), None, None)
 
     run(tmp_path, scenario)
 
