@@ -68,7 +68,7 @@ async def serve(options: Options) -> None:
 class BalancingEdge(MuxDaemon):
     """The mux, which is this daemon, and ``agent``, which has a control socket of its own beside it."""
 
-    role, refusals, has_vips = "edge", OF_A_MUX, True
+    role, refusals, has_vips, serves_host, rights = "edge", OF_A_MUX, True, True, "balancing-edge"
 
     async def build(self) -> None:
         own: Collection[Address] = self.options.addresses or await asyncio.to_thread(addresses)
@@ -80,6 +80,9 @@ class BalancingEdge(MuxDaemon):
         self.overload_watch.load_shedding.otherwise = WITH_SOURCE
         self.agent = AgentDaemon(self._agent_options(), self.config, self.stack)
         await self.agent.build()
+        if self.link is not None:
+            health = self.agent.health
+            health.changed = self.link.report_health(health.lines, lambda: health.loads)
         self.agent.reloader.listeners = self.agent.on_config()
         self._join()
 

@@ -14,12 +14,14 @@ PROGRAMS = {
     Capability.BPF: "to load kernel programs and tables",
     Capability.PERFMON: "to load kernel programs that read packets by computed offsets",
 }
+MUX = {
+    Capability.NET_RAW: "to read and send whole frames, and to send raw packets to hosts and clients",
+    Capability.NET_ADMIN: "to turn GRO off, attach kernel programs, route probes into the tunnel, and size buffers",
+    **PROGRAMS,
+}
 NEEDS: Mapping[str, Mapping[Capability, str]] = {
-    "mux": {
-        Capability.NET_RAW: "to read and send whole frames, and to send raw packets to hosts and clients",
-        Capability.NET_ADMIN: "to turn GRO off, attach kernel programs, route probes into the tunnel, and size buffers",
-        **PROGRAMS,
-    },
+    "mux": MUX,
+    "balancing-edge": MUX,
     "agent": {
         Capability.NET_RAW: "to receive tunnelled packets and send returned ones",
         Capability.NET_ADMIN: "to make the TUN device and its routes, turn GRO off, and attach kernel programs",
@@ -27,7 +29,8 @@ NEEDS: Mapping[str, Mapping[Capability, str]] = {
     },
     "edge": {},
 }
-"""What each daemon does with a capability. Without CAP_BPF or CAP_PERFMON it forwards in user space."""
+"""What each daemon does with a capability; an agent's work needs none that a mux's does not need. Without CAP_BPF or
+CAP_PERFMON a daemon forwards in user space."""
 
 
 def missing(role: str, mask: int) -> list[str]:

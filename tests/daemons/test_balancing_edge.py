@@ -3,10 +3,12 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import socketserver
 import threading
+import urllib.request
 from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import count
@@ -27,6 +29,7 @@ from lbmux.lab.topology import TUNNEL_ADVMSS, VIP, VIP6, ananta
 from lbmux.targets.bpf import pins
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, configuration, rewrite, service, started
+from tests.daemons.test_rights import confined
 from tests.lab.routed import until
 from tests.labs import built
 
@@ -215,6 +218,23 @@ def test_an_edge_without_entries_finds_connections_after_the_table_has_changed(l
 
 
 @pytest.mark.root
+def test_metrics_of_an_edge_are_those_of_its_mux(lab: Lab, edges: list[Daemon]) -> None:
+    def scraped() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    with through(lab, 1):
+        pass
+    text = lab.inside("host1", scraped)
+    for version in VIPS:
+        for number in (1, 2):
+            labels = f'service="web{version}",backend="h{number}"'
+            found = dict(re.findall(rf"^(lbmux_\w+){{{labels}}} (\S+)$", text, re.MULTILINE))
+            assert float(found["lbmux_backend_up"]) == 1 and float(found["lbmux_new_flows_total"]) > 0
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("edges", ["xdp"], indirect=True)
 def test_the_kernel_delivers_and_forwards_on_when_the_edges_are_killed(lab: Lab, edges: list[Daemon]) -> None:
     with through(lab, 1) as servers:
@@ -252,3 +272,25 @@ def test_a_host_accepts_packets_from_its_own_addresses_only_meanwhile(lab: Lab) 
 
     assert lab.inside("host3", values) == ["0", "1"]
     assert lab.inside("host3", setting.read_text).strip() == "0"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("driver", ["packet", "xdp"])
+def test_an_edge_with_the_rights_of_its_unit_serves(lab: Lab, driver: str) -> None:
+    lab.write_config(pool())
+    with contextlib.ExitStack() as stack:
+        for node in HOSTS:
+            stack.callback(lab.inside, node, lambda: detach("eth0"))
+        speaker = ("--bgp-speaker", "bird", "--drain", "0", "--bgp-peer")
+        both = [
+            stack.enter_context(confined(lab, node, "balancing-edge", driver, *speaker, NETWORKS[4].format(number, 1)))
+            for number, node in enumerate(HOSTS, 1)
+        ]
+        for edge in both:
+            edge.wait_for("2 services\n", 120)
+        for edge in both:
+            wait_until_up(edge)
+        with through(lab, 1) as servers:
+            assert {*servers.values()} == {*HOSTS}
+        for edge in both:
+            assert ask(edge.control, "runtime")["driver"] == driver and " lacks CAP_" not in edge.log

@@ -44,7 +44,7 @@ def test_units_grant_what_daemons_need(role: str) -> None:
 
 
 @contextmanager
-def confined(lab: Lab, node: str, program: str, driver: str) -> Iterator[Daemon]:
+def confined(lab: Lab, node: str, program: str, driver: str, *options: str) -> Iterator[Daemon]:
     """A daemon as its unit runs it, with a directory of its own and the compiled code that root has made.
 
     It need not be ready yet.
@@ -57,7 +57,8 @@ def confined(lab: Lab, node: str, program: str, driver: str) -> Iterator[Daemon]
         path.chmod(0o700 if path.is_dir() else 0o600)
     prefix = (sys.executable, "-m", "tests.daemons.confined", program, str(own), "env", f"LBMUX_CACHE={own}/cache")
     control = own / "daemon.sock"
-    daemon = Daemon(lab, node, program, "--driver", driver, "--control", str(control), prefix=prefix)
+    words = ("edge", "--balance") if program == "balancing-edge" else (program,)
+    daemon = Daemon(lab, node, *words, *options, "--driver", driver, "--control", str(control), prefix=prefix)
     daemon.control = control
     try:
         yield daemon

@@ -11,9 +11,9 @@ HIDDEN = ("/home/", "/root/", "/run/user/")
 
 
 @click.command(name="unit")
-@click.argument("program", type=click.Choice(["mux", "agent", "edge", "manager"]))
+@click.argument("program", type=click.Choice(["mux", "agent", "edge", "balancing-edge", "manager"]))
 def command(program: str) -> None:
-    """Print a systemd unit that runs PROGRAM of this installation.
+    """Print a systemd unit that runs PROGRAM of this installation; balancing-edge: `lbmux edge --balance`.
 
     For example: lbmux unit mux > /etc/systemd/system/lbmux-mux.service
     """

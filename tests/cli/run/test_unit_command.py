@@ -9,7 +9,7 @@ import pytest
 
 from lbmux.cli.main import run
 
-PROGRAMS = ["mux", "agent", "edge", "manager"]
+PROGRAMS = ["mux", "agent", "edge", "balancing-edge", "manager"]
 MOST_EXPOSURE = 5.0
 COMPILES = "import sys, {module}; sys.exit('numba' in sys.modules)"
 
@@ -20,8 +20,9 @@ def test_unit_runs_the_program_and_waits_for_it_to_be_ready(program: str, capsys
     unit = configparser.ConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string(capsys.readouterr().out)
-    command, argument = unit["Service"]["ExecStart"].split()
-    assert (Path(command).name in ("lbmux", "pytest"), argument) == (True, program)
+    command, *arguments = unit["Service"]["ExecStart"].split()
+    assert Path(command).name in ("lbmux", "pytest")
+    assert arguments == (["edge", "--balance"] if program == "balancing-edge" else [program])
     assert "@" not in command
     assert unit["Service"]["Type"] == "notify"
     assert unit["Service"]["Restart"] == "always" and unit["Unit"]["StartLimitIntervalSec"] == "0"
