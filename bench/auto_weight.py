@@ -170,6 +170,8 @@ async def _request(due: float, found: Run | None) -> None:
 def _observe(lab: Lab, found: Run, clients: threading.Thread) -> None:
     """Read the weights in force once a second, and the marked slots at the end."""
     client = ControlClient(lab.directory / "mux1.sock")
+    while len(client.whole(GetBackends()).backends) < SERVERS:  # a backend that is not up yet is not in the tables
+        time.sleep(0.1)
     clients.start()
     begun = time.monotonic()
     while clients.is_alive():
