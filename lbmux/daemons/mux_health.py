@@ -18,6 +18,7 @@ from lbmux.api.protocol import VERSION
 from lbmux.api.requests import GetHealth
 from lbmux.backends.auto_weights import AutoWeights
 from lbmux.backends.tracker import BackendTracker
+from lbmux.config.field_types import AUTO_WEIGHT
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.background_task import background_task
 from lbmux.daemons.daemon_host_probes import HostProbes
@@ -196,9 +197,9 @@ class Health:
         """Put other weights in force; those of backends that take no new flows stay known."""
         before, self._tracker.weights = self._tracker.weights, {**self._tracker.weights, **weights}
         for key, weight in weights.items():
-            if before.get(key) != weight:
+            if before.get(key, int(AUTO_WEIGHT)) != weight:
                 log.info("backend %s of service %s: weight %d, by its load", key[1], key[0], weight)
-        self._changed.set()
+                self._changed.set()
 
     def _cut_off(self) -> None:
         """The set of hosts that do not answer through the tunnel has changed."""

@@ -90,6 +90,14 @@ def test_agents_are_asked_while_there_is_no_primary(monkeypatch: pytest.MonkeyPa
     asyncio.run(losing_the_primary())
 
 
+def test_only_weights_that_change_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    _, link, tracker, _ = followed(configured("b1", "b2", weight="auto"))
+    link.take(view(weights=(("web", "b1", 100), ("web", "b2", 75))))
+    assert tracker.weights == {("web", "b1"): 100, ("web", "b2"): 75}
+    assert [record.getMessage() for record in caplog.records] == ["backend b2 of service web: weight 75, by its load"]
+
+
 def test_weights_come_from_the_primary_and_are_the_first_ones_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mux_health, "SOURCE_CHECK_S", 0.001)
     config = configured("b1", "b2", "b3", weight="auto")
