@@ -52,6 +52,7 @@ def services(snapshot: Snapshot) -> list[ServiceLine]:
                 packets=_sum([line.packets for line in own]),
                 bytes=_sum([line.bytes for line in own]),
                 new_flows=_sum([line.new_flows for line in own]),
+                pool=service.pool,
             )
         )
     return lines_of_services

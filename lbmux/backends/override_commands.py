@@ -1,16 +1,18 @@
 """An operator's commands about backends, as changes of the overrides.  Pure.
 
-Each command is a function from the file's configuration and the current overrides to the new overrides.  The models of
-the configuration validate the result, as they do for a file.
+Each command is a function from the file's configuration and the current overrides to the new overrides.  A command for
+a backend of a named pool changes its override in all services of the pool.  The models of the configuration validate
+the result, as they do for a file.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from lbmux.backends.overrides import OverriddenState, Override, Overrides, with_overrides
+from lbmux.backends.pool_overrides import in_pools, members, spread
 from lbmux.backends.removal import BY_COMMAND, with_removals
 from lbmux.config.field_types import Model, error_message
 from lbmux.config.models import Backend, BackendKey, Config, Service
@@ -90,9 +92,12 @@ def set_admin_state_of_host(admin_state: OverriddenState | None, host: str, serv
         )
         if not keys:
             raise OverrideError(f"host {host}", "no backend is on it; `lbmux show backends` lists the hosts")
+        done = set[BackendKey]()
         for name, backend_name in keys:
-            overrides, _ = set_admin_state(admin_state, backend_name, name, now)(file, overrides)
-        return overrides, keys
+            if (name, backend_name) not in done:
+                overrides, more = set_admin_state(admin_state, backend_name, name, now)(file, overrides)
+                done.update(more)
+        return overrides, sorted(done)
 
     return change
 
@@ -118,32 +123,40 @@ def add(service: str, fields: Mapping[str, Any], now: float) -> Change:
         wanted = {one.name: one for one in with_overrides(file, overrides.without_removals()).services}
         if service not in wanted:
             raise OverrideError(service, "there is no such service; `lbmux show services` lists all services")
-        backend = _service(wanted[service], fields).backends[-1]
-        key = service, backend.name
-        if key in _keys(file):
-            raise OverrideError(backend.name, "was removed by command; `lbmux enable` brings it back")
-        of = {**overrides.of, key: Override(now, added=backend)}
+        added = _added([wanted[name] for name in members(file, service)], fields)
+        if removed := added.keys() & _keys(file):
+            raise OverrideError(min(removed)[1], "was removed by command; `lbmux enable` brings it back")
+        of = {**overrides.of, **{key: Override(now, added=backend) for key, backend in added.items()}}
         after = Overrides(of, overrides.removals)
-        _check(with_overrides(file, after.without_removals()), service)
-        return _apply(file, overrides, after, [key], now), [key]
+        _check(with_overrides(file, after.without_removals()), {name for name, _ in added})
+        return _apply(file, overrides, after, list(added), now), list(added)
 
     return change
 
 
+def _added(services: Sequence[Service], fields: Mapping[str, Any]) -> dict[BackendKey, Backend]:
+    """Return the backend with these fields for each of the services, which are those of a pool if there are several."""
+    _service(services[0], fields)
+    if services[0].pool is not None:
+        fields = {**fields, "name": Backend.model_validate(dict(fields)).in_pool().name}
+    backends = [(one.name, _service(one, fields).backends[-1]) for one in services]
+    return {(name, backend.name): backend for name, backend in backends}
+
+
 def without_obsolete(file: Config, overrides: Overrides) -> Overrides:
-    """Drop overrides that a new file makes obsolete or invalid.
+    """Drop overrides that a new file makes obsolete or invalid, and have the others act in all services of a pool.
 
     An addition is obsolete if the file has the backend; a removal is obsolete if the file lacks it.
     """
     in_file, services, of = _keys(file), {service.name for service in file.services}, dict[BackendKey, Override]()
-    for key, override in overrides.of.items():
+    for key, override in spread(file, overrides.of).items():
         if override.admin_state == "remove" and key not in in_file:
             override = replace(override, admin_state=None)
         if override.added is not None and (key in in_file or key[0] not in services):
             override = replace(override, added=None)
         elif override.added is not None:
             try:
-                _check(with_overrides(file, Overrides({**of, key: override})), key[0])
+                _check(with_overrides(file, Overrides({**of, key: override})), {key[0]})
             except OverrideError:
                 override = replace(override, added=None)
         if override.is_set:
@@ -182,24 +195,29 @@ def _keys_of(file: Config, overrides: Overrides, backend: str | None, service: s
     both = (*file.services, *(new for old, new in zip(file.services, wanted, strict=True) if new is not old))
     if backend is None:
         if matches := {(one.name, known.name) for one in both if one.name == service for known in one.backends}:
-            return sorted(matches)
+            return sorted(in_pools(file, matches))
         raise OverrideError(str(service), "there is no such service with backends; see `lbmux show services`")
     services = both if service is None else [one for one in both if one.name == service]
     keys = {(one.name, backend) for one in services if any(known.name == backend for known in one.backends)}
     if not keys:
         raise UnknownBackendError(backend, service)
-    return sorted(keys)
+    return sorted(in_pools(file, keys))
 
 
-def _check(config: Config, changed: str) -> None:
-    """Raise OverrideError if a file with this configuration would be invalid; only service ``changed`` is new."""
-    services = tuple(_service(s) if s.name == changed else s for s in config.services)
-    _validate(Config, dict(config) | {"services": services}, changed)
+def _check(config: Config, changed: Collection[str]) -> None:
+    """Raise OverrideError if a file with this configuration would be invalid; only the services ``changed`` are new."""
+    services = tuple(_service(s) if s.name in changed else _without_pool(s) for s in config.services)
+    _validate(Config, dict(config) | {"services": services, "pools": {}}, ", ".join(sorted(changed)))
+
+
+def _without_pool(service: Service) -> Service:
+    return service if service.pool is None else service.model_copy(update={"pool": None})
 
 
 def _service(service: Service, *more: Mapping[str, Any]) -> Service:
     backends = (*service.backends, *more)
-    return _validate(Service, dict(service) | {"port": service.port or "any", "backends": backends}, service.name)
+    values = dict(service) | {"port": service.port or "any", "pool": None, "backends": backends}
+    return _validate(Service, values, service.name)
 
 
 def _validate(model: type[Checked], values: Mapping[str, Any], what: str) -> Checked:

@@ -9,14 +9,15 @@ PARTICIPLES = {"drain": "drained", "disable": "disabled", "remove": "removed"}
 
 
 def precedences(file: Config, overrides: Overrides) -> list[str]:
-    """Return a line for each backend whose override differs from the file."""
-    lines: list[str] = []
+    """Return a line for each backend whose override differs from the file; one line for a backend of a pool."""
+    lines = dict[str, None]()
     for service in file.services:
+        where = f"service {service.name}" if service.pool is None else f"pool {service.pool}"
         for backend in service.backends:
             override = overrides.of.get((service.name, backend.name))
             if override is not None and (differences := ", ".join(_differences(backend, override))):
-                lines.append(f"override: service {service.name}: backend {backend.name}: {differences}")
-    return lines
+                lines[f"override: {where}: backend {backend.name}: {differences}"] = None
+    return list(lines)
 
 
 def _differences(backend: Backend, override: Override) -> Iterator[str]:

@@ -218,6 +218,9 @@ def _kind(about: dict[str, Any], schema: dict[str, Any]) -> str:
         return str(about["const"])
     if about.get("type") == "array":
         return f"list of: {_kind(about.get('items', {}), schema)}"
+    if "patternProperties" in about:
+        (named,) = about["patternProperties"].values()
+        return f"by name: {_kind(named, schema)}"
     bounds = [
         f"{word} {about[key]}"
         for key, word in (

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ INHERITED = Path("/dev/fd")
 """The shell's process substitution gives a path here."""
 MOST_PROBLEMS = 1000
 """Problems that are listed; the rest is counted."""
+KEY = "[key]"
+"""The last step of the location of a mapping's key, as pydantic gives it."""
 Index = dict[int, dict[str, tuple[Node, Node]]]
 """Key and value by name, for mappings by identity."""
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -166,11 +168,12 @@ def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
 
 def _is_oversized(data: Any) -> bool:
     """Whether there are too many services or backends, before each of them is checked."""
-    services = data.get("services") if isinstance(data, dict) else None
+    services, pools = (data.get(name) if isinstance(data, dict) else None for name in ("services", "pools"))
     if not isinstance(services, list):
         return False
-    backends = [service.get("backends") for service in services if isinstance(service, dict)]
-    return any(over_limits(len(services), sum(len(each) for each in backends if isinstance(each, list))))
+    lists = [service.get("backends") for service in services if isinstance(service, dict)]
+    lists += pools.values() if isinstance(pools, dict) else ()
+    return any(over_limits(len(services), sum(len(each) for each in lists if isinstance(each, list))))
 
 
 def _syntax_problem(error: yaml.YAMLError, text: bytes) -> Problem:
@@ -185,17 +188,24 @@ def _syntax_problem(error: yaml.YAMLError, text: bytes) -> Problem:
 
 def _oversized(root: Node) -> Iterator[Problem]:
     """Yield a problem for too many services or backends, before each of them is checked."""
+    pooled = [value for key, pools in _pairs(root) if key.value == "pools" for _, value in _pairs(pools)]
     for key, services in _items(root, "services"):
-        backends = [value for service in services.value for _, value in _items(service, "backends")]
-        for reason in over_limits(len(services.value), sum(len(value.value) for value in backends)):
+        lists = [value for service in services.value for _, value in _items(service, "backends")]
+        lists += [value for value in pooled if isinstance(value, SequenceNode)]
+        for reason in over_limits(len(services.value), sum(len(value.value) for value in lists)):
             yield Problem(key.start_mark.line + 1, "services", reason)
 
 
 def _items(node: Any, name: str) -> Iterator[tuple[Node, SequenceNode]]:
     """Yield the key and the list of that name in a mapping."""
-    for key, value in node.value if isinstance(node, MappingNode) else ():
+    for key, value in _pairs(node):
         if key.value == name and isinstance(value, SequenceNode):
             yield key, value
+
+
+def _pairs(node: Any) -> Sequence[tuple[Node, Node]]:
+    """Return the keys and values of a mapping; nothing for any other node."""
+    return node.value if isinstance(node, MappingNode) else ()
 
 
 def _repeated_keys(root: Node) -> Iterator[Problem]:
@@ -244,4 +254,5 @@ def _line(node: Node, location: tuple[int | str, ...], index: Index) -> int:
 
 def _field(location: tuple[int | str, ...]) -> str:
     """Return the location as text: `services[0].vip`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+    steps = (step for step in location if step != KEY)
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")

@@ -13,6 +13,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_serializer,
 )
@@ -32,7 +33,8 @@ from lbmux.config.field_types import (
 )
 from lbmux.config.health_models import PROBE_PROTOCOLS, Health
 from lbmux.config.item_faults import repeated, sound_items, tuple_of
-from lbmux.config.service_checks import auto_weights, nothing_to_probe, of_other_families, overlapping_ports, server_ids
+from lbmux.config.pools import at_pools, with_pools
+from lbmux.config.service_checks import of_backends, of_list, overlapping_ports
 from lbmux.config.slowpath_models import OnNoBackend, SlowPath
 from lbmux.config.table_models import FlowLimits, Idle, Maglev
 from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
@@ -80,11 +82,28 @@ class Backend(Model):
         return self.host or self.dip
 
     def filled(self, port: int) -> "Backend":
+        """Return the backend of a service with this port."""
         port = self.port or port
         return self.model_copy(update={"port": port, "name": self.name or f"{self.dip}:{port}"})
 
+    def in_pool(self) -> "Backend":
+        """Return the backend of a named pool. Its services may differ in their ports, so its default name does not."""
+        default = f"{self.dip}:{self.port}" if self.port else str(self.dip)
+        return self.model_copy(update={"name": self.name or default})
+
+
+def _pool(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[Backend, ...]:
+    sound, faults = sound_items(value, handler, Backend)
+    sound = {at: backend.in_pool() for at, backend in sound.items()}
+    return tuple_of(sound, [*faults, *of_list(sound, len(value))])
+
+
+Pool = Annotated[tuple[Backend, ...], WrapValidator(_pool)]
+"""The backends of a named pool."""
 
 FlowTracking = Literal["changed", "all", "none"]
+NOT_GIVEN: Any = None
+"""The value of `backends` in a file that leaves them out."""
 
 
 class Service(Model):
@@ -140,31 +159,35 @@ class Service(Model):
     connections continue if their backends come back. `drop`: packets are dropped silently. `withdraw`: like `reject`;
     if this is true of all services of the VIP, the mux announces the VIP with a longer AS path. Routers then prefer
     muxes and sites that have backends, and fall back to this one if there are none."""
-    backends: tuple[Backend, ...]
-    """The servers. If there are none, see `on_no_backend`."""
+    pool: Name | None = None
+    """Name of a pool of the file (`pools`), whose backends serve this service. It replaces `backends`."""
+    # default_factory keeps the placeholder, which `pool` replaces, out of the schema.
+    backends: tuple[Backend, ...] = Field(default_factory=lambda: NOT_GIVEN, validate_default=True)
+    """The servers; required without `pool`. If there are none, see `on_no_backend`."""
 
     @field_validator("backends", mode="wrap")
     @classmethod
     def _consistent(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Backend, ...]:
+        if value is NOT_GIVEN:
+            if info.data.get("pool", "") is None:
+                raise PydanticCustomError("missing_backends", "is missing: list the servers, or name a `pool`")
+            return ()
+        if info.data.get("pool") is not None:
+            raise PydanticCustomError("pool", "does not apply: the service has `pool`")
         sound, faults = sound_items(value, handler, Backend)
         port = 0 if info.data.get("port_to") else info.data.get("port", 0)
         sound = {at: backend.filled(port) for at, backend in sound.items()}
-        faults += repeated(sound, lambda backend: backend.name, "name", "another backend has the name {}")
-        faults += repeated(
-            sound,
-            lambda backend: backend.tunnel_to,
-            None,
-            "two backends of one service cannot share a host address ({}): remove `host`",
-        )
-        faults += of_other_families(sound, info.data.get("vip"))
-        faults += server_ids(sound, info.data.get("quic"))
-        faults += nothing_to_probe(sound, info.data.get("health"))
-        faults += auto_weights(sound, info.data.get("health"))
-        if sound and len(sound) == len(value) and not any(backend.weight for backend in sound.values()):
-            faults.append(((), "at least one backend should have a weight above 0"))
+        faults += of_list(sound, len(value))
+        faults += of_backends(sound, *map(info.data.get, ("vip", "quic", "health")))
         return tuple_of(sound, faults)
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the backends of a pool, so that the result can be read again."""
+        plain: dict[str, Any] = written(self)
+        return plain if self.pool is None else {name: value for name, value in plain.items() if name != "backends"}
 
     @field_validator("health")
     @classmethod
@@ -207,6 +230,11 @@ class Service(Model):
         return f"{self.port}-{self.port_to}" if self.port_to else str(self.port or "any")
 
     @property
+    def backend_port(self) -> int:
+        """The port of backends that have none of their own; 0: the port that the packet has."""
+        return 0 if self.port_to else self.port
+
+    @property
     def ports(self) -> range:
         """All ports of the service; the single port 0 means any."""
         return range(self.port, (self.port_to or self.port) + 1)
@@ -231,6 +259,9 @@ class Config(Model):
     """Packets per second that one mux is known to forward. A mux that gets more says that it is overloaded, and admits
     no more than this, each VIP its fair share (`share`). It also notices frames that are dropped before they reach it,
     a late packet loop, and CPUs that do nothing but receive."""
+    pools: dict[Name, Pool] = Field(default_factory=dict)
+    """Lists of backends by name, for services that share their backends (`pool`). An override of a backend acts in all
+    services of its pool."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)]
     """The services."""
 
@@ -240,6 +271,9 @@ class Config(Model):
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Service, ...]:
         sound, faults = sound_items(value, handler, Service)
+        if "pools" in info.data:
+            sound, of_pools = with_pools(sound, info.data["pools"])
+            faults += of_pools
         faults += repeated(sound, lambda service: service.name, "name", "another service has the name {}")
         faults += repeated(
             sound,
@@ -264,7 +298,7 @@ class Config(Model):
         faults += [
             ((), why) for why in over_limits(len(value), sum(len(service.backends) for service in sound.values()))
         ]
-        services = tuple_of(sound, faults)
+        services = tuple_of(sound, at_pools(faults, sound))
         defaults = info.data.get("idle", Idle())
         return tuple(
             service.model_copy(update={"idle": defaults.model_copy(update=service.idle.model_dump(exclude_unset=True))})

@@ -15,6 +15,29 @@ if TYPE_CHECKING:
     from lbmux.config.models import Backend, Service
 
 
+def of_list(backends: "dict[int, Backend]", written: int) -> Iterator[Fault]:
+    """Yield what is wrong between the backends of a list. ``written``: its length, with the invalid backends."""
+    yield from repeated(backends, lambda backend: backend.name, "name", "another backend has the name {}")
+    yield from repeated(
+        backends,
+        lambda backend: backend.tunnel_to,
+        None,
+        "two backends of one service cannot share a host address ({}): remove `host`",
+    )
+    if backends and len(backends) == written and not any(backend.weight for backend in backends.values()):
+        yield (), "at least one backend should have a weight above 0"
+
+
+def of_backends(
+    backends: "dict[int, Backend]", vip: Address | None, quic: Quic | None, health: Health | None
+) -> Iterator[Fault]:
+    """Yield what is wrong with the backends in a service with these fields."""
+    yield from of_other_families(backends, vip)
+    yield from server_ids(backends, quic)
+    yield from nothing_to_probe(backends, health)
+    yield from auto_weights(backends, health)
+
+
 def of_other_families(backends: "dict[int, Backend]", vip: Address | None) -> Iterator[Fault]:
     for at, backend in backends.items():
         if vip is not None and backend.dip.version != vip.version:

@@ -146,6 +146,7 @@ class StatusHandlers:
     async def layout(self, request: requests.GetLayout) -> answers.Layout:
         snapshot = self.snapshot()
         services = [service for service in snapshot.services if str(service.vip) == request.vip]
+        listed = [service.model_copy(update={"pool": None}) for service in services]  # with the backends in force
         names = [(service.name, backend.name) for service in services for backend in service.backends]
         return answers.Layout(
             VERSION,
@@ -153,7 +154,7 @@ class StatusHandlers:
             tables=TABLES_VERSION,
             sizes=asdict(snapshot.tables.sizes),
             in_kernel=self.driver.kernel is not None,
-            services=[service.model_dump(mode="json") for service in services],
+            services=[service.model_dump(mode="json") for service in listed],
             rows=[(*name, snapshot.rows[name]) for name in names],
             interfaces=_interfaces(snapshot, [snapshot.rows[name] for name in names]),
         )

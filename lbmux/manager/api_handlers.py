@@ -1,12 +1,13 @@
 """The manager's answers to requests, one function each: from a call to a model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from lbmux.backends import override_commands
 from lbmux.backends.override_commands import Change, OverrideError
+from lbmux.backends.pool_overrides import members
 from lbmux.config.field_types import Model
 from lbmux.manager import api_models as api
 from lbmux.manager.authority import KeyPair, Subject, issue
@@ -52,9 +53,9 @@ class Call:
             raise AccessError(f"{name} should be a number", 400)
         return None if text is None else int(text)
 
-    def check_service(self, service: str | None) -> None:
+    def check_service(self, service: str | None, sharing: Collection[str] = ()) -> None:
         if self.token is not None:
-            check_service(self.token, service)
+            check_service(self.token, service, sharing)
 
 
 async def status(call: Call) -> Model:
@@ -115,7 +116,8 @@ async def overrides(call: Call) -> Model:
 
 async def override(call: Call) -> Model:
     body: api.OverrideRequest = call.body
-    call.check_service(body.service)
+    config = call.manager.state.config
+    call.check_service(body.service, members(config, body.service) if config and body.service else ())
     now = call.manager.clock()
     until, deadline = (None if s is None else now + s for s in (body.for_s, body.deadline_s))
     pool = call.manager.pool

@@ -58,10 +58,10 @@ class HostFiles:
             for name, served in self._served.get(host, {}).items():
                 backends[name] += served
         services = tuple(
-            service.model_copy(update={"backends": tuple(backends[name])})
+            service.model_copy(update={"backends": tuple(backends[name]), "pool": None})
             for name, service in self._services.items() if name in backends
         )  # fmt: skip
-        return self.config.model_copy(update={"services": services}).model_dump_json().encode()
+        return self.config.model_copy(update={"services": services, "pools": {}}).model_dump_json().encode()
 
 
 class HostSlices:

@@ -11,6 +11,7 @@ from typing import Any
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from lbmux.config.loader import parse
+from lbmux.config.models import Config, Service
 from lbmux.config.plain_yaml import Loader
 from lbmux.errors import LbmuxError
 
@@ -31,9 +32,11 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
     Raise ConfigError if a file is invalid (``path`` is the name of ``new``), MergeError if they cannot be merged.
     """
     before = parse(current, Path("the current revision"))
-    wanted = {one.name: one for one in parse(new, path).services}
+    file = parse(new, path)
+    wanted = {one.name: one for one in file.services}
     if name not in wanted:
         raise MergeError(name, f"{path} has no such service")
+    _check_pool(wanted[name], file, before)
     lines, source = current.decode().splitlines(keepends=True), new.decode().splitlines(keepends=True)
     places, items = dict(_items(current)), dict(_items(new))
     first, last, column = places.get(name, (0, 0, 0))
@@ -50,6 +53,15 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
     if mine is None or services != others or mine != wanted[name].model_copy(update={"idle": mine.idle}):
         raise MergeError(name, "cannot be merged, because the files use flow style or aliases: apply the whole file")
     return merged
+
+
+def _check_pool(service: Service, file: Config, before: Config) -> None:
+    """Raise MergeError if the change is about more than this service: the service's overrides act in its whole pool."""
+    pool, old = service.pool, next((one for one in before.services if one.name == service.name), None)
+    if pool is not None and before.pools.get(pool) != file.pools[pool]:
+        raise MergeError(service.name, f"its pool {pool} is another one in the current revision: apply the whole file")
+    if pool is not None and old is not None and old.pool != pool:
+        raise MergeError(service.name, f"it joins pool {pool}, whose services it may change: apply the whole file")
 
 
 def _items(text: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lbmux.backends.override_commands import Change, without_obsolete
 from lbmux.backends.overrides import Override, Overrides
+from lbmux.backends.pool_overrides import origins
 from lbmux.config.models import BackendKey, Config
 from lbmux.manager.documents import StoredOverride
 
@@ -44,13 +45,15 @@ def changed(
 
 
 def fitting(stored: Collection[StoredOverride], config: Config) -> tuple[StoredOverride, ...]:
-    """Drop overrides that a new file makes obsolete or invalid."""
-    remaining = without_obsolete(config, as_overrides(stored)).of
-    updates = {key: {"admin_state": one.admin_state, "added": one.added} for key, one in remaining.items()}
+    """Drop overrides that a new file makes obsolete or invalid; the others act in all services of a pool."""
+    overrides, kept = as_overrides(stored), {(one.service, one.backend): one for one in stored}
+    origin = origins(config, overrides.of)
     return tuple(
-        one.model_copy(update=updates[one.service, one.backend])
-        for one in stored if (one.service, one.backend) in remaining
-    )  # fmt: skip
+        kept[origin[key]].model_copy(
+            update={"service": key[0], "admin_state": override.admin_state, "added": override.added}
+        )
+        for key, override in without_obsolete(config, overrides).of.items()
+    )
 
 
 def unexpired(stored: Collection[StoredOverride], now: float) -> tuple[StoredOverride, ...]:

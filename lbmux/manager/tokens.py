@@ -8,6 +8,7 @@ node recognises the pool before it trusts any manager (as kubeadm does).
 import hmac
 import re
 import secrets
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Literal
 
@@ -106,10 +107,17 @@ def check_role(token: Token, needed: AccessRole) -> None:
         raise AccessError(f"token {token.name} is a {token.role}'s; this needs the role {needed}")
 
 
-def check_service(token: Token, service: str | None) -> None:
-    """Raise AccessError if the token is limited to services and this change is not about one of them."""
+def check_service(token: Token, service: str | None, sharing: Collection[str] = ()) -> None:
+    """Raise AccessError if the token is limited to services and this change is not about one of them.
+
+    ``sharing``: the services that share the service's pool, if the change acts in them too.
+    """
     if token.services and service not in token.services:
         raise AccessError(f"token {token.name} may change only service {', '.join(token.services)}: give --service")
+    others = [one for one in sharing if token.services and one not in token.services]
+    if others:
+        more = f" and {len(others) - 1} more" * (len(others) > 1)
+        raise AccessError(f"token {token.name} may not change {others[0]}{more}, which shares the pool of {service}")
 
 
 def _digest(secret: str) -> str:

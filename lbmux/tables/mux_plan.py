@@ -106,6 +106,8 @@ class Planner:
         self._freed = list(freed)
         self._gaps: Gaps | None = None
         self._taken: list[Range] = []
+        self._maglev: dict[tuple[Any, ...], NDArray[np.uint16]] = {}
+        """The Maglev tables of named pools by names, weights and size: their services have the same."""
         self.gave_up_former = False
         """Whether new Maglev tables overwrite former ones, because space is short."""
 
@@ -222,7 +224,7 @@ class Planner:
             place = self._slots.places[index]
         elif live:
             names, weights, numbers = zip(*live, strict=True)
-            table = np.array(numbers, np.uint16)[maglev.build(names, weights, plan.config.maglev.size)]
+            table = np.array(numbers, np.uint16)[self._table(service, names, weights, plan.config.maglev.size)]
             place = (self._gap(len(table)), len(table))
             pairs, plan.began[index] = self._slots.changed_to(index, table, plan.removed)
             plan.slots.append((place[0], pairs))
@@ -231,6 +233,14 @@ class Planner:
         if former is not None:
             plan.former[index] = former
         return place
+
+    def _table(self, service: Service, *of: Any) -> NDArray[np.uint16]:
+        """Return a service's Maglev table ``of`` names, weights and a size."""
+        if service.pool is None:
+            return maglev.build(*of)
+        if of not in self._maglev:
+            self._maglev[of] = maglev.build(*of)
+        return self._maglev[of]
 
     def _changed(self, plan: Plan, index: int) -> int:
         """Return when the service's table last changed, in ticks."""

@@ -47,3 +47,23 @@ def test_whatever_else_a_file_may_have() -> None:
         "service web: deny changed",
         "service web: on_down changed",
     ]
+
+
+def test_pools() -> None:
+    old = """\
+pools: {front: [{name: h1, dip: 10.0.0.1}], gone: []}
+services:
+  - {name: web, vip: 192.0.2.1, protocol: tcp, port: 80, pool: front}
+  - {name: tls, vip: 192.0.2.1, protocol: tcp, port: 443, pool: front}
+"""
+    new = old.replace("h1, dip: 10.0.0.1}], gone", "h2, dip: 10.0.0.2}], new").replace(
+        "443, pool: front", "443, pool: new"
+    )
+    assert changes(read(old), read(new)) == [
+        "pool gone: removed",
+        "pool new: added",
+        "pool front: backend h1 removed",
+        "pool front: backend h2 added",
+        "service tls: pool changed",
+        "service tls: backend h1 removed",
+    ]

@@ -88,3 +88,12 @@ def test_a_change_of_overrides_keeps_the_files() -> None:
 
 def test_an_invalid_address_has_no_backends() -> None:
     assert names(part(overridden(), "host1")[0]) == {}
+
+
+def test_an_agent_gets_its_own_backend_of_a_pool() -> None:
+    pooled = [{"name": name, "vip": "192.0.2.1", "protocol": "tcp", "port": port, "pool": "front"}
+              for port, name in enumerate(("web", "tls"), 80)]  # fmt: skip
+    pools = {"front": [{"name": "b1", "dip": H1}, {"name": "b2", "dip": H2}]}
+    whole = Config.model_validate({"pools": pools, "services": pooled})
+    part = parse(HostFiles(whole).text((H1,), frozenset()), Path("part"))
+    assert [(one.name, [b.name for b in one.backends]) for one in part.services] == [("web", ["b1"]), ("tls", ["b1"])]

@@ -119,6 +119,20 @@ def test_roles_and_services_limit_a_token(manager: Running) -> None:
         operator.get("/v1/tokens", api.TokensAnswer)
 
 
+def test_a_token_for_one_service_of_a_pool_may_not_change_the_others(manager: Running) -> None:
+    ends = "vip: 192.0.2.1, protocol: tcp, pool: front"
+    text = f"""\
+pools: {{front: [{{name: b1, dip: 10.1.1.2}}, {{name: b2, dip: 10.1.1.3}}]}}
+services: [{{name: web, port: 80, {ends}}}, {{name: tls, port: 443, {ends}}}]
+"""
+    manager.client().post("/v1/config", api.ApplyRequest(file=text), api.ApplyAnswer)
+    drain = api.OverrideRequest(action="drain", backend="b1", service="web")
+    with refused(403, "may not change tls, which shares the pool of web"):
+        manager.client(token(manager, "operator", "web")).post("/v1/overrides", drain, api.OverridesAnswer)
+    answer = manager.client(token(manager, "operator", "web", "tls")).post("/v1/overrides", drain, api.OverridesAnswer)
+    assert [(one.service, one.backend) for one in answer.overrides] == [("tls", "b1"), ("web", "b1")]
+
+
 def test_a_token_ends(manager: Running) -> None:
     short, revoked = token(manager, "viewer", for_s=0.05), token(manager, "viewer")
     lines = manager.client().get("/v1/tokens", api.TokensAnswer).tokens

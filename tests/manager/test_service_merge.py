@@ -67,3 +67,20 @@ def test_flow_style_is_refused() -> None:
     for current, new in ((flow, WEB), (CURRENT, flow)):
         with pytest.raises((MergeError, ConfigError)):
             merge_service(current, new, "web", NEW)
+
+
+POOLS = b"pools: {front: [{dip: 10.1.1.7}]}\n"
+POOLED = WEB.replace(b"  backends:\n  - {dip: 10.1.1.9, weight: 5}\n", b"  pool: front\n") + POOLS
+
+
+def test_a_service_with_a_pool() -> None:
+    new = POOLED.replace(b"web", b"shop").replace(b"80", b"81")
+    merged = merge_service(CURRENT + POOLS, new, "shop", NEW).decode()
+    assert "    pool: front\n" in merged and merged.endswith(POOLS.decode())
+
+
+def test_a_pool_is_not_changed_with_a_service() -> None:
+    with pytest.raises(MergeError, match="its pool front is another one in the current revision"):
+        merge_service(CURRENT + POOLS, POOLED.replace(b"10.1.1.7", b"10.1.1.8"), "web", NEW)
+    with pytest.raises(MergeError, match="it joins pool front, whose services it may change"):
+        merge_service(CURRENT + POOLS, POOLED, "web", NEW)

@@ -6,6 +6,7 @@ from lbmux.backends.override_commands import UnknownBackendError, add, set_admin
 from lbmux.manager.documents import StoredOverride, StoredOverrides
 from lbmux.manager.stored_overrides import Terms, as_overrides, changed, describe, fitting, next_end, unexpired
 from tests.backends.test_overrides import TWO, backend, configured
+from tests.backends.test_pool_overrides import configured as configured_pool
 
 DRAINED, _ = changed((), TWO, set_admin_state("drain", "b1", "web", 1.0), Terms("alice", "new disk", 60.0, 20.0))
 
@@ -65,3 +66,9 @@ def test_an_added_backend_survives_the_store() -> None:
     stored, _ = changed((), TWO, add("web", {"dip": "10.0.2.9", "weight": 3}, 3.0), Terms("alice"))
     text = StoredOverrides(version=1, overrides=stored).model_dump_json()
     assert StoredOverrides.model_validate_json(text).overrides == stored
+
+
+def test_a_service_that_joins_a_pool_takes_over_its_overrides() -> None:
+    before, after = configured_pool("web", own=("tls",)), configured_pool("web", "tls", own=())
+    stored, _ = changed((), before, set_admin_state("drain", "b1", "web", 1.0), Terms("alice", "new disk", 60.0, 20.0))
+    assert fitting(stored, after) == (*stored, stored[0].model_copy(update={"service": "tls"}))

@@ -71,6 +71,14 @@ def test_services() -> None:
             check_service(limited, service)
 
 
+def test_services_that_share_a_pool() -> None:
+    anywhere, limited = new_token("a", "operator", NOW)[0], new_token("b", "operator", NOW, ("web", "tls"))[0]
+    check_service(anywhere, "web", ["web", "mail"])
+    check_service(limited, "web", ["web", "tls"])
+    with pytest.raises(AccessError, match="may not change mail and 1 more, which shares the pool of web"):
+        check_service(limited, "web", ["web", "mail", "dns"])
+
+
 def test_a_join_token_names_the_ca() -> None:
     _, text = new_join_token("mux1", "node", NOW, "ab" * 32)
     assert ca_fingerprint_in(text) == "ab" * 32

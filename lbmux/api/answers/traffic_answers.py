@@ -12,7 +12,7 @@ class ServiceLine:
 
     ``digest`` is equal on all muxes with the same table; None without a table, as at an agent.  ``flows``: which flows
     get an entry; ``marked_slots``: slots whose flows are looked up.  ``idle``: idle times in seconds by the state of a
-    flow.
+    flow.  ``pool``: the named pool that its backends come from.
     """
 
     service: str
@@ -31,6 +31,7 @@ class ServiceLine:
     packets: int | None
     bytes: int | None
     new_flows: int | None
+    pool: str | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ EVERYWHERE = "Without a manager, give a --control for each mux that has it, and 
 WHOLE = "Without BACKEND, --service NAME means all backends that this service has at that time."
 ENDS = re.compile(r"\[(?P<v6>[^\]]+)\](:(?P<port6>\d+))?|(?P<v4>[^:]+)(:(?P<port4>\d+))?|(?P<bare>.*)")
 SERVICE = click.option(
-    "--service", metavar="NAME", help="Only in this service. [default: in all services that have it]",
+    "--service", metavar="NAME",
+    help="Only in this service, and in those that share its pool. [default: in all services that have it]",
     shell_complete=completion_names.services,
 )  # fmt: skip
 BACKEND = click.argument("backend", shell_complete=completion_names.backends)
