@@ -15,6 +15,7 @@ from lbmux.datapath.tables import DRAINING, EVICTED, GONE, TICK_SHIFT, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
 from lbmux.linux.next_hops import NextHop
+from lbmux.tables import maglev
 from lbmux.tables.mux_rows import ticks
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.tables.row_identities import identity
@@ -132,6 +133,22 @@ def test_an_unchanged_service_keeps_its_slots_without_a_build() -> None:
     assert len(plan.began) == 1
     mux.control.commit(plan)
     assert mux.tables.services[mux.tables.active, 0] == before
+
+
+def test_the_table_of_a_named_pool_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, build = list[Any](), maglev.build
+    monkeypatch.setattr(maglev, "build", lambda *of: built.append(of) or build(*of))
+    pool = {"pools": {"front": [backend(1), backend(2, 3), backend(3)]}}
+    ends = {"vip": "192.0.2.1", "protocol": "tcp", "pool": "front"}
+    services = [{"name": name, "port": port} | ends for name, port in (("web", 80), ("tls", 443))]
+    mux = Mux(config(*services, **pool))
+    assert len(built) == 1
+    names = {row: name for (_, name), row in mux.control.rows.items()}
+    web, tls = ([names[row] for row in mux.slots(at).tolist()] for at in (0, 1))
+    assert web == tls and set(web) == {"h1", "h2", "h3"}
+    own = Mux(config(service("web", "192.0.2.1", backend(1), backend(2, 3), backend(3))))
+    names = {row: name for (_, name), row in own.control.rows.items()}
+    assert [names[row] for row in own.slots(0).tolist()] == web
 
 
 def test_a_changed_service_never_overwrites_slots_in_force() -> None:

@@ -83,6 +83,15 @@ def test_a_reload_during_the_explanation_is_noticed(mux: Served, monkeypatch: py
     assert mux.explain(asked(1)).service == "new"
 
 
+def test_a_service_of_a_named_pool(mux: Served) -> None:
+    web, dns = CONFIG["services"]
+    pooled = {name: value for name, value in web.items() if name != "backends"} | {"pool": "front"}
+    before = mux.explain(asked(1)).backend
+    mux.reload(CONFIG | {"pools": {"front": web["backends"]}, "services": [pooled, dns]})
+    explanation = mux.explain(asked(1))
+    assert (explanation.verdict, explanation.backend) == (Verdict.FORWARDED, before)
+
+
 def test_explaining_changes_nothing(mux: Served) -> None:
     mux.send(client(3000))
     before = {name: memory.tobytes() for name, memory in mux.tables.memory.items()}
