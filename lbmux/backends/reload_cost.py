@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.config.models import Config, Service
+from lbmux.config.models import Config, Service, slots_of
 from lbmux.tables import maglev
 
 Change = Literal["added", "removed", "changed"]
@@ -66,13 +66,19 @@ def _of_service(old: Service, new: Service, before: Config, after: Config) -> Se
 
 def slots_moved(old: Service, new: Service, before: Config, after: Config) -> float | None:
     """Return the share of slots whose backend changes; 1.0 if the VIP, the table's size or its seed changes."""
-    if (old.vip, old.protocol, old.port) != (new.vip, new.protocol, new.port) or before.maglev != after.maglev:
+    if _hashed(old, before) != _hashed(new, after):
         return 1.0
+    size = slots_of(after, new)
     numbers = {name: at for at, name in enumerate(sorted({b.name for s in (old, new) for b in s.backends}))}
-    tables = [_table(service, numbers, after.maglev.size) for service in (old, new)]
+    tables = [_table(service, numbers, size) for service in (old, new)]
     if not any(table.size and table.max() > NO_BACKEND for table in tables):
         return None
-    return float(np.count_nonzero(tables[0] != tables[1])) / after.maglev.size
+    return float(np.count_nonzero(tables[0] != tables[1])) / size
+
+
+def _hashed(service: Service, config: Config) -> tuple[object, ...]:
+    """Return what decides the slot of a packet."""
+    return service.vip, service.protocol, service.port, config.maglev.seed, slots_of(config, service)
 
 
 def _table(service: Service, numbers: dict[str, int], size: int) -> NDArray[np.int64]:

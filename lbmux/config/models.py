@@ -36,7 +36,7 @@ from lbmux.config.item_faults import repeated, sound_items, tuple_of
 from lbmux.config.pools import at_pools, with_pools
 from lbmux.config.service_checks import of_backends, of_list, overlapping_ports
 from lbmux.config.slowpath_models import OnNoBackend, SlowPath
-from lbmux.config.table_models import FlowLimits, Idle, Maglev
+from lbmux.config.table_models import FlowLimits, Idle, Maglev, Slots, size_for
 from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
 
 MAX_SERVICES = 1024
@@ -159,6 +159,8 @@ class Service(Model):
     connections continue if their backends come back. `drop`: packets are dropped silently. `withdraw`: like `reject`;
     if this is true of all services of the VIP, the mux announces the VIP with a longer AS path. Routers then prefer
     muxes and sites that have backends, and fall back to this one if there are none."""
+    maglev_size: Slots | None = None
+    """Slots of its Maglev table, a prime number. Default: `maglev.size` of the file."""
     pool: Name | None = None
     """Name of a pool of the file (`pools`), whose backends serve this service. It replaces `backends`."""
     # default_factory keeps the placeholder, which `pool` replaces, out of the schema.
@@ -281,14 +283,14 @@ class Config(Model):
             None,
             "another service has {}: VIP, protocol and port together should be unique",
         )
-        if "maglev" in info.data:
-            size = info.data["maglev"].size
-            hint = "use a prime over 100 times the number of backends"
-            faults += [
-                ((at, "backends"), f"{len(service.backends)} backends do not fit maglev.size {size}: {hint}")
-                for at, service in sound.items()
-                if len(service.backends) >= size
-            ]
+        maglev = info.data.get("maglev", Maglev())
+        sound = {at: _sized(service, maglev) for at, service in sound.items()}
+        hint = "use a prime over 100 times the number of backends"
+        faults += [
+            ((at, "backends"), f"{len(service.backends)} backends do not fit maglev.size {size}: {hint}")
+            for at, service in sound.items()
+            if len(service.backends) >= (size := service.maglev_size or maglev.size)
+        ]
         faults += overlapping_ports(sound)
         faults += find_loops(info.data.get("muxes", ()), sound)
         if sum(len(service.ports) for service in sound.values()) > MAX_PORTS:
@@ -306,6 +308,16 @@ class Config(Model):
         )
 
 
+def _sized(service: Service, maglev: Maglev) -> Service:
+    """Return the service with the size of its table, if that depends on its backends.
+
+    Backends that are down or disabled, or were added by command, must not change the size: it would move all flows.
+    """
+    if maglev.size or service.maglev_size:
+        return service
+    return service.model_copy(update={"maglev_size": size_for(len(service.backends))})
+
+
 def over_limits(services: int, backends: int) -> Iterator[str]:
     """Yield a message for each limit of one file that the numbers of services and backends exceed."""
     if services > MAX_SERVICES:
@@ -317,3 +329,8 @@ def over_limits(services: int, backends: int) -> Iterator[str]:
 def kind_of(config: Config, service: Service, backend: Backend) -> TunnelKind:
     """Return the encapsulation of packets to a backend."""
     return backend.tunnel or service.tunnel or config.tunnel.kind
+
+
+def slots_of(config: Config, service: Service) -> int:
+    """Return the size of a service's Maglev table."""
+    return service.maglev_size or config.maglev.size

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from lbmux.backends.effective import effective
 from lbmux.backends.moved_flows import Flows, flows, least_moved
-from lbmux.config.models import BackendKey, Config, Service
+from lbmux.config.models import BackendKey, Config, Service, slots_of
 from lbmux.manager.canary import Sample
 from lbmux.manager.documents import StoredOverrides
 from lbmux.manager.guard_rails import Wanted
@@ -102,8 +102,13 @@ def _without_state(before: Wanted, after: Wanted, service: Service, live: Counts
     """Count for one service whose connections follow their slots."""
     old, new = (effective(_part(one, service.name), frozenset(), one.overrides.admin_states) for one in (before, after))
     own = sum(live.get((service.name, backend.name), 0) for backend in service.backends)
-    has_same_slots = bool(new.services) and old.maglev == new.maglev
+    has_same_slots = bool(new.services) and _hashed(old) == _hashed(new)
     return Flows(own, round(own * (least_moved(old.services[0], new.services[0]) if has_same_slots else 1.0)))
+
+
+def _hashed(part: Config) -> tuple[int, int]:
+    """Return what finds a packet's slot in the configuration's only service."""
+    return part.maglev.seed, slots_of(part, part.services[0])
 
 
 def _part(wanted: Wanted, name: str) -> Config:

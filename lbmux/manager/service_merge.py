@@ -49,8 +49,9 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
     services = {one.name: one for one in parse(merged, Path(f"the current revision with {name} from {path}")).services}
     others = {one.name: one for one in before.services if one.name != name}
     mine = services.pop(name, None)
-    # Idle times for all services come from the current revision.
-    if mine is None or services != others or mine != wanted[name].model_copy(update={"idle": mine.idle}):
+    # Idle times and sizes for all services come from the current revision.
+    same = {} if mine is None else {"idle": mine.idle, "maglev_size": mine.maglev_size}
+    if mine is None or services != others or mine != wanted[name].model_copy(update=same):
         raise MergeError(name, "cannot be merged, because the files use flow style or aliases: apply the whole file")
     return merged
 

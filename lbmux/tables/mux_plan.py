@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address
-from lbmux.config.models import BackendKey, Config, Service, kind_of
+from lbmux.config.models import BackendKey, Config, Service, kind_of, slots_of
 from lbmux.datapath.tables import BACKEND, GONE, NONE, SERVICE, VIP
 from lbmux.errors import TableError
 from lbmux.linux.next_hops import NextHop
@@ -219,12 +219,13 @@ class Planner:
         """Return the range for the service's Maglev table."""
         rows = plan.placed[service.name].backends
         live = sorted((b.name, b.weight, rows[b.name]) for b in service.backends if b.weight)
-        built, place = (tuple(live), plan.config.maglev.size), NO_TABLE
+        size = slots_of(plan.config, service)
+        built, place = (tuple(live), size), NO_TABLE
         if live and self._before.built.get(index) == built:
             place = self._slots.places[index]
         elif live:
             names, weights, numbers = zip(*live, strict=True)
-            table = np.array(numbers, np.uint16)[self._table(service, names, weights, plan.config.maglev.size)]
+            table = np.array(numbers, np.uint16)[self._table(service, names, weights, size)]
             place = (self._gap(len(table)), len(table))
             pairs, plan.began[index] = self._slots.changed_to(index, table, plan.removed)
             plan.slots.append((place[0], pairs))

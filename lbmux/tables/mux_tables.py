@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.config.models import BackendKey, Config, Service
+from lbmux.config.models import BackendKey, Config, Service, slots_of
 from lbmux.datapath.tables import GONE, PACKET_RATE, SLOT, WAYS, Sizes
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_plan import Contents, Plan, Planner, changed_at
@@ -35,16 +35,19 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     The flow table has two places a flow, so that nearly all of the limit can be used (see datapath.flows).
     """
     backends = sum(len(service.backends) for service in config.services)
-    tables = power_of_two(2 * len(config.services) + 8)
-    if tables * config.maglev.size * SLOT.itemsize > KERNEL_SLOT_BYTES:
-        tables = 2 * len(config.services) + 8
+    sizes = [slots_of(config, service) for service in config.services]
+    largest = max(sizes, default=config.maglev.size)
+    wanted = 2 * -(-sum(sizes) // largest) + 8
+    tables = power_of_two(wanted)
+    if tables * largest * SLOT.itemsize > KERNEL_SLOT_BYTES:
+        tables = wanted
     names = sum(len(service.ports) for service in config.services)
     names += sum(backend.server_id is not None for service in config.services for backend in service.backends)
     prefixes = sum(len(service.allow) + len(service.deny) + 1 for service in config.services)
     return Sizes(
         addresses=power_of_two(max(4096, 4 * names)),
         services=power_of_two(max(1024, len(config.services))),
-        slots=tables * config.maglev.size,
+        slots=max(tables * largest, 0 if config.maglev.size else Sizes.slots),
         backends=min(power_of_two(max(4096, 2 * backends)), 32768),
         buckets=power_of_two(-(-2 * config.flows.limit // WAYS)),
         workers=workers,

@@ -6,7 +6,7 @@ from lbmux.backends.reload_cost import diff
 from lbmux.config.models import Config
 
 
-def configured(weights: dict[str, int], size: int = 65537, **more: Any) -> Config:
+def configured(weights: dict[str, int], size: int | str = 65537, **more: Any) -> Config:
     backends = [{"name": n, "dip": f"10.0.2.{at}", "weight": w} for at, (n, w) in enumerate(weights.items(), 1)]
     service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "backends": backends}
     return Config(**{"maglev": {"size": size}, "services": [service | more]})
@@ -30,6 +30,14 @@ def test_backend_removed_moves_its_slots_and_few_more() -> None:
 def test_backend_added() -> None:
     (found,) = diff(configured(FOUR), configured(FOUR | {"e": 1}))
     assert found.added == ("e",)
+    assert found.slots_moved is not None and 0.2 <= found.slots_moved < 0.4
+
+
+def test_an_automatic_table_that_grows_moves_all() -> None:
+    weights = dict.fromkeys("abcdefghijk", 1)
+    ten, eleven = configured(dict.fromkeys("abcdefghij", 1), size="auto"), configured(weights, size="auto")
+    assert [found.slots_moved for found in diff(ten, eleven)] == [1.0]
+    (found,) = diff(configured(FOUR, size="auto"), configured(FOUR | {"e": 1}, size="auto"))
     assert found.slots_moved is not None and 0.2 <= found.slots_moved < 0.4
 
 

@@ -7,7 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from lbmux.config.field_types import Model
-from lbmux.config.models import MAX_BACKENDS, MAX_SERVICES, Config
+from lbmux.config.models import MAX_BACKENDS, MAX_SERVICES, Config, slots_of
+from lbmux.config.table_models import MAX_SLOTS, SIZES, size_for
+from lbmux.tables.maglev import is_prime
 
 
 def backend(dip: str = "10.1.1.2", **others: Any) -> dict[str, Any]:
@@ -245,6 +247,27 @@ def test_two_backends_behind_one_host_are_refused() -> None:
 
 def test_backends_of_two_services_may_share_a_host() -> None:
     assert len(config(service(backend()), service(backend(), name="other", port=81)).services) == 2
+
+
+@pytest.mark.parametrize("count, size", [(0, 1021), (1, 1021), (10, 1021), (11, 2039), (655, 65537), (656, 131_071)])
+def test_automatic_size_of_the_maglev_table(count: int, size: int) -> None:
+    backends = [backend(f"10.1.{n >> 8}.{n & 255}") for n in range(1, count + 1)]
+    automatic = config(service(*backends), maglev={"size": "auto"})
+    assert (automatic.maglev.size, slots_of(automatic, automatic.services[0])) == (0, size)
+    assert Config.model_validate_json(automatic.model_dump_json()) == automatic
+
+
+def test_the_sizes_are_primes_and_the_last_is_enough_for_all_backends() -> None:
+    assert all(map(is_prime, SIZES)) and size_for(MAX_BACKENDS) == SIZES[-1] == MAX_SLOTS
+
+
+def test_a_service_with_its_own_size() -> None:
+    own = service(backend(), maglev_size=509)
+    for more in ({}, {"maglev": {"size": "auto"}}):
+        given = config(own, service(backend(), name="mail", port=25), **more)
+        assert [slots_of(given, one) for one in given.services] == [509, 1021 if more else 65537]
+    assert list(faults(service(backend(), maglev_size=510))) == [("services", 0, "maglev_size")]
+    assert list(faults(service(backend(), maglev_size="auto"))) == [("services", 0, "maglev_size")]
 
 
 def test_dip_of_ipv6() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lbmux.addresses import mac_to_int
+from lbmux.backends.effective import effective
 from lbmux.config.models import Config
 from lbmux.datapath.tables import DRAINING, EVICTED, GONE, TICK_SHIFT, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
@@ -149,6 +150,29 @@ def test_the_table_of_a_named_pool_is_built_once(monkeypatch: pytest.MonkeyPatch
     own = Mux(config(service("web", "192.0.2.1", backend(1), backend(2, 3), backend(3))))
     names = {row: name for (_, name), row in own.control.rows.items()}
     assert [names[row] for row in own.slots(0).tolist()] == web
+
+
+def test_automatic_tables_are_as_large_as_their_services_need() -> None:
+    auto = {"maglev": {"size": "auto"}}
+    few, many = web(1, 2), service("many", "192.0.2.2", *map(backend, range(1, 12)))
+    mux = Mux(config(few, many, **auto))
+    assert mux.tables.services[mux.tables.active, :2]["size"].tolist() == [1021, 2039]
+    assert set(mux.send(flags=SYN)) == {1, 2}
+    mux.load(config(few, service("many", "192.0.2.2", *map(backend, range(1, 22))), **auto))
+    assert mux.tables.services[mux.tables.active, :2]["size"].tolist() == [1021, 4093]
+
+
+def test_a_backend_that_is_down_leaves_the_size_of_an_automatic_table() -> None:
+    given = config(service("web", "192.0.2.1", *map(backend, range(1, 12))), maglev={"size": "auto"})
+    mux = Mux(given)
+    mux.load(effective(given, {("web", f"h{number}") for number in range(3, 12)}, {}))
+    assert len(mux.slots()) == 2039 and set(mux.slots().tolist()) == {mux.row(1), mux.row(2)}
+
+
+def test_automatic_tables_take_a_fraction_of_the_memory() -> None:
+    services = [service(f"s{n}", f"192.0.2.{n}", backend(1)) for n in range(1, 200)]
+    default, auto = (sizes_for(config(*services, maglev={"size": size})) for size in (65537, "auto"))
+    assert auto.slots == Sizes.slots < default.slots / 30
 
 
 def test_a_changed_service_never_overwrites_slots_in_force() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lbmux.backends.effective import effective
 from lbmux.backends.override_commands import Change
 from lbmux.backends.overrides import Overrides, with_overrides
-from lbmux.config.models import Backend, BackendKey, Config, Service
+from lbmux.config.models import Backend, BackendKey, Config, Service, slots_of
 from lbmux.plurals import counted
 from lbmux.tables import maglev
 from lbmux.tools.simulate.simulation_result import Line, Panel, Row, SimulationResult, Spread, Tell, no_progress
@@ -93,16 +93,17 @@ def _tables(old: Service, new: Service, before: Config, after: Config, disabled:
 
 def _hashed(service: Service, config: Config) -> tuple[Any, ...]:
     """The settings that decide a flow's slot."""
-    return service.vip, service.protocol, service.port, service.hash, config.maglev
+    slots = slots_of(config, service)
+    return service.vip, service.protocol, service.port, service.hash, config.maglev.seed, slots
 
 
 def _table(service: Service, config: Config, numbers: dict[tuple[Any, ...], int]) -> NDArray[np.int64]:
     """Return the number of each slot's backend; backends that ``numbers`` does not have are added to it."""
     live = [backend for backend in service.backends if backend.weight]
     if not live:
-        return np.full(config.maglev.size, NO_BACKEND)
+        return np.full(slots_of(config, service), NO_BACKEND)
     mine = [numbers.setdefault(_end(backend), len(numbers)) for backend in live]
-    built = maglev.build([b.name for b in live], [b.weight for b in live], config.maglev.size)
+    built = maglev.build([b.name for b in live], [b.weight for b in live], slots_of(config, service))
     return np.array(mine, np.int64)[built]
 
 

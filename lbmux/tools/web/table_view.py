@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.config.loader import parse
-from lbmux.config.models import Config
+from lbmux.config.models import Config, slots_of
 from lbmux.config.table_models import MAX_SLOTS
 from lbmux.errors import LbmuxError
 from lbmux.plurals import counted
@@ -30,6 +30,10 @@ class Weights:
 
     weights: dict[str, int]
     size: int
+
+    def empty(self) -> "Weights":
+        """Return the input of a table of this size without backends."""
+        return Weights({}, self.size)
 
     def table(self) -> "Table":
         return Table.of(self.weights, self.size)
@@ -96,11 +100,12 @@ def moves(now: dict[str, Weights], text: bytes, name: str | None) -> list[dict[s
     too large.
     """
     config = read(text)
-    size = config.maglev.size
-    then = {one.name: Weights({each.name: each.weight for each in one.backends}, size) for one in config.services}
+    then = {
+        one.name: Weights({each.name: each.weight for each in one.backends}, slots_of(config, one))
+        for one in config.services
+    }
     names = [one for one in {**now, **then} if name in (None, one)]
-    nothing = Weights({}, size)
-    pairs = [(one, now.get(one, nothing), then.get(one, nothing)) for one in names]
+    pairs = [(one, now.get(one) or then[one].empty(), then.get(one) or now[one].empty()) for one in names]
     slots = sum(old.size + new.size for _, old, new in pairs)
     if slots > MOST_SLOTS:
         wanted = f"{counted(len(names), 'service')} with {slots} slots, before and after"
