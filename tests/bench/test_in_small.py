@@ -80,7 +80,7 @@ def test_manager(small: Small) -> None:
 @pytest.mark.slow
 def test_loading(small: Small) -> None:
     small(loading, SERVICES=100)
-    assert [result.value > 0 for result in loading.run()] == [True] * 6
+    assert [result.value > 0 for result in loading.run()] == [True] * 9
 
 
 @pytest.mark.slow
