@@ -173,13 +173,14 @@ class Lab:
         return namespaces.inside(self._namespace_of(node), work)
 
     def run(self, node: str, command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
-        """Run a command in a node's namespace, and wait for it."""
-        name = self._namespace_of(node)
-        return subprocess.run(command, preexec_fn=lambda: namespaces.enter(name), **options)
+        """Run a command in a node's namespace, and wait for it.
+
+        Start it from a thread: a function between fork and exec would cost a fork of all our memory.
+        """
+        return self.inside(node, lambda: subprocess.run(command, **options))
 
     def popen(self, node: str, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        name = self._namespace_of(node)
-        return subprocess.Popen(command, preexec_fn=lambda: namespaces.enter(name), **options)
+        return self.inside(node, lambda: subprocess.Popen(command, **options))
 
     def fork(self, node: str, command: Sequence[str], output: IO[bytes]) -> ForkedProcess:
         """Start ``python -m MODULE ...`` in a node's namespace, sooner than ``popen``: by the fork server."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from lbmux.errors import LabError
 from lbmux.lab import fork_server
 from lbmux.lab.fork_server import ForkedProcess
-from lbmux.lab.namespaces import enter
+from lbmux.lab.namespaces import inside
 
 READY_TIMEOUT_S = 120.0
 """Seconds.  The first program of a kind compiles, which may take a minute on a busy machine."""
@@ -69,10 +69,10 @@ def start(
                     command, stdout=output, stderr=output, namespace=namespace, env=environment, start_new_session=True
                 )
             else:
-                child = subprocess.Popen(
+                child = inside(namespace, lambda: subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-                    start_new_session=True, preexec_fn=lambda: enter(namespace),
-                )  # fmt: skip
+                    start_new_session=True,
+                ))  # fmt: skip
         process = Process(node, name, child.pid, start_time(child.pid) or 0)
         record(process)
         if listener is not None:
