@@ -1,4 +1,7 @@
-"""Network namespaces: enter and remove them; addresses, routes, neighbours, sysctls and counters of the current one."""
+"""Network namespaces: create, enter and remove them.
+
+Addresses, routes, neighbours, sysctls and counters of the current one.
+"""
 
 import os
 import subprocess
@@ -46,6 +49,13 @@ def steer_packets(name: str, interfaces: Sequence[str], cpu: int | None) -> None
 
 def exists(name: str) -> bool:
     return Path(f"{netns.NETNS_RUN_DIR}/{name}").exists()
+
+
+def create(name: str) -> None:
+    """Create a namespace by `ip`, at a tenth of the cost of pyroute2, which forks this process with its memory."""
+    ran = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if ran.returncode:
+        raise LabError(name, f"no network namespace: {ran.stderr.strip()}")
 
 
 def remove(name: str) -> None:

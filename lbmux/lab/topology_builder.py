@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute
 
-from lbmux.lab.namespaces import add_address, inside, set_route, set_sysctls
+from lbmux.lab.namespaces import add_address, create, inside, set_route, set_sysctls
 from lbmux.lab.topology import NODE_SYSCTLS, Link, Node, Port, Topology
 from lbmux.linux.offloads import set_features
 from lbmux.targets.bpf.syscall import Attach, BpfError, load_program
@@ -19,7 +19,7 @@ PASS = bytes.fromhex("b700000002000000 9500000000000000")
 def build(topology: Topology, name_of: Callable[[str], str]) -> None:
     """Build the topology without its programs.  ``name_of`` maps a node to its namespace."""
     for node in topology.nodes:
-        netns.create(name_of(node.name))
+        create(name_of(node.name))
         inside(name_of(node.name), lambda node=node: _set_up(node))  # type: ignore[misc]
     for link in topology.links:
         inside(name_of(link.a.node), lambda link=link: _add_link(link, name_of(link.b.node)))  # type: ignore[misc]
