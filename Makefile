@@ -34,7 +34,7 @@ check: setup
 # another waits.
 QUICK := -q -m "not root and not slow"
 PART_1 := tests/lab tests/manager tests/tools
-PART_2 := tests/datapath tests/slowpath tests/tables
+PART_2 := tests/datapath tests/frames tests/slowpath tests/tables
 
 fast: setup
 	@$(MAKE) --no-print-directory -j 3 --output-sync=target fast-1 fast-2 fast-3
