@@ -27,6 +27,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.systems.built_in import TOPOLOGIES
 from lbmux.lab.test_server import PATTERN
 from lbmux.lab.topology import ROUTER_SYSCTLS, VIP, Link, Node, Port, Program, Topology, ananta
+from tests.frames.pair import Pair
 from tests.lbmux_command import lbmux
 
 pytestmark = pytest.mark.root
@@ -302,6 +303,15 @@ def test_an_existing_namespace_is_refused_and_stays(lab: Lab) -> None:
         assert lab.namespace("client") not in names()
     finally:
         netns.remove(foreign)
+
+
+def test_a_pair_of_namespaces_that_exist_is_refused() -> None:
+    pair = Pair()
+    try:
+        with pytest.raises(LabError, match=rf"{pair.namespace('a')}: no network namespace: .*File exists"):
+            Pair()
+    finally:
+        pair.remove()
 
 
 def test_an_interrupted_lab_start_is_repaired(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
