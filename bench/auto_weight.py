@@ -72,7 +72,9 @@ def measure(weight: int | str) -> Run:
             servers.start()
             lab.start_programs()
             found = Run()
-            _observe(lab, found, threading.Thread(target=lab.inside, args=("client", lambda: _clients(found))))
+            _observe(
+                lab, found, threading.Thread(target=lab.inside, args=("client", lambda: _clients(found)), daemon=True)
+            )
             return found
         finally:
             lab.down()

@@ -13,7 +13,7 @@ from lbmux.lab.systems.ananta_wide import HOSTS, wide
 from lbmux.lab.systems.cloudflare import anycast, balanced, cloudflare
 from lbmux.lab.systems.facebook import facebook
 from lbmux.lab.systems.facebook_global import facebook_global
-from lbmux.lab.systems.in_ipv6 import address6, in_ipv6
+from lbmux.lab.systems.in_ipv6 import in_ipv6
 from lbmux.lab.systems.maglev_topology import maglev
 from lbmux.lab.systems.seesaw import ACTIVE, seesaw
 from lbmux.lab.topology import ECHO_PORT, SERVER_ECHO_PORT, VIP, VIP6, Topology, ananta_bgp
@@ -144,7 +144,12 @@ POPS: dict[str, Any] = {
     "pop": frozenset({"h1", "h2", "h5"}),
 }
 """What the systems of two PoPs have in common; host5 joins the first one."""
-HOPS6 = {router: frozenset(map(address6, hops)) for router, hops in POPS["next_hops"].items()}
+HOPS6 = {
+    "router": _gateways("2001:db8:255:1::2"),
+    "pop1": _gateways("2001:db8:1:1::3", "2001:db8:1:2::3"),
+    "pop2": _gateways("2001:db8:2:1::3", "2001:db8:2:2::3"),
+}
+"""The same in IPv6, where an interface's first address is the one that was added last: of an edge, its mux's."""
 MUXES, MUX_HOPS = ("mux1", "mux2"), {"router": _gateways("10.0.1.2", "10.0.2.2")}
 SCENARIOS = {
     scenario.name: scenario
