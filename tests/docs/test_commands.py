@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from bench.__main__ import PARTS
+from bench.__main__ import LONG, OTHERS, RELEASE
 from lbmux.cli.main import group
 from lbmux.cli.man import EXAMPLES
 from lbmux.config.loader import load
@@ -118,7 +118,7 @@ def test_it_parses(command: str) -> None:
     elif words[0] == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True, timeout=TIMEOUT_S)
     elif words[1:3] == ["-m", "bench"]:
-        assert {*words[3:]} <= {*PARTS}
+        assert {*words[3:]} <= {"all", *RELEASE, *OTHERS, *LONG}
     else:
         subprocess.run(["bash", "-n", "-c", command], check=True, timeout=TIMEOUT_S)
 
