@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from lbmux.codegen import cache
 from lbmux.frames.tap_reader import PROGRAMS
+from lbmux.frames.xdp import GATE
 from lbmux.lab.topology import ananta
 from lbmux.targets.bpf import kernel_clock, objects
 from tests.daemons.running_daemons import READY, configuration, service, started
@@ -22,7 +23,7 @@ from tests.labs import built
 LONGEST_S = 900.0
 FORWARDING = ("mux_xdp", "agent_xdp", "agent_tc")
 EDGE = ("edge_mux_xdp", "edge_agent_xdp")
-KERNEL_PROGRAMS = (*FORWARDING, *EDGE, kernel_clock.PROGRAM, *(PROGRAMS + name for name in FORWARDING))
+KERNEL_PROGRAMS = (*FORWARDING, *EDGE, GATE, kernel_clock.PROGRAM, *(PROGRAMS + name for name in FORWARDING))
 BACKENDS = [{"name": "h1", "dip": "10.1.1.2", "port": 8080}]
 
 

@@ -26,7 +26,7 @@ from lbmux.datapath.tables import TICK_SHIFT
 
 TABLES = (
     "settings", "addresses", "services", "slots", "rules", "rates", "backends", "flows", "endpoints", "verdicts",
-    "lookups", "traffic", "sources",
+    "lookups", "traffic", "sources", "vips",
 )  # fmt: skip
 LIMITS = ("addresses", "services", "slots", "rules", "backends", "buckets", "endpoints", "workers", "sources")
 
@@ -133,6 +133,7 @@ def _limit(name: str) -> Any:
 
 (
     settings, addresses, services, slots, rules, rates, backends, flows, endpoints, verdicts, lookups, traffic, sources,
+    vips,
 ) = map(table, TABLES)  # fmt: skip
 """Pointers to the start of each table (tables.py)."""
 

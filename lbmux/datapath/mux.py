@@ -27,6 +27,7 @@ from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flow_lookup import bucket_at, find, flow_hash, is_alive, state_of, target_of
 from lbmux.datapath.flows import count_lookup
 from lbmux.datapath.frame import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, frame_length
+from lbmux.datapath.gate import is_black_holed
 from lbmux.datapath.match import match, match_service
 from lbmux.datapath.memory import barrier_var, int64, reread, step, u32, u64, unlikely
 from lbmux.datapath.ordinary import (
@@ -64,7 +65,7 @@ from lbmux.wire.numbers import ACK, FIN, RST, SYN, TCP_PROTOCOL
 NOT_VIP, NO_BACKEND, OUT_OF_TABLE = int(Verdict.NOT_VIP), int(Verdict.NO_BACKEND), int(Verdict.OUT_OF_TABLE)
 FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdict.TTL)
 NO_HEADROOM = int(Verdict.NO_HEADROOM)
-REJECT = int(Verdict.REJECT)
+REJECT, BLACK_HOLED = int(Verdict.REJECT), int(Verdict.BLACK_HOLED)
 LEFT = -2
 """The interface of a packet that is left to the general path."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
@@ -307,12 +308,21 @@ def run_counted(context, steps):
 
 
 @step
+def is_gated_off(context, start, end):
+    """Return whether the gate drops the frame. In the kernel the gate is a program of its own."""
+    return unlikely(settings_row(settings(context), 0).gated != 0) and is_black_holed(context, start, end)
+
+
+@step
 def run(context):
     """Process and count one frame. Return (verdict, backend or -1, the interface that a forwarded frame leaves by)."""
     worker, start, end = current_worker(context), frame(context), frame_end(context)
     length, target = frame_length(context), late(int64(-1))  # a number that the verifier does not know merges its paths
     if worker >= worker_limit(context):
         return OUT_OF_TABLE, target, int64(0)
+    if not is_plain(context) and is_gated_off(context, start, end):
+        count(context, worker, BLACK_HOLED, length)
+        return BLACK_HOLED, target, int64(0)
     if is_plain(context) and is_ordinary(context, start, end, length):
         steps = ordinary_packet, fits_ipip, is_syn, outer_length, encapsulate_ordinary
         target, interface = send_if_ordinary(context, worker, start, length, steps)

@@ -41,12 +41,15 @@ SETTINGS = layout(
     ("entropy_muxes", "u2"),
     ("direct_endpoint", "u4"),
     ("punt_interface", "u4"),
+    ("gated", "u4"),
+    ("unused4", "u4"),
 )
 """One row. ``active``: the copy of the address map and the services that is in force; keys are secret and random;
 ``longest_idle``: the longest idle limit of all, in ticks; ``tables_changed``: when the Maglev tables last changed;
 ``any_port``: some service has no port; ``entropy_muxes``: muxes put a flow's hash into their source address;
 ``direct_endpoint``: an agent's endpoint for connections that clients open directly to a backend's address;
-``punt_interface``: the interface through which the kernel's agent passes replies to user space."""
+``punt_interface``: the interface through which the kernel's agent passes replies to user space; ``gated``: the mux in
+user space counts packets by VIP and drops those to black holes (datapath.gate)."""
 
 ADDRESS_ENTRY = layout(
     ("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1"), ("kind", "u1"), ("index", "u4"), ("unused", "u8")
@@ -115,6 +118,25 @@ RATE_BLOCKS = 3
 SOURCE_CELLS = 32
 SOURCES = np.dtype(("u2", SOURCE_CELLS))
 """A cache line of the sketch of known sources (datapath.known_sources)."""
+
+VIP_USAGE = layout(
+    ("packets", "u8"),
+    ("begins", "u8"),
+    ("judged", "u8"),
+    ("follows", "u8"),
+    ("dropped", "u8"),
+    ("until", "u4"),
+    ("unused4", "u4"),
+    ("begun", "u8"),
+    ("completed", "u8"),
+    *((f"sources{number}", "u8") for number in range(8)),
+)
+"""What came for a VIP while the gate is open (datapath.gate), all growing: ``packets``; ``begins``: those that begin a
+TCP connection; ``judged``: a sample of the others; ``follows``: those of them whose flow sent a packet before;
+``dropped``: those to a black hole. ``until``: in ticks, the end of the black hole; 0: none. ``begun``: a sample of the
+TCP connections that began; ``completed``: those of them that went on. The last words are a bitmap of hashed sources.
+A VIP has the row of the first of its services."""
+SOURCE_BITS_AT, SOURCE_BITS = VIP_USAGE.fields["sources0"][1], 512  # type: ignore[index]
 
 SLOT = layout(("backend", "u2"), ("base", "u2"))
 """A slot of a Maglev table: its backend, and the backend of those of its flows that have no entry. A slot is steady
@@ -213,10 +235,11 @@ written."""
 GONE, UP, DRAINING = 0, 1, 2
 """States of a backend: not in use, in use, in use by its existing flows only."""
 
-VIP, DIP, MUX, TUNNEL_ADDRESS, SERVER_ID, ENTROPY_MUX, SOURCE = 1, 2, 3, 4, 5, 6, 7
+VIP, DIP, MUX, TUNNEL_ADDRESS, SERVER_ID, ENTROPY_MUX, SOURCE, VIP_ADDRESS = 1, 2, 3, 4, 5, 6, 7, 8
 """Kinds of address map entries: a service's address, a local backend's, a mux's (outer source), our own (outer
 destination); a server id in QUIC connection ids (with the service in place of the port); a mux's source without the
-flow's hash; a local backend's address without its port, as fragments and ICMP errors have it."""
+flow's hash; a local backend's address without its port, as fragments and ICMP errors have it; a VIP without its port,
+with its VIP_USAGE row."""
 
 AGENT_MARK = 0x6C62  # "lb"
 """SO_MARK of packets that an agent itself sends and must not process again."""
@@ -243,7 +266,9 @@ PADDING = 64
 """Spare bytes after every region, so that a bound that is rounded up stays inside."""
 
 MAGIC = int.from_bytes(b"lbmux-01", "little")
-LAYOUTS = (SETTINGS, ADDRESS_ENTRY, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC)
+LAYOUTS = (
+    SETTINGS, ADDRESS_ENTRY, SERVICE, SLOT, RULE, RATE, BACKEND, FLOW, ENDPOINT, IDENTITY, COUNT, TRAFFIC, VIP_USAGE,
+)  # fmt: skip
 HASHES = 4
 """Increase this number whenever a hash, the placement of rows or the meaning of a field changes."""
 VERSION = zlib.crc32(repr([HASHES, *(layout.descr for layout in LAYOUTS)]).encode())
@@ -285,6 +310,7 @@ class Sizes:
             "lookups": self.workers * LOOKUP_ROWS * 8 + PADDING,
             "traffic": self.workers * self.backends * TRAFFIC.itemsize + PADDING,
             "sources": self.sources * SOURCES.itemsize + PADDING,
+            "vips": self.services * VIP_USAGE.itemsize + PADDING,
         }
 
 
@@ -295,7 +321,7 @@ salt_row, SALTS_AT = rows(layout(("value", "u4"))), SETTINGS.fields["salt0"][1] 
 """The salts of both copies of the address map, at this offset of the settings."""
 rule_row, rate_row, address_label_row = rows(RULE), rows(RATE), rows(ADDRESS_LABEL)
 count_row, traffic_row, lookup_row = rows(COUNT), rows(TRAFFIC), rows(layout(("count", "u8")))
-source_cell_row = rows(layout(("seen", "u2")))
+source_cell_row, vip_usage_row = rows(layout(("seen", "u2"))), rows(VIP_USAGE)
 
 ROWS: dict[str, np.dtype[Any]] = {
     "settings": SETTINGS,
@@ -312,5 +338,6 @@ ROWS: dict[str, np.dtype[Any]] = {
     "lookups": np.dtype("u8"),
     "traffic": TRAFFIC,
     "sources": SOURCES.base,
+    "vips": VIP_USAGE,
 }
 """The layout of each region's rows, for views from Python."""

@@ -68,6 +68,7 @@ class Verdict(IntEnum):
     OVER_PACKET_RATE = DROPS + 9, "the service is over `packets_per_s`"
     OVER_FLOW_RATE = DROPS + 10, "a new flow, and the service is over `new_flows_per_s`"
     OVER_FLOW_SHARE = DROPS + 11, "a new flow, and the backend is over its weight's share of `new_flows_per_s`"
+    BLACK_HOLED = DROPS + 12, "the VIP is flooded, and this mux drops all of its packets for a time"
 
     @property
     def kind(self) -> Kind:

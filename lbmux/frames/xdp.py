@@ -15,7 +15,7 @@ from typing import Literal, cast
 from lbmux.datapath.tables import Sizes
 from lbmux.errors import SetupError
 from lbmux.targets.bpf import kernel_clock, objects, pins, refusal, syscall
-from lbmux.targets.bpf.maps import AGENT_SLOT, KernelTables, Pinned
+from lbmux.targets.bpf.maps import AGENT_SLOT, MUX_SLOT, KernelTables, Pinned
 from lbmux.targets.bpf.syscall import Attach, BpfError, Loaded
 from lbmux.targets.regions import Tables
 
@@ -23,6 +23,9 @@ Mode = Literal["native", "generic", "tcx", "behind_mux"]
 FLAGS: dict[Mode, int] = {"native": syscall.XDP_NATIVE, "generic": syscall.XDP_GENERIC, "tcx": 0}
 FINAL = (errno.EPERM, errno.EBUSY, errno.EEXIST, errno.ENODEV)
 """Errors that would also occur in another mode."""
+GATE = "gate_xdp"
+GATED = ("mux_xdp", "edge_mux_xdp")
+"""The program that stands before a mux's while the mux is overloaded, and those that it can stand before."""
 
 
 class Kernel:
@@ -47,6 +50,9 @@ class Kernel:
         """Errors by index of interfaces where the kernel refused the egress program."""
         self._egress: Collection[int] = ()
         self._slot: int | None = None
+        self._gate: Loaded | None = None
+        self._gate_slot: int | None = None
+        self._is_gated = False
         self._running: dict[Attach, int] = {}
         """The program at each attach point: the usual one, or the one that also records frames."""
         self._lock = threading.RLock()  # trace and route changes come from different threads
@@ -95,10 +101,14 @@ class Kernel:
     def load(self, programs: Mapping[Attach, str]) -> None:
         """Compile and verify programs by name, the slowest step. They do not see packets yet."""
         assert self.kernel_tables is not None
-        objects.prepare([*programs.values(), kernel_clock.PROGRAM])
+        has_gate = programs.get(Attach.XDP) in GATED
+        objects.prepare([*programs.values(), kernel_clock.PROGRAM, *([GATE] if has_gate else [])])
         for place, name in programs.items():
             if place not in self.loaded:
                 self.loaded[place] = self.kernel_tables.load(name, place, rings=self._rings())
+        if has_gate and self._gate is None:
+            self._gate_slot = syscall.create_program_slot("lbmux_gated")
+            self._gate = self.kernel_tables.load(GATE, Attach.XDP, rings={MUX_SLOT: self._gate_slot})
 
     def load_beside(
         self, programs: Mapping[Attach, str], more: Mapping[str, int], rings: Mapping[str, int]
@@ -125,10 +135,27 @@ class Kernel:
         if place not in links:
             raise SetupError(f"interface {self.interface}", "the program has been detached", "restart the daemon")
         with self._lock:
-            _update(links[place][0], loaded.descriptor)
             self._running[place] = loaded.descriptor
+            _update(links[place][0], self._first(place))
             if place is Attach.TCX_EGRESS:
                 self._update_egress()
+
+    def gate(self, wanted: bool) -> None:
+        """Put the gate before the mux's program, or take it away. Raise SetupError if nothing is attached."""
+        links = self.pins.links()
+        if Attach.XDP not in links:
+            raise SetupError(f"interface {self.interface}", "the program has been detached", "restart the daemon")
+        with self._lock:
+            self._is_gated = wanted
+            _update(links[Attach.XDP][0], self._first(Attach.XDP))
+
+    def _first(self, place: Attach) -> int:
+        """Return the program that gets frames first: the gate, which then calls the one that is running, or that."""
+        if place is not Attach.XDP or not self._is_gated:
+            return self._running[place]
+        assert self._gate is not None and self._gate_slot is not None
+        syscall.fill_program_slot(self._gate_slot, self._running[place])
+        return self._gate.descriptor
 
     def reach(self, indices: Collection[int]) -> None:
         """Attach the egress program to these interfaces too, now or in ``attach``.
@@ -175,16 +202,22 @@ class Kernel:
             self.kernel_tables.pin(self._generation)
         for place, loaded in self.loaded.items():
             self.pins.pin_program(self._generation, place, loaded.descriptor)
+        if self._gate is not None:
+            self.pins.pin_program(self._generation, Attach.XDP, self._gate.descriptor)
         with self._lock:
             self._attach_all()
-        kept = {syscall.program_id(loaded.descriptor) for loaded in self.loaded.values()}
+        if self._gate_slot is not None:  # an earlier process's gate, which needs its slot, is detached now
+            self.pins.pin_gate_slot(self._generation, self._gate_slot)
+        gates = [] if self._gate is None else [self._gate]
+        kept = {syscall.program_id(loaded.descriptor) for loaded in [*self.loaded.values(), *gates]}
         self.pins.remove_all_but(self._generation, kept)
 
     def _attach_all(self) -> None:
         """Attach egress programs first: no packet may arrive while a reply could leave untranslated."""
         links = self.pins.links()
         for place, loaded in sorted(self.loaded.items(), key=lambda one: one[0] is Attach.XDP):
-            program = self._running.setdefault(place, loaded.descriptor)
+            self._running.setdefault(place, loaded.descriptor)
+            program = self._first(place)
             if place in links:
                 path, mode = links[place]
                 self.modes[place] = cast(Mode, mode)
@@ -243,9 +276,11 @@ class Kernel:
         for loaded in self.loaded.values():
             os.close(loaded.descriptor)
         self.loaded = {}
-        if self._slot is not None:
-            os.close(self._slot)
-            self._slot = None
+        gate = [] if self._gate is None else [self._gate.descriptor]
+        for descriptor in (*gate, self._gate_slot, self._slot):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._gate = self._gate_slot = self._slot = None
         if self.kernel_tables is not None:
             self.kernel_tables.close()
         if self.previous is not None:

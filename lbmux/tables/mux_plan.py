@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config, Service, kind_of, slots_of
-from lbmux.datapath.tables import BACKEND, GONE, NONE, SERVICE, VIP
+from lbmux.datapath.tables import BACKEND, GONE, NONE, SERVICE, VIP, VIP_ADDRESS
 from lbmux.errors import TableError
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables import maglev, slot_pairs
@@ -54,6 +54,15 @@ class Contents:
     lists: Mapping[int, Range] = field(default_factory=dict)
     built: Mapping[int, Any] = field(default_factory=dict)
     """The input of each service row's Maglev table; missing if unknown."""
+
+    @property
+    def vips(self) -> dict[Address, int]:
+        """The row of each VIP's usage: the first row of its services."""
+        rows = dict[Address, int]()
+        for placed in self.services.values():
+            vip = placed.service.vip
+            rows[vip] = min(placed.row, rows.get(vip, placed.row))
+        return rows
 
 
 @dataclass
@@ -178,6 +187,7 @@ class Planner:
         is_same = plan.placed.keys() == before.keys()
         if not is_same or any(_names(plan.placed[one.name]) != _names(before[one.name]) for one in changed):
             names = [name for placed in plan.placed.values() for name in _names(placed)]
+            names += [Name(VIP_ADDRESS, vip, 0, 0, row) for vip, row in plan.contents.vips.items()]
             plan.names, plan.salt = fill(self._tables, names)
 
     def _plan_backends(

@@ -42,6 +42,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
     if tables * largest * SLOT.itemsize > KERNEL_SLOT_BYTES:
         tables = wanted
     names = sum(len(service.ports) for service in config.services)
+    names += len({service.vip for service in config.services})
     names += sum(backend.server_id is not None for service in config.services for backend in service.backends)
     prefixes = sum(len(service.allow) + len(service.deny) + 1 for service in config.services)
     return Sizes(
@@ -86,6 +87,11 @@ class MuxTables:
     def rows(self) -> Mapping[BackendKey, int]:
         """The rows of backends by (service, backend) names."""
         return self._contents.rows
+
+    @property
+    def vips(self) -> Mapping[Address, int]:
+        """The row of each VIP's usage."""
+        return self._contents.vips
 
     def settle(self, now: int) -> None:
         """See SlotStates.settle."""

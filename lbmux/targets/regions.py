@@ -83,6 +83,7 @@ class Tables:
         self.lookups: NDArray[np.uint64] = view["lookups"].reshape(sizes.workers, LOOKUP_ROWS)
         self.traffic = view["traffic"].reshape(sizes.workers, sizes.backends)
         self.sources = view["sources"].reshape(sizes.sources, SOURCE_CELLS)
+        self.vips: NDArray[Any] = view["vips"]
 
     @classmethod
     def allocate(cls, sizes: Sizes) -> "Tables":

@@ -24,6 +24,9 @@ def hint(run: MuxRun, verdict: Verdict, target: int, states: Sequence[BackendSta
         Verdict.OVER_FLOW_SHARE: (
             f"raise the service's `new_flows_per_s` or the weight of {run.backend_name(target)}, whose share it is"
         ),
+        Verdict.BLACK_HOLED: (
+            "the VIP is flooded: `lbmux show top-talkers` says until when, `lbmux parole` lets it back"
+        ),
         Verdict.TTL: "the packet passed too many routers: its sender should use a larger TTL",
         Verdict.NO_NEIGHBOUR: f"the next hop (`ip route get {host}`) does not answer ARP or ND: is it up?",
         Verdict.TOO_BIG: (

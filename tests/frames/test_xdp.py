@@ -77,8 +77,45 @@ def test_a_later_process_swaps_its_program_in(pair: Pair) -> None:
     in_kernel(pair, attach)
     assert attached_program(pair) not in (None, first)
     assert len(generations(pair)) == 1
-    assert len(list(generations(pair)[0].glob("program-*"))) == 1
+    assert len(list(generations(pair)[0].glob("program-*"))) == 2, "the mux's and the gate's"
     assert in_kernel(pair, lambda kernel: int(kernel.tables.flows[5, 2]["ports"])) == 77
+
+
+def test_the_gate_comes_before_the_program_and_goes_again(pair: Pair) -> None:
+    def work(kernel: Kernel) -> list[int | None]:
+        kernel.attach(PROGRAMS)
+        seen = [attached_program(pair)]
+        kernel.gate(True)
+        seen.append(attached_program(pair))
+        kernel.swap(Attach.XDP, kernel.loaded[Attach.XDP])  # as `lbmux trace` does
+        seen.append(attached_program(pair))
+        kernel.gate(False)
+        return [*seen, attached_program(pair)]
+
+    without, gate, still, after = in_kernel(pair, work)
+    assert None not in (without, gate) and gate not in (without, None)
+    assert (still, after) == (gate, without)
+
+
+def test_the_gate_and_the_tables_outlive_a_killed_process(pair: Pair) -> None:
+    def work(kernel: Kernel) -> None:
+        attach_with_a_flow(kernel)
+        kernel.gate(True)
+
+    in_kernel(pair, work)
+    gate = attached_program(pair)
+    (generation,) = generations(pair)
+    slot = syscall.open_pinned(generation / pins.GATE_SLOT)
+    assert syscall.program_in_slot(slot), "the gate still calls the mux's program"
+    os.close(slot)
+    assert in_kernel(pair, lambda kernel: (kernel.adopted, int(kernel.tables.flows[5, 2]["ports"]))) == (True, 77)
+    in_kernel(pair, attach)
+    assert attached_program(pair) not in (None, gate)
+
+
+def test_without_a_program_there_is_no_gate(pair: Pair) -> None:
+    with pytest.raises(SetupError, match="detached"):
+        in_kernel(pair, lambda kernel: kernel.gate(True))
 
 
 def test_other_sizes_make_new_tables_and_show_the_old_ones(pair: Pair) -> None:

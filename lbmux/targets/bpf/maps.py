@@ -27,6 +27,8 @@ REACH_BYTES = 1 << 29
 """The largest offset into a map that the verifier allows (BPF_MAX_VAR_OFF)."""
 AGENT_SLOT = "lbmux_ring_agent"
 """The symbol of the program slot from which an edge's mux calls the agent's program."""
+MUX_SLOT = "lbmux_ring_gated"
+"""The symbol of the program slot from which a mux's gate calls the mux's program."""
 LESSENED_BY = {"flows": "a smaller flows.limit", "slots": "a smaller maglev.size, or `auto`"}
 
 

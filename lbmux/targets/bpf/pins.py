@@ -24,7 +24,7 @@ EDGE = "edge"
 ROLES = ("mux", "agent", EDGE)
 OURS, FIRST_PID_NAMESPACE = "lbmux", 0xEFFFFFFC
 """The source name of a BPF file system that a daemon mounted; PROC_PID_INIT_INO, the host's own PID namespace."""
-LINK, EGRESS, PROGRAM = "link-", "egress-", "program-"
+LINK, EGRESS, PROGRAM, GATE_SLOT = "link-", "egress-", "program-", "gate-slot"
 BEHIND_MUX = "behind_mux"
 """The attach mode of an edge's agent. In place of a link the pinned object is a program slot, from which the mux's
 program calls the agent's."""
@@ -136,6 +136,12 @@ class Pins:
         """Pin a program. Earlier ones stay until ``remove_all_but``: each may be the linked one."""
         numbers = [int(path.name.rpartition("-")[2]) for path in generation.glob(f"{PROGRAM}{attach.name}-*")]
         syscall.pin(generation / f"{PROGRAM}{attach.name}-{max(numbers, default=0) + 1}", descriptor)
+
+    def pin_gate_slot(self, generation: Path, slot: int) -> None:
+        """Pin the slot of the program behind the gate, which is emptied otherwise when its process ends."""
+        path = generation / GATE_SLOT
+        path.unlink(missing_ok=True)
+        syscall.pin(path, slot)
 
     def remove_all_but(self, generation: Path, programs: set[int]) -> None:
         """Remove everything but this generation and, in it, the programs with these ids."""

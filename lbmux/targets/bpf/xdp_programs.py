@@ -1,18 +1,27 @@
 """The kernel programs: each takes the kernel's context and returns an action. lbmux.datapath makes all decisions."""
 
-from lbmux.datapath import agent, mux
-from lbmux.datapath.context import coarse_time, jiffies, settings, tc_context, xdp_context
-from lbmux.datapath.frame import RECEIVED, SENT, arrived, frame, frame_end, packet_mark, redirect
+from lbmux.datapath import agent, gate, mux
+from lbmux.datapath.context import (
+    coarse_time,
+    current_worker,
+    jiffies,
+    settings,
+    tc_context,
+    worker_limit,
+    xdp_context,
+)
+from lbmux.datapath.frame import RECEIVED, SENT, arrived, frame, frame_end, frame_length, packet_mark, redirect
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import AGENT_MARK, settings_row
 from lbmux.datapath.verdicts import DROPS, PASSES, Verdict
-from lbmux.targets.bpf.tail_call import to_agent
+from lbmux.targets.bpf.tail_call import to_agent, to_mux
 from lbmux.wire.numbers import LOOPBACK
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 TCX_NEXT, TCX_DROP, TCX_REDIRECT = -1, 2, 7
 HAIRPIN, UNKNOWN_REPLY = int(Verdict.HAIRPIN), int(Verdict.UNKNOWN_REPLY)
 REPLY_FRAGMENT, REPLY_ICMP = int(Verdict.REPLY_FRAGMENT), int(Verdict.REPLY_ICMP)
+BLACK_HOLED = int(Verdict.BLACK_HOLED)
 
 
 @step
@@ -60,6 +69,16 @@ def mux_xdp(ctx):
     context = xdp_context(ctx)
     verdict, _, interface = mux.run(context)
     return mux_action(context, verdict, interface)
+
+
+def gate_xdp(ctx):
+    context = xdp_context(ctx)
+    worker = current_worker(context)
+    if worker < worker_limit(context) and gate.is_black_holed(context, frame(context), frame_end(context)):
+        mux.count(context, worker, BLACK_HOLED, frame_length(context))
+        return XDP_DROP
+    to_mux(context)
+    return XDP_PASS
 
 
 @step

@@ -7,7 +7,7 @@ import pytest
 
 from lbmux.daemons.drivers import MOST_CPUS
 from lbmux.datapath.tables import Sizes
-from lbmux.targets.bpf.maps import AGENT_SLOT, KernelTables
+from lbmux.targets.bpf.maps import AGENT_SLOT, MUX_SLOT, KernelTables
 from lbmux.targets.bpf.syscall import Attach, create_program_slot
 
 pytestmark = pytest.mark.root
@@ -17,6 +17,7 @@ PROGRAMS = [
     ("agent_xdp", Attach.XDP),
     ("agent_tc", Attach.TCX_EGRESS),
     ("edge_mux_xdp", Attach.XDP),
+    ("gate_xdp", Attach.XDP),
     ("edge_agent_xdp", Attach.XDP),
 ]
 SIZES = {
@@ -30,7 +31,7 @@ SIZES = {
 @pytest.fixture(scope="module")
 def rings() -> Iterator[dict[str, int]]:
     slot = create_program_slot("slot")
-    yield {AGENT_SLOT: slot}
+    yield {AGENT_SLOT: slot, MUX_SLOT: slot}
     os.close(slot)
 
 
