@@ -16,6 +16,7 @@ from lbmux.api.requests import (
     GetRuntime,
     GetServices,
     HoldRoutes,
+    Parole,
     Request,
 )
 from lbmux.errors import LbmuxError
@@ -25,9 +26,23 @@ OF_A_MUX: dict[Kind, str] = dict.fromkeys(
 ) | {GetRoundTrips: "a mux has no connections of clients; use --control with the socket of an agent"}
 OF_AN_AGENT: dict[Kind, str] = dict.fromkeys(
     (GetBgp, HoldRoutes), "an agent does not use BGP; use --control with the socket of a mux or an edge"
-) | {GetHistory: "an agent keeps no history; use --control with the socket of a mux"}
+) | {
+    GetHistory: "an agent keeps no history; use --control with the socket of a mux",
+    Parole: "an agent has no black holes; use --control with the socket of a mux",
+}
 OF_AN_EDGE: dict[Kind, str] = dict.fromkeys(
-    (GetServices, GetBackends, GetNeighbours, GetCounters, GetRuntime, GetFlows, CountFlows, GetHistory, GetRoundTrips),
+    (
+        GetServices,
+        GetBackends,
+        GetNeighbours,
+        GetCounters,
+        GetRuntime,
+        GetFlows,
+        CountFlows,
+        GetHistory,
+        GetRoundTrips,
+        Parole,
+    ),
     "an edge does not forward and has no tables; use `lbmux show health` or `lbmux show bgp`",
 )
 

@@ -169,6 +169,13 @@ class HoldRoutes(Request[answers.Bgp], command="hold", changes=True):
 
 
 @dataclass(frozen=True)
+class Parole(Request[answers.Paroled], command="parole", changes=True):
+    """End the black hole of a VIP at once, and forget its relapses."""
+
+    vip: str
+
+
+@dataclass(frozen=True)
 class GetHistory(Request[answers.History], command="history"):
     """The last 15 minutes of traffic, a point a second, and the log's lines, after ``since`` in seconds since 1970."""
 

@@ -4,13 +4,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lbmux.api.answers import ServiceLine
+from lbmux.api.answers import BlackHole, ServiceLine
 from lbmux.api.counter_rates import CounterSnapshot, TrafficRates, backend_rates, total
 
 
 @dataclass(frozen=True)
 class VipRates:
-    """A VIP's packets, bytes and new flows per second; None if they are unknown. ``share``: of the mux's packets."""
+    """A VIP's packets, bytes and new flows per second; None if they are unknown.
+
+    ``share``: of the mux's packets; ``black_hole``: whether the mux drops all packets to it, and for how long.
+    """
 
     vip: str
     services: list[str]
@@ -18,6 +21,7 @@ class VipRates:
     bytes: float | None
     new_flows: float | None
     share: float | None
+    black_hole: BlackHole | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ COMMANDS = {
         "lbmux.cli.operate.announce_command:announce",
         "Announce the VIPs of a mux again after `lbmux withdraw`.",
     ),
+    "parole": (
+        "lbmux.cli.operate.parole_command:command",
+        "Let a flooded VIP back that a mux has made a black hole.",
+    ),
     "show": (
         "lbmux.cli.inspect.show_pool_command:command",
         "Show services, backends, flows and counters of a mux or agent, or the pool's revisions.",

@@ -242,6 +242,20 @@ class Service(Model):
         return range(self.port, (self.port_to or self.port) + 1)
 
 
+class BlackHole(Model):
+    """What a mux with a stated `capacity_pps` does with a flooded VIP: it drops all packets of the VIP first."""
+
+    enabled: bool = True
+    """Whether a VIP may become a black hole. The last VIP of a mux never does, nor one that many real clients use."""
+    after_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+    """The mux has to get more than `capacity_pps` on average over this time, in seconds."""
+    first_s: Annotated[float, Field(ge=1, le=86400)] = 10.0
+    """After this many seconds the VIP gets its fair share again; each relapse doubles that. It comes back earlier if
+    the flood ends."""
+    longest_s: Annotated[float, Field(ge=1, le=86400)] = 600.0
+    """The longest black hole, in seconds."""
+
+
 class Config(Model):
     """The configuration that all muxes and host agents share."""
 
@@ -261,6 +275,8 @@ class Config(Model):
     """Packets per second that one mux is known to forward. A mux that gets more says that it is overloaded, and admits
     no more than this, each VIP its fair share (`share`). It also notices frames that are dropped before they reach it,
     a late packet loop, and CPUs that do nothing but receive."""
+    black_hole: BlackHole = BlackHole()
+    """What a mux does with a VIP that is flooded, if `capacity_pps` is stated."""
     pools: dict[Name, Pool] = Field(default_factory=dict)
     """Lists of backends by name, for services that share their backends (`pool`). An override of a backend acts in all
     services of its pool."""

@@ -5,7 +5,7 @@ The program counts what it drops, and new flows have half the burst only, so est
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 
 import numpy as np
@@ -20,6 +20,8 @@ from lbmux.tables.mux_tables import MuxTables
 WINDOW_S = 0.1
 USED = 0.8
 """A VIP that uses this part of its share wants more."""
+ELSEWHERE = 0.5
+"""The largest part of the capacity that VIPs give up for packets to no service, which are not dropped here."""
 
 
 class KernelShares:
@@ -27,6 +29,8 @@ class KernelShares:
 
     unseen = 0
     """Packets that no verdict counts: none."""
+    thinned: Mapping[Address, Admitted] = {}
+    """What gets to the gate of VIPs that packets are dropped of before it: none."""
 
     def __init__(self, mux: MuxTables) -> None:
         self._mux, self._tables = mux, mux.tables
@@ -44,6 +48,16 @@ class KernelShares:
         if self._capacity is None:
             self._hold({}, {})
 
+    @property
+    def limited(self) -> Mapping[Address, Admitted]:
+        """What is not dropped behind the gate, of each VIP that packets are dropped of there."""
+        return self.admitted
+
+    def isolate(self, vips: Collection[Address]) -> None:
+        """Release the VIPs that are black holes now: the gate drops all their packets."""
+        if self._limits.keys() & vips:
+            self._hold({}, {})  # the next window decides what the others get
+
     def read(self, now: float) -> None:
         """Decide again what VIPs are held to, if a window has passed since the last time (monotonic seconds)."""
         seconds = now - self._begun
@@ -53,7 +67,7 @@ class KernelShares:
         verdicts = (self._verdicts - before) / seconds
         if self._limits:
             self.dropped += float(verdicts[Verdict.OVER_PACKET_RATE]) * seconds
-        if verdicts.sum() <= self._capacity:
+        if verdicts.sum() - verdicts[Verdict.BLACK_HOLED] <= self._capacity:
             self._packets = None
             self._hold({}, {})
             return
@@ -68,7 +82,8 @@ class KernelShares:
         for service in self._services:
             received[service.vip] += rates[service.name]
         demands = {vip: inf if rate >= USED * self._limits.get(vip, inf) else rate for vip, rate in received.items()}
-        shares = fair_shares(demands, self._weights, capacity - float(verdicts[Verdict.NOT_VIP]))
+        elsewhere = min(float(verdicts[Verdict.NOT_VIP]), ELSEWHERE * capacity)
+        shares = fair_shares(demands, self._weights, capacity - elsewhere)
         limits = {vip: max(share, 1.0) for vip, share in shares.items() if share < demands[vip]}
         self._hold(limits, {one.name: rates[one.name] / max(received[one.vip], 1.0) for one in self._services})
         sent = sum(received[vip] for vip in limits) + dropped

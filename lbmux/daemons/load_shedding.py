@@ -7,7 +7,7 @@ Which VIP gets how much is estimated from samples of each batch, and what was dr
 import ctypes
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from lbmux.addresses import Address
@@ -15,7 +15,7 @@ from lbmux.config.models import Config
 from lbmux.frames.admission_filter import admission
 from lbmux.frames.batch import Batch
 from lbmux.frames.socket_filters import RETURN, WHOLE, Line
-from lbmux.metrics.fair_shares import Admitted, admitted, fair_shares, weights_of
+from lbmux.metrics.fair_shares import LEAST, Admitted, admitted, fair_shares, weights_of
 from lbmux.wire.header_layouts import ETHERNET_BYTES, IPV4, IPV6, IPV6_BYTES, PROTOCOL_AT, TCP
 from lbmux.wire.numbers import ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, SYN, TCP_PROTOCOL
 from lbmux.wire.packet import ethertype, ipv4_header_bytes
@@ -37,7 +37,13 @@ class Window(NamedTuple):
 
 
 class LoadShedding:
-    """``restrict`` sets the program of the mux's ring.  ``admitted``: the VIPs over their share, and what they get."""
+    """``restrict`` sets the program of the mux's ring.  ``admitted``: the VIPs over their share, and what they get.
+
+    Of VIPs that are black holes LEAST of the packets passes, which the data path counts and drops.
+    """
+
+    limited: Mapping[Address, Admitted] = {}
+    """What is not dropped behind the gate: everything."""
 
     def __init__(self, restrict: Callable[[tuple[Line, ...]], None]) -> None:
         self._restrict = restrict
@@ -46,6 +52,8 @@ class LoadShedding:
         self.admitted: Mapping[Address, Admitted] = {}
         self.dropped = 0.0
         """Packets dropped since the start, as estimated."""
+        self._isolated: Mapping[Address, Admitted] = {}
+        self._dropped_isolated, self._in_force = 0.0, False
         self._capacity: int | None = None
         self._weights: dict[Address, int] = {}
         self._vips: dict[bytes, Address] = {}
@@ -55,8 +63,13 @@ class LoadShedding:
 
     @property
     def unseen(self) -> int:
-        """Packets that no verdict counts."""
-        return int(self.dropped)
+        """Packets that no verdict counts, without those to black holes."""
+        return int(self.dropped - self._dropped_isolated)
+
+    @property
+    def thinned(self) -> Mapping[Address, Admitted]:
+        """What gets to the gate of VIPs that packets are dropped of before it, by the ring's program."""
+        return {**self._isolated, **self.admitted}
 
     @property
     def wanted(self) -> bool:
@@ -67,6 +80,14 @@ class LoadShedding:
         self._vips = {vip.packed: vip for vip in self._weights}
         if not self.wanted:
             self._admit({})
+
+    def isolate(self, vips: Collection[Address]) -> None:
+        """Make exactly these VIPs black holes."""
+        if vips != self._isolated.keys():
+            self._isolated = dict.fromkeys(vips, Admitted(LEAST, LEAST))
+            self._windows.clear()
+            self._counts = _no_counts()
+            self._admit({vip: share for vip, share in self.admitted.items() if vip not in self._isolated})
 
     def take(self, batch: Batch) -> None:
         """Sample a batch as it was received: every frame of a short one."""
@@ -87,9 +108,11 @@ class LoadShedding:
         elsewhere, sent = sum(counts.pop(None, [0.0])), dict[Address, tuple[float, float]]()
         for vip, (others, new) in counts.items():
             assert vip is not None
-            share = self.admitted.get(vip, Admitted())
+            share = self.thinned.get(vip, Admitted())
             sent[vip] = new / share.new, others / share.others
             self.dropped += sum(sent[vip]) - new - others
+            if vip in self._isolated:
+                self._dropped_isolated += sum(sent.pop(vip)) - new - others
         self._windows.append(Window(seconds, elsewhere, sent))
         while sum(window.seconds for window in self._windows) - self._windows[0].seconds >= AVERAGED_S:
             self._windows.popleft()
@@ -109,11 +132,12 @@ class LoadShedding:
         self._admit({vip: admitted(new[vip], others[vip], share) for vip, share in over.items()})
 
     def _admit(self, shares: Mapping[Address, Admitted]) -> None:
-        if shares:
-            self._restrict(admission(shares, self.otherwise))
-        elif self.admitted:
+        before, self.admitted = self._in_force, shares
+        if self.thinned:
+            self._restrict(admission(self.thinned, self.otherwise))
+        elif before:
             self._restrict(self.otherwise)
-        self.admitted = shares
+        self._in_force = bool(self.thinned)
 
 
 def _no_counts() -> dict[Address | None, list[float]]:

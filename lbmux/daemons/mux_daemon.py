@@ -253,6 +253,7 @@ class MuxDaemon(Daemon[Options]):
 
     def handlers(self) -> dict[Kind, Handler]:
         handlers = {**self.status.handlers(), **self.health.handlers(), **self.sampler.handlers()}
+        handlers |= self.overload_watch.handlers()
         handlers[Trace] = self.trace_hub.watch
         if self.link is not None:
             handlers |= self.link.planning(self.reloader, self.mux.slots_moved)

@@ -91,18 +91,7 @@ class Families(Collector):
             "lbmux_ring_dropped_frames_total", "Frames lost because the packet ring was full.", reading.ring_dropped
         )
         if reading.overload is not None:
-            yield GaugeMetricFamily(
-                "lbmux_overloaded", "Whether this mux gets more packets than it can forward.",
-                reading.overload.seconds is not None,
-            )  # fmt: skip
-            yield CounterMetricFamily(
-                "lbmux_overloads_total", "How often this mux became overloaded.", reading.overload.times
-            )
-            yield CounterMetricFamily(
-                "lbmux_overload_dropped_packets_total",
-                "Packets beyond their VIP's fair share that were dropped before the ring, as estimated.",
-                reading.overload.dropped,
-            )
+            yield from _of_overload(reading.overload)
         if reading.loop_histograms is not None:
             yield from _of_loop(reading.loop_histograms)
         if reading.peers:
@@ -115,6 +104,27 @@ class Families(Collector):
                 up.add_metric([peer], state == ESTABLISHED)
                 session.add_metric([peer, state, reason], 1)
             yield from (up, session)
+
+
+def _of_overload(overload: Overload) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "lbmux_overloaded", "Whether this mux gets more packets than it can forward.",
+        overload.seconds is not None,
+    )  # fmt: skip
+    yield CounterMetricFamily("lbmux_overloads_total", "How often this mux became overloaded.", overload.times)
+    yield CounterMetricFamily(
+        "lbmux_overload_dropped_packets_total",
+        "Packets beyond their VIP's fair share that were dropped before the ring, as estimated.",
+        overload.dropped,
+    )
+    yield GaugeMetricFamily(
+        "lbmux_black_holed_vips", "VIPs whose packets this mux drops because they are flooded.",
+        len(overload.black_holes),
+    )  # fmt: skip
+    yield CounterMetricFamily(
+        "lbmux_black_holes_total", "How often this mux has made a flooded VIP a black hole.",
+        overload.black_holes_begun,
+    )  # fmt: skip
 
 
 def _of_loop(loop_histograms: LoopHistograms) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.answers import BackendLine, ServiceLine
+from lbmux.api.answers import BackendLine, BlackHole, Overload, ServiceLine
 from lbmux.api.counter_rates import CounterSnapshot
 from lbmux.api.vip_rates import top_talkers
 from lbmux.cli import main
@@ -48,6 +48,20 @@ def test_a_vip_that_is_new_or_at_an_agent_has_no_rates() -> None:
 def test_an_idle_mux_has_shares_of_zero() -> None:
     found = top_talkers(LINES[2:], snapshot(0, dns=5), snapshot(1, dns=5))
     assert [one.share for one in found.vips] == [0.0]
+
+
+def test_a_black_hole_comes_first_with_the_time_that_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mux = Served(tmp_path / "mux.sock")
+    holes = {"192.0.2.2": BlackHole(1.0, 9.0, 0, 55)}
+    monkeypatch.setattr(time, "sleep", lambda seconds: mux.send(client()))
+    monkeypatch.setattr(mux.status, "overload", lambda: Overload(None, "", 1, black_holes=holes))
+    try:
+        table = said(capsys, "--limit", "1", "--control", str(mux.path))
+    finally:
+        mux.close()
+    assert "192.0.2.2" in table and "9 s left, 55 dropped" in table and "192.0.2.1" not in table
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -12,7 +12,7 @@ from lbmux.cli import main, options
 VERBS = [
     "reload", "drain h1", "disable h1", "enable h1", "weight h1 5", "add web 10.1.1.2", "remove h1", "withdraw",
     "announce", "show services", "show flows", "show counters", "show bgp", "show health", "show runtime",
-    "explain 192.0.2.9:1>192.0.2.1:80/tcp", "trace drop", "top --once",
+    "explain 192.0.2.9:1>192.0.2.1:80/tcp", "trace drop", "top --once", "parole 192.0.2.1",
 ]  # fmt: skip
 
 

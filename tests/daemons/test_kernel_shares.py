@@ -32,12 +32,12 @@ class Flooded:
         forwarded = Counter[str]()
         for _ in range(round(1 / WINDOW_S)):
             for name, rate in per_s.items():
-                forwarded[name] += self._send(name, round(rate * WINDOW_S), flags)
+                forwarded[name] += self.send(name, round(rate * WINDOW_S), flags)
             self.now_s += WINDOW_S
             self.shares.read(self.now_s)
         return dict(forwarded)
 
-    def _send(self, name: str, count: int, flags: int) -> int:
+    def send(self, name: str, count: int, flags: int) -> int:
         to = ADDRESSES["192.0.2.1" if name == "a" else "192.0.2.2"]
         crafts = [Craft(source=(self._client + n).to_bytes(4), destination=to, flags=flags) for n in range(count)]
         self._client += count
@@ -76,3 +76,26 @@ def test_a_limit_of_the_service_stays_in_force() -> None:
     for per_s in (1000, 1000, 150, 150):
         found = flooded.second(b=per_s)
     assert found["b"] == pytest.approx(40, abs=4) and not flooded.shares.admitted
+
+
+def test_packets_to_no_service_take_half_of_the_capacity_at_most() -> None:
+    flooded, rate = Flooded(), round(CAPACITY / 8)
+    for _ in range(20):
+        elsewhere = Frames([Craft(destination_port=9).frame()] * 5 * CAPACITY)
+        flooded.mux.worker.forward(elsewhere, round(flooded.now_s * TICKS_A_SECOND))
+        assert {flooded.send(name, round(rate * WINDOW_S), SYN) for name in ("a", "b")} == {round(rate * WINDOW_S)}
+        flooded.now_s += WINDOW_S
+        flooded.shares.read(flooded.now_s)
+    assert not flooded.shares.admitted
+
+
+def test_what_goes_to_a_black_hole_takes_no_capacity() -> None:
+    flooded = Flooded()
+    flooded.second(a=1000)
+    assert flooded.shares.admitted
+    vip = next(iter(flooded.shares.admitted))
+    flooded.shares.isolate({vip})
+    assert not flooded.shares.admitted and not flooded.mux.tables.services[flooded.mux.tables.active]["limited"].any()
+    tables, row = flooded.mux.tables, flooded.mux.control.vips[vip]
+    tables.settings[0]["gated"], tables.vips[row]["until"] = 1, 1 << 20
+    assert flooded.second(a=1000, b=CAPACITY - 20) == {"a": 0, "b": CAPACITY - 20} and not flooded.shares.admitted

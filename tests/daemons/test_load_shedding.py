@@ -1,5 +1,6 @@
 """A mux in user space that gets more than ``capacity_pps``: what each VIP is admitted."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lbmux.daemons.load_shedding import EVERYTHING, WINDOW_S, LoadShedding
 from lbmux.frames.batch import Batch
 from lbmux.frames.socket_filters import NOTHING, Line
 from lbmux.lab.topology import VIP
+from lbmux.metrics.fair_shares import LEAST, Admitted
 from tests.daemons.running_daemons import configuration, service
 from tests.daemons.test_mux_daemon import H1, H2
 from tests.frames.test_socket_filters import LINK, passes
@@ -43,7 +45,7 @@ class Shedding(LoadShedding):
         self.read(self.now)
 
     def _share(self, packet: Packet) -> float:
-        shares = {str(vip): share for vip, share in self.admitted.items()}.get(getattr(packet, "dst", ""))
+        shares = {str(vip): share for vip, share in self.thinned.items()}.get(getattr(packet, "dst", ""))
         return 1.0 if shares is None else shares.new if is_new(packet) else shares.others
 
     def _receive(self, packet: Packet, count: int) -> None:
@@ -118,3 +120,20 @@ def test_without_the_key_the_rings_own_program_is_in_force_again() -> None:
     assert shedding.admitted
     shedding.configure(Config.model_validate(configuration(service("a", 80, [H1]))))
     assert (shedding.wanted, shedding.admitted, shedding.program) == (False, {}, NOTHING)
+
+
+def test_of_a_black_hole_a_few_packets_pass_and_its_others_share_what_is_left() -> None:
+    shedding, flood = Shedding(), (to(VIP), 20_000)
+    for _ in range(5):
+        shedding.window(flood, (to(OTHER), 500))
+    shedding.isolate({ip_address(VIP)})
+    for _ in range(15):
+        shedding.window(flood, (to(OTHER), 900))
+    assert shedding.admitted == {} and shedding.thinned == {ip_address(VIP): Admitted(LEAST, LEAST)}
+    passed = sum(passes(shedding.program, to(VIP) / UDP()) for _ in range(2000))
+    assert 0 < passed < 2000 * LEAST * 3 and passes(shedding.program, to(OTHER))
+    assert shedding.dropped - shedding.unseen == pytest.approx(20_000 * 15 * WINDOW_S, rel=0.3), (
+        "not a sign of overload"
+    )
+    shedding.isolate(set())
+    assert shedding.program == EVERYTHING

@@ -46,6 +46,7 @@ def test_more_packets_than_the_stated_capacity_are_noticed_and_the_end_too(lab: 
     lab.write_config(configuration(service("web", 80, [H1])) | {"capacity_pps": 500})
     with running(lab, "mux1", "mux", *options(driver), "--metrics", str(METRICS)) as mux:
         nothing = {"seconds": None, "reason": "", "times": 0, "dropped": 0, "admitted": {}}
+        nothing |= {"black_holes": {}, "black_holes_begun": 0}
         assert ask(mux.control, "runtime")["overload"] == nothing
         begun, packets = time.monotonic(), [syn(port) for port in range(40000, 40500)]
         while "overloaded: " not in mux.log:

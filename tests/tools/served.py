@@ -29,8 +29,10 @@ class Served(Inside):
         if self.wanted is not None:
             self.tracker.configure(self.wanted)
         runtime = {"interface": "eth0", "addresses": [str(LOCAL)]}
-        showing = StatusHandlers(lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, runtime)
-        server = ServerThread(path, showing.handlers() | {GetHealth: self._health})
+        self.status = StatusHandlers(
+            lambda: self.snapshot, Driver("mux", "eth0", self.tables, 0, "packet"), path, runtime
+        )
+        server = ServerThread(path, self.status.handlers() | {GetHealth: self._health})
         self.answers, self.close = server.answers, server.close
 
     async def _health(self, request: GetHealth) -> Health:

@@ -9,7 +9,16 @@ from lbmux.api.answers.history_answers import History, HistoryEvent, HistoryPoin
 from lbmux.api.answers.program_answer import Key, ProgramAnswer
 from lbmux.api.answers.reload_answers import Planned, Reloaded
 from lbmux.api.answers.round_trip_answers import RoundTripLine, RoundTrips
-from lbmux.api.answers.runtime_answers import Admitted, HostForwarding, Layout, Overload, Runtime, TableSize
+from lbmux.api.answers.runtime_answers import (
+    Admitted,
+    BlackHole,
+    HostForwarding,
+    Layout,
+    Overload,
+    Paroled,
+    Runtime,
+    TableSize,
+)
 from lbmux.api.answers.trace_answers import SentFrame, SlowPathReport, TraceBatch, TracedFrame, TraceStart
 from lbmux.api.answers.traffic_answers import (
     BackendLine,
@@ -33,6 +42,7 @@ __all__ = [
     "Backends",
     "Bgp",
     "BgpNeighbour",
+    "BlackHole",
     "ConnectionCounts",
     "Counters",
     "FlowCount",
@@ -50,6 +60,7 @@ __all__ = [
     "Neighbours",
     "Overload",
     "Overridden",
+    "Paroled",
     "Planned",
     "ProgramAnswer",
     "Reloaded",

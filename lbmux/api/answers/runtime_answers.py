@@ -33,12 +33,31 @@ class Admitted:
 
 
 @dataclass(frozen=True)
+class BlackHole:
+    """A VIP whose packets a mux drops: for how many seconds already, and for how many more at most; how often it has
+    relapsed, and how many packets to it have reached the mux's data path and were dropped, also in earlier ones."""
+
+    seconds: float
+    left_s: float
+    relapses: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Paroled:
+    """A VIP that was a black hole until now."""
+
+    version: int
+    vip: str
+
+
+@dataclass(frozen=True)
 class Overload:
     """Whether a mux gets more packets than it can forward: for how long now (None: it does not), the last reason, and
     how often it has begun.
 
     ``dropped``: packets dropped before the ring since the start, as estimated; ``admitted``: the VIPs over their fair
-    share now.
+    share now; ``black_holes``: the VIPs whose packets are all dropped now; ``black_holes_begun``: how many there were.
     """
 
     seconds: float | None
@@ -46,6 +65,8 @@ class Overload:
     times: int
     dropped: int = 0
     admitted: dict[str, Admitted] = field(default_factory=dict)
+    black_holes: dict[str, BlackHole] = field(default_factory=dict)
+    black_holes_begun: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

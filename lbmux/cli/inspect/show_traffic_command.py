@@ -12,7 +12,7 @@ from lbmux.cli.text_table import print_table
 from lbmux.cli.where import Where, where
 
 if TYPE_CHECKING:
-    from lbmux.api.answers import History
+    from lbmux.api.answers import BlackHole, History
     from lbmux.api.control_client import ControlClient
     from lbmux.api.vip_rates import TopTalkers
 
@@ -75,7 +75,8 @@ def _clock(seconds: float) -> str:
 def top_talkers(where: Where, as_json: bool, seconds: float, limit: int) -> None:
     """Show which VIPs use most of a mux: packets, bytes and new flows per second, and the share of its packets.
 
-    Packets and bytes are those that the mux sends; new flows include those beyond a rate limit.
+    Packets and bytes are those that the mux sends; new flows include those beyond a rate limit.  A VIP that is flooded
+    may be a black hole: the mux drops all packets to it, for so many seconds more at most (`lbmux parole`).
     """
     for node, answer in ask_all(where, lambda client: _talkers(client, seconds, limit)):
         if as_json:
@@ -87,10 +88,16 @@ def top_talkers(where: Where, as_json: bool, seconds: float, limit: int) -> None
                 "VIP": one.vip, "services": one.services, "packets/s": _whole(one.packets),
                 "Mbit/s": None if one.bytes is None else f"{one.bytes * 8 / 1e6:.1f}",
                 "new flows/s": _whole(one.new_flows), "share": None if one.share is None else f"{one.share:.0%}",
+                "black hole": _black_hole(one.black_hole),
             }
             for one in answer.vips
         ]  # fmt: skip
-        print_table(lines, same("VIP", "services", "packets/s", "Mbit/s", "new flows/s", "share"))
+        holes = ["black hole"] if any(one.black_hole for one in answer.vips) else []
+        print_table(lines, same("VIP", "services", "packets/s", "Mbit/s", "new flows/s", "share", *holes))
+
+
+def _black_hole(hole: "BlackHole | None") -> str | None:
+    return None if hole is None else f"{hole.left_s:.0f} s left, {hole.dropped} dropped"
 
 
 def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers":
@@ -98,14 +105,18 @@ def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers
     from time import monotonic, sleep
 
     from lbmux.api.counter_rates import CounterSnapshot
-    from lbmux.api.requests import GetBackends, GetServices
+    from lbmux.api.requests import GetBackends, GetRuntime, GetServices
     from lbmux.api.vip_rates import top_talkers
 
     before = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
     sleep(seconds)
     after = CounterSnapshot(monotonic(), client.whole(GetBackends()).backends, ())
     talkers = top_talkers(client.whole(GetServices()).services, before, after)
-    return replace(talkers, vips=talkers.vips[:limit])
+    overload = client.ask(GetRuntime()).overload
+    holes = overload.black_holes if overload else {}
+    vips = [replace(one, black_hole=holes.get(one.vip)) for one in talkers.vips]
+    vips.sort(key=lambda one: one.black_hole is None)
+    return replace(talkers, vips=vips[:limit])
 
 
 def _whole(rate: float | None) -> int | None:

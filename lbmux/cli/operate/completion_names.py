@@ -84,6 +84,16 @@ def events(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return [name for event in EVENTS if (name := f"{before}{plus}{event}").startswith(incomplete)]
 
 
+def _black_holes(ctx: click.Context) -> Iterable[str]:
+    from lbmux.api.control_client import ControlClient
+    from lbmux.api.control_paths import meant_path
+    from lbmux.api.requests import GetRuntime
+
+    overload = ControlClient(meant_path(ctx.params.get("control")), TIMEOUT_S).ask(GetRuntime()).overload
+    return overload.black_holes if overload else ()
+
+
 backends = _completing(_backends)
+black_holes = _completing(_black_holes)
 services = _completing(lambda ctx: [service for service, _ in _lines(ctx)])
 topologies, scenarios, nodes = _completing(_topologies), _completing(_scenarios), _completing(_nodes)

@@ -32,6 +32,9 @@ VERDICTS: Mapping[str, tuple[State, str, str]] = {
         "warning", "began a flow beyond their backend's share of `new_flows_per_s`",
         "check for a flood with `lbmux capture --at drop`; otherwise raise the limit, or the backend's weight",
     ),
+    "black_holed": (
+        "warning", "were to a VIP that is flooded", "see `lbmux show top-talkers`; `lbmux parole VIP` lets it back",
+    ),
     "unsent": (
         "fault", "did not fit in the transmit queue", "check that the interface is up and its queue is long enough",
     ),
@@ -81,6 +84,10 @@ def overload(node: NodeState) -> Iterator[Finding]:
     state = node.runtime.overload if node.runtime else None
     if state is None:
         return
+    for vip, hole in state.black_holes.items():
+        hint = f"find the senders with `lbmux capture --at drop`; to end it: `lbmux parole {vip}`"
+        left = f"for {hole.left_s:.0f} s more at most, {counted(hole.relapses, 'relapse')}"
+        yield warning("black hole", f"all packets to VIP {vip} are dropped, since it is flooded: {left}", hint)
     if state.seconds is not None:
         hint = "find the VIP with `lbmux show top-talkers`; limit its `packets_per_s`, withdraw it, or add muxes"
         over = f"; over their fair share: {', '.join(state.admitted)}" if state.admitted else ""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lbmux.api.answers import Overload
+from lbmux.api.answers import BlackHole, Overload
 from lbmux.tools.doctor import daemon_checks, traffic_checks
 from lbmux.tools.doctor.finding import Finding
 from tests.api.lines import flow_table
@@ -49,6 +49,13 @@ def test_a_mux_that_gets_more_than_it_can_forward(overload: dict[str, Any], stat
     (finding,) = traffic_checks.overload(node("mux", runtime={"overload": Overload(**overload)}))
     assert (finding.state, finding.seen) == (state, seen)
     assert state == "ok" or "top-talkers" in finding.hint
+
+
+def test_black_holes_are_reported_with_the_command_that_ends_them() -> None:
+    holes = {"192.0.2.1": BlackHole(3.0, 7.2, 1, 100)}
+    found = [*traffic_checks.overload(node("mux", runtime={"overload": Overload(None, "", 1, black_holes=holes)}))]
+    assert found[0].seen.endswith("since it is flooded: for 7 s more at most, 1 relapse")
+    assert (found[0].state, found[1].state) == ("warning", "ok") and "lbmux parole 192.0.2.1" in found[0].hint
 
 
 def test_an_agent_does_not_say_whether_it_is_overloaded() -> None:
