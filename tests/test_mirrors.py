@@ -128,6 +128,7 @@ ELSEWHERE = {
     "lab/scoreboard/managed_events.py": "lab/test_scoreboard_managers.py",
     "lab/scoreboard/managed_pool.py": "lab/test_scoreboard_managers.py",
     "lab/scoreboard/flood.py": "lab/test_flood.py",
+    "lab/scoreboard/crowd.py": "lab/test_crowd.py",
     "lab/scoreboard/scenarios.py": "lab/test_scoreboard.py",
     "lab/scoreboard/scoreboard_events.py": "lab/test_scoreboard.py",
     "lab/scoreboard/scoreboard_plot.py": "cli/lab/test_plot_command.py",

@@ -167,3 +167,8 @@ def test_the_written_result_has_every_outcome_and_failure() -> None:
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert lbmux(["lab", "run", *arguments]) == 2
     assert "Error" in capsys.readouterr().err
+
+
+def test_a_cell_says_when_a_flooded_vip_was_isolated_and_back() -> None:
+    outcome = Outcome("ananta", "flood-vip", 500, 0, 0, 13.4, 200, 0, 0.0, {}, 1234.4, 612.3)
+    assert cell(outcome) == "0 / 13 / 0 / 0; isolated 1234, back 612"

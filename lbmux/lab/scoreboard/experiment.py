@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lbmux.errors import LabError
@@ -32,6 +32,8 @@ class Outcome:
     ``own``: broken connections whose own server was hit.  ``stall_ms``: the longest wait of the surviving ones.
     ``new``: connections opened meanwhile.  ``refused``: those of them without an answer, or still waiting at the end.
     ``normal_ms``: time from the event to the last answer that was late (over 50 ms), broken or refused.
+    ``isolated_ms``: time from the begin of a flood until its VIP was a black hole on all muxes that made it one, and
+    ``back_ms`` from the flood's end until it was none; None: that did not happen.
     """
 
     scenario: str
@@ -44,6 +46,8 @@ class Outcome:
     refused: int
     normal_ms: float
     reasons: dict[str, int] = field(default_factory=dict)
+    isolated_ms: float | None = None
+    back_ms: float | None = None
 
 
 def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
@@ -72,11 +76,13 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
                     step.in_silence(system)
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
             after = client.report_once_answered(took)
+            isolated_ms, back_ms = system.isolation()
         finally:
             for step in reversed(steps):
                 step.undo(system)
     system.wait_until_normal()
-    return judge(system.scenario.name, event, lost, begun, before, after)
+    outcome = judge(system.scenario.name, event, lost, begun, before, after)
+    return replace(outcome, isolated_ms=isolated_ms, back_ms=back_ms)
 
 
 def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]]) -> set[int]:

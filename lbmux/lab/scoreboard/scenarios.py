@@ -29,7 +29,7 @@ PAIRS = (
 AGENT = ("restart-agent", "crash-agent")
 SILENCE = ("half-closed", "idle-push", "idle-change")
 POOL = (*FORWARDER, "add-mux", "reseed-router", *BACKEND, "move-irq", "flood-ack", *SILENCE, *PAIRS)
-FLOODS = ("flood-syn", "flood-udp", "flood-icmp", "flood-fragments", "flood-vip")
+FLOODS = ("flood-syn", "flood-udp", "flood-icmp", "flood-fragments", "flood-vip", "flash-crowd")
 EDGES = (
     *FORWARDER, "add-mux", "reseed-router", "kill-backend", "drain-backend", "reload", "kill-mux+add-mux",
     "cut-link+reload",

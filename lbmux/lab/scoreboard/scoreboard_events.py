@@ -11,8 +11,11 @@ from typing import Any
 
 from lbmux.errors import LabError
 from lbmux.lab.connections import Silence
+from lbmux.lab.scoreboard.crowd import PACKETS as CLIENT_PACKETS
+from lbmux.lab.scoreboard.crowd import crowd
 from lbmux.lab.scoreboard.event import Action, Event, nothing
-from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS
+from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS, spoofed
+from lbmux.lab.scoreboard.flood import SECONDS as FLOOD_S
 from lbmux.lab.scoreboard.global_events import GLOBAL_EVENTS
 from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
@@ -21,6 +24,7 @@ from lbmux.lab.topology import SERVER_PORT
 from lbmux.tables.flow_sweep import SWEEP_S
 
 OTHER_SEED = 77
+LEAST_CAPACITY_PPS = 300
 AGENT_AWAY_S = 5.0
 PATIENT_FALL = 100
 """Failed probes before a backend counts as down, for events that stop its agent for seconds."""
@@ -123,10 +127,33 @@ def _restart_agent(system: SystemUnderTest) -> None:
 
 def _flooding(kind: str) -> Action:
     def happen(system: SystemUnderTest) -> None:
-        system.change(lambda config: config | {"services": [*config["services"], *flooded(config["services"][0])]})
-        system.flood_another_vip(kind)
+        _with_capacity(system)
+        system.at_another_vip(lambda vip, port: spoofed(kind, vip, port))
 
     return happen
+
+
+def _with_capacity(system: SystemUnderTest) -> int:
+    """Add the VIP that floods aim at, and state twice the usual load as the capacity, which is returned."""
+    capacity = max(LEAST_CAPACITY_PPS, round(2 * system.usual_pps()))
+    system.change(
+        lambda config: (
+            config | {"services": [*config["services"], *flooded(config["services"][0])], "capacity_pps": capacity}
+        )
+    )
+    return capacity
+
+
+def _gather(system: SystemUnderTest) -> None:
+    """Send three times the capacity of all forwarders by real connections from many addresses."""
+    per_s = 3 * _with_capacity(system) * len(system.scenario.forwarders) / CLIENT_PACKETS
+    system.crowd_addresses("add")
+    system.at_another_vip(lambda vip, port: crowd(vip, port, per_s, FLOOD_S))
+
+
+def _disperse(system: SystemUnderTest) -> None:
+    system.crowd_addresses("del")
+    _restore(system)
 
 
 def flooded(service: dict[str, Any]) -> list[dict[str, Any]]:
@@ -235,6 +262,7 @@ EVENTS = {
             Event(kind, f"{FLOOD_PER_S:,} packets a second for 3 s at another VIP", _flooding(kind), _restore)
             for kind in KINDS
         ),
+        Event("flash-crowd", "three times the capacity, by real clients of another VIP, for 3 s", _gather, _disperse),
         *GLOBAL_EVENTS,
         *MANAGED_EVENTS,
         Event("reseed-table", "a new hash seed in the file: flows move to another slot", _reseed_table, _restore, True),

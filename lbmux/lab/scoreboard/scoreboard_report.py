@@ -29,7 +29,10 @@ def document(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: Loa
 
 def cell(outcome: Outcome) -> str:
     own = f" ({outcome.own})" if outcome.own else ""
-    return f"{outcome.broken}{own} / {outcome.stall_ms:.0f} / {outcome.refused} / {outcome.normal_ms:.0f}"
+    text = f"{outcome.broken}{own} / {outcome.stall_ms:.0f} / {outcome.refused} / {outcome.normal_ms:.0f}"
+    if outcome.isolated_ms is not None:
+        text += f"; isolated {outcome.isolated_ms:.0f}"
+    return text if outcome.back_ms is None else f"{text}, back {outcome.back_ms:.0f}"
 
 
 def _colour(outcome: Outcome) -> str:

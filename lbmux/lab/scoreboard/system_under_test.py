@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyroute2 import IPRoute
 
 from lbmux.api.control_client import ControlClient
-from lbmux.api.requests import GetFlows, GetHealth, Override, Reload
+from lbmux.api.requests import GetCounters, GetFlows, GetHealth, GetHistory, Override, Reload
 from lbmux.backends.overrides import OverriddenState
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
@@ -23,7 +23,8 @@ from lbmux.lab import processes
 from lbmux.lab.https_users import Clients, users
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import remove_address, steer_packets
-from lbmux.lab.scoreboard.flood import flood, spoofed
+from lbmux.lab.scoreboard.crowd import ADDRESSES
+from lbmux.lab.scoreboard.flood import flood
 from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.systems.facebook_global import NAME
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
@@ -38,6 +39,7 @@ HAVE_PROGRAMS = ("edge", "mux", "host")
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
 FLOODED_VIP = "192.0.2.2"
+MEASURED_S = 0.5
 Config = dict[str, Any]
 Backends = list[dict[str, Any]]
 
@@ -49,6 +51,8 @@ class SystemUnderTest:
         self.scenario, self.lab = scenario, lab
         self._hit = scenario.forwarders[0]
         self._silent: set[str] = set()
+        self._sent: tuple[float, float] | None = None
+        """When packets were sent to another VIP: begin and end, in seconds since 1970."""
 
     @property
     def backend(self) -> str:
@@ -139,11 +143,45 @@ class SystemUnderTest:
         """Flood the VIP from the client with packets that belong to no connection."""
         self.lab.inside("client", lambda: flood(VIP, ECHO_PORT))
 
-    def flood_another_vip(self, kind: str) -> None:
-        """Flood a VIP that the connections do not use, once the routers know it (lbmux.lab.scoreboard.flood)."""
+    def usual_pps(self) -> float:
+        """Return the packets per second that the busiest forwarder gets now."""
+        counts, begun = [self._received(node) for node in self.scenario.forwarders], time.monotonic()
+        time.sleep(MEASURED_S)
+        after = [self._received(node) for node in self.scenario.forwarders]
+        seconds = time.monotonic() - begun
+        return max(new - old for old, new in zip(counts, after, strict=True)) / seconds
+
+    def _received(self, node: str) -> int:
+        return sum(line.packets for line in self._client(node).ask(GetCounters()).verdicts)
+
+    def at_another_vip(self, send: Callable[[str, int], object]) -> None:
+        """Have the client send to a VIP that the connections do not use, once the routers know it."""
         for router in self.scenario.next_hops:
             self.wait_for(lambda: len(self.next_hops(router, FLOODED_VIP)) > 0, f"route to {FLOODED_VIP}")  # noqa: B023 -- called within the turn
-        self.lab.inside("client", lambda: spoofed(kind, FLOODED_VIP, ECHO_PORT))
+        begun = time.time()
+        self.lab.inside("client", lambda: send(FLOODED_VIP, ECHO_PORT))
+        self._sent = begun, time.time()
+
+    def crowd_addresses(self, what: Literal["add", "del"]) -> None:
+        """Give the client the addresses of a crowd, or take them away."""
+        command = ["ip", "route", what, "local", str(ADDRESSES), "dev", "lo"]
+        self.lab.run("client", command, check=True, capture_output=True)
+
+    def isolation(self) -> tuple[float | None, float | None]:
+        """Return when the last forwarder isolated the VIP that was sent to, from the begin of that, and when it was
+        back everywhere, from its end, in milliseconds; None: that did not happen, or nothing was sent.
+        """
+        if self._sent is None:
+            return None, None
+        (begun, ended), self._sent = self._sent, None
+        began, back = list[float](), list[float]()
+        for node in self.scenario.forwarders:
+            for event in self._client(node).ask(GetHistory(begun)).events:
+                if event.text.startswith(f"VIP {FLOODED_VIP} is a black hole"):
+                    began.append(1000 * (event.time - begun))
+                elif event.text.startswith(f"VIP {FLOODED_VIP} is no longer"):
+                    back.append(1000 * (event.time - ended))
+        return max(began, default=None), max(back, default=None)
 
     def signal_agent(self, number: signal.Signals) -> None:
         """Signal the agent of the first backend's host, and wait until it has ended."""
