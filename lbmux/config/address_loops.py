@@ -18,9 +18,10 @@ Fault = tuple[tuple[int | str, ...], str]
 
 def find_loops(muxes: Collection[Address], services: Mapping[int, "Service"]) -> Iterator[Fault]:
     """Yield each address that would make packets loop; `services` maps the index in the file to the service."""
-    owners = dict[Address, str]()
+    owners = dict[bytes, str]()
+    """By packed address, whose hash is quick."""
     for service in services.values():
-        owners.setdefault(service.vip, service.name)
+        owners.setdefault(service.vip.packed, service.name)
     for at, service in services.items():
         if service.vip in muxes:
             yield (at, "vip"), "is the address of a mux (see `muxes`); a VIP must not be a machine's own address"
@@ -28,8 +29,8 @@ def find_loops(muxes: Collection[Address], services: Mapping[int, "Service"]) ->
             for field, address in _addresses(backend):
                 if address == service.vip:
                     yield (at, "backends", number, field), "is the service's own VIP: packets would loop"
-                elif address in owners:
-                    why = f"is the VIP of service {owners[address]}: packets would loop back to the muxes"
+                elif address.packed in owners:
+                    why = f"is the VIP of service {owners[address.packed]}: packets would loop back to the muxes"
                     yield (at, "backends", number, field), why
 
 

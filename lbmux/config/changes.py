@@ -32,7 +32,7 @@ def _services(old: Config, new: Config) -> Iterator[str]:
     yield from (f"service {name}: removed" for name in before if name not in after)
     yield from (f"service {name}: added" for name in after if name not in before)
     for name in before:
-        if name in after:
+        if name in after and after[name] is not before[name]:  # the same object in most of a large file
             yield from (f"service {name}: {change}" for change in _service(before[name], after[name]))
 
 

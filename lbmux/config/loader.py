@@ -45,7 +45,7 @@ def load(path: str | Path) -> Config:
     if not path.is_file() or len(text) < SNAPSHOT_FROM_BYTES:
         return parse(text, path)
     snapshot = ConfigSnapshot(path, text)
-    with _without_collector():
+    with without_collector():
         config = snapshot.read()
     if config is None:
         config = parse(text, path)
@@ -67,25 +67,25 @@ def read(path: Path) -> bytes:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(path, (Problem(None, "", f"cannot be read: {error.strerror}"),)) from error
-    _check_length(text, path)
+    check_length(text, path)
     return text
 
 
-def _check_length(text: bytes, path: Path) -> None:
+def check_length(text: bytes, path: Path) -> None:
     if len(text) > MAX_BYTES:
         raise ConfigError(path, (Problem(None, "", f"is longer than the limit of {MAX_BYTES} bytes"),))
 
 
 def parse(text: bytes, path: Path) -> Config:
     """Parse the text of a configuration file; `path` is used in messages only."""
-    _check_length(text, path)
-    with _without_collector():
+    check_length(text, path)
+    with without_collector():
         return _parse(text, path)
 
 
 def parse_as(model: type[AnyModel], text: bytes, path: Path) -> AnyModel:
     """Parse the text of a file of another kind, with the model of its whole content."""
-    _check_length(text, path)
+    check_length(text, path)
     if not text.strip():
         raise ConfigError(path, (Problem(1, "", "is empty"),))
     root, problems, data = _composed(text, path)
@@ -99,7 +99,7 @@ def parse_as(model: type[AnyModel], text: bytes, path: Path) -> AnyModel:
 
 
 @contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Suspend garbage collection: a tree of a million nodes has no garbage, but each collection would walk it."""
     was_on = gc.isenabled()
     gc.disable()

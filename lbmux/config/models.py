@@ -318,10 +318,7 @@ class Config(Model):
         ]
         services = tuple_of(sound, at_pools(faults, sound))
         defaults = info.data.get("idle", Idle())
-        return tuple(
-            service.model_copy(update={"idle": defaults.model_copy(update=service.idle.model_dump(exclude_unset=True))})
-            for service in services
-        )
+        return tuple(one.model_copy(update={"idle": one.idle.filled(defaults)}) for one in services)
 
 
 def _sized(service: Service, maglev: Maglev) -> Service:

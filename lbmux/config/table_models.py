@@ -77,3 +77,8 @@ class Idle(Model):
     """Idle timeout of a TCP connection after a FIN or RST from its client, in seconds."""
     udp_s: Seconds = 300
     """Idle timeout of a UDP flow with two or more packets, in seconds."""
+
+    def filled(self, defaults: "Idle") -> "Idle":
+        """Return these timeouts, with those of ``defaults`` where none is set."""
+        own = self.model_dump(exclude_unset=True)
+        return defaults.model_copy(update=own) if own else defaults

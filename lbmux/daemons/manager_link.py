@@ -17,7 +17,7 @@ from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Override as BackendOverride
 from lbmux.backends.overrides import Overrides
 from lbmux.backends.removal import with_ending_services
-from lbmux.config.loader import parse
+from lbmux.config.known_services import parse_known
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.reloader import Reloader
 from lbmux.manager.api_models import LocalOverride
@@ -149,7 +149,7 @@ class ManagerLink:
 
         async def plan(request: PlanRevision) -> Planned:
             text = unpack_file(request.file)
-            config = await asyncio.to_thread(parse, text, Path("the planned revision"))
+            config = await asyncio.to_thread(parse_known, text, Path("the planned revision"))
             stored = [StoredOverride.model_validate(one) for one in request.overrides]
             planned = await reloader.plan_only(config, as_overrides(stored))
             return Planned(VERSION, self._role, slots_moved(planned))
@@ -172,7 +172,7 @@ class ManagerLink:
         """Return a revision's configuration; the last one is remembered, for changes of overrides only."""
         if self._parsed is None or self._parsed[0] != state.text:
             name = Path(f"revision {state.revision}")
-            self._parsed = state.text, await asyncio.to_thread(parse, state.text.encode(), name)
+            self._parsed = state.text, await asyncio.to_thread(parse_known, state.text.encode(), name)
         return self._parsed[1]
 
     def _write(self, state: NodeState) -> None:

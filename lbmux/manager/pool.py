@@ -13,8 +13,9 @@ from pathlib import Path
 
 from lbmux.backends.override_commands import Change
 from lbmux.config.changes import changes
-from lbmux.config.loader import parse
+from lbmux.config.known_services import parse_known
 from lbmux.config.models import BackendKey, Config
+from lbmux.errors import ConfigError
 from lbmux.manager import guard_rails, stored_overrides
 from lbmux.manager.documents import Canary, Event, Impact, Revision, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import GuardRailError, Wanted
@@ -80,7 +81,7 @@ class Pool:
                 arguments = self.state.text, proposal.text, proposal.service, Path(proposal.name)
                 text = await asyncio.to_thread(merge_service, *arguments)
             whole = proposal.text if proposal.service is None else text  # with its header: lines keep their numbers
-            config = await asyncio.to_thread(parse, whole, Path(proposal.name))
+            config = await asyncio.to_thread(_parse, text, whole, Path(proposal.name))
             return await self._put(text, config, proposal, caller)
 
     async def rollback(self, number: int | None, proposal: Proposal, caller: Caller) -> Applied:
@@ -88,7 +89,7 @@ class Pool:
         async with self._changing():
             target = rollback_target(self.state.revision, number)
             text = await read_file(self._store, target)
-            config = await asyncio.to_thread(parse, text, Path(f"revision {target}"))
+            config = await asyncio.to_thread(parse_known, text, Path(f"revision {target}"))
             return await self._put(text, config, proposal, caller, rollback_of=target)
 
     async def override(
@@ -257,6 +258,14 @@ class Pool:
                 revision=revision,
             )
         )  # fmt: skip
+
+
+def _parse(text: bytes, whole: bytes, path: Path) -> Config:
+    """Parse a file without its header; errors have the lines of the whole file."""
+    try:
+        return parse_known(text, path)
+    except ConfigError:
+        return parse_known(whole, path)
 
 
 def _summary(revision: Revision, lines: Collection[str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lbmux.config.loader import parse
+from lbmux.config.known_services import parse_known
 from lbmux.config.models import Config
 from lbmux.manager.documents import Canary, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import Wanted
@@ -82,7 +82,7 @@ async def _state_of(store: Store, contents: Contents, known: PoolState) -> PoolS
     text, config = known.text, known.config
     if revision != known.revision or config is None:
         text = await read_file(store, revision) if revision else b""
-        config = await asyncio.to_thread(parse, text, Path(f"revision {revision}")) if revision else None
+        config = await asyncio.to_thread(parse_known, text, Path(f"revision {revision}")) if revision else None
     stored = StoredOverrides.model_validate_json(overrides.value) if overrides else StoredOverrides()
     canary = Canary.model_validate_json(soaking.value) if soaking else None
     return PoolState(
@@ -98,7 +98,7 @@ async def _base(store: Store, canary: Canary, stored: StoredOverrides, known: Po
     if match is not None and match.config is not None:
         return base_of(canary, match.text, match.config, stored)
     text = await read_file(store, canary.base)
-    return base_of(canary, text, await asyncio.to_thread(parse, text, Path(f"revision {canary.base}")), stored)
+    return base_of(canary, text, await asyncio.to_thread(parse_known, text, Path(f"revision {canary.base}")), stored)
 
 
 def base_of(canary: Canary, text: bytes, config: Config, stored: StoredOverrides) -> Base:

@@ -10,7 +10,7 @@ from typing import Any
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from lbmux.config.loader import parse
+from lbmux.config.known_services import parse_known
 from lbmux.config.models import Config, Service
 from lbmux.config.plain_yaml import Loader
 from lbmux.errors import LbmuxError
@@ -31,8 +31,8 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
 
     Raise ConfigError if a file is invalid (``path`` is the name of ``new``), MergeError if they cannot be merged.
     """
-    before = parse(current, Path("the current revision"))
-    file = parse(new, path)
+    before = parse_known(current, Path("the current revision"))
+    file = parse_known(new, path)
     wanted = {one.name: one for one in file.services}
     if name not in wanted:
         raise MergeError(name, f"{path} has no such service")
@@ -46,7 +46,8 @@ def merge_service(current: bytes, new: bytes, name: str, path: Path) -> bytes:
     start, end, old_column = items.get(name, (0, 0, 0))
     lines[first:last] = [_shifted(line, column - old_column) for line in source[start:end]]
     merged = "".join(_ended(line) for line in lines).encode()
-    services = {one.name: one for one in parse(merged, Path(f"the current revision with {name} from {path}")).services}
+    config = parse_known(merged, Path(f"the current revision with {name} from {path}"))
+    services = {one.name: one for one in config.services}
     others = {one.name: one for one in before.services if one.name != name}
     mine = services.pop(name, None)
     # Idle times and sizes for all services come from the current revision.
