@@ -11,13 +11,15 @@ every long connection silent until the server speaks; its report comes when all 
 
 Times and short connections in a report count since the previous report.  ``trouble``: the monotonic time at which
 something was last late (more than ``--late-ms``), failed or broke, or null.  ``waiting``: short connections that are
-late and still wait for their answer.
+late and still wait for their answer.  After a line ``answered SECONDS`` no long connection is stuck, or that time is
+over, and then the short ones that are open have their answers or have failed: none of them counts as waiting.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -112,6 +114,10 @@ class Traffic:
         self._short = Short()
         self._opened: list[float] = []
         """The opening times of short connections that have no answer yet."""
+        self._counted_until = math.inf
+        """The time until which a short connection was opened that counts as waiting."""
+        self._long: list[dict[str, Any]] = []
+        """The long connections' part of the next report, if that is to be from before it."""
 
     async def hold(self, connection: Connection, turn_s: float = 0.0) -> None:
         """Use one connection until it breaks.  ``turn_s``: its offset from others that are opened now."""
@@ -216,7 +222,7 @@ class Traffic:
 
     def _short_waits_ms(self) -> list[float]:
         now = time.monotonic()
-        return [1000 * (now - opened) for opened in self._opened]
+        return [1000 * (now - opened) for opened in self._opened if opened <= self._counted_until]
 
     async def started(self) -> None:
         """Wait until every long connection was answered or is broken."""
@@ -226,6 +232,15 @@ class Traffic:
     async def answered(self) -> None:
         """Wait until no long connection is stuck."""
         while self.stuck():
+            await asyncio.sleep(0.01)
+
+    async def short_answered(self) -> None:
+        """Wait until each short connection that is open now has an answer or has failed.
+
+        The next report has the long ones as they are now, and counts no later short ones as waiting.
+        """
+        self._counted_until, self._long = time.monotonic(), self._long_report()
+        while self._short_waits_ms():
             await asyncio.sleep(0.01)
 
     def stuck(self) -> bool:
@@ -239,15 +254,18 @@ class Traffic:
 
     def report(self) -> str:
         """Return the report as JSON, and begin the next one's counts."""
-        for connection in self._connections:
-            self.took(connection.waits_ms)
-        connections, waits_ms = [connection.report() for connection in self._connections], self._short_waits_ms()
+        connections, waits_ms = self._long or self._long_report(), self._short_waits_ms()
         for wait_ms in waits_ms:
             self.took(wait_ms)
         waiting = sum(wait_ms > self._late_ms for wait_ms in waits_ms)
         fields = {"connections": connections, "short": self._short.report(waiting), "trouble": self._trouble}
-        self._short, self._trouble = Short(), None
+        self._short, self._trouble, self._counted_until, self._long = Short(), None, math.inf, []
         return json.dumps(fields)
+
+    def _long_report(self) -> list[dict[str, Any]]:
+        for connection in self._connections:
+            self.took(connection.waits_ms)
+        return [connection.report() for connection in self._connections]
 
 
 async def run(traffic: Traffic, options: argparse.Namespace) -> None:
@@ -285,6 +303,8 @@ async def obey(traffic: Traffic, line: str) -> None:
             await asyncio.wait_for(traffic.fall_silent(silence), START_TIMEOUT_S)
         elif command == "answered":
             await asyncio.wait_for(traffic.answered(), float(seconds))
+    if command == "answered":
+        await traffic.short_answered()
 
 
 def parser_of(text: str | None) -> argparse.ArgumentParser:

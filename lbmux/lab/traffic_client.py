@@ -24,7 +24,10 @@ class Client:
         return self._read()
 
     def report_once_answered(self, most_s: float) -> dict[str, Any]:
-        """Return a report once no long connection is stuck, at most ``most_s`` later."""
+        """Return a report once no long connection is stuck, at most ``most_s`` later.
+
+        Short connections that are open then have their answer first, or fail.
+        """
         self._write(f"answered {most_s:g}\n")
         return self._read()
 

@@ -74,6 +74,39 @@ def test_unanswered_new_connections_are_seen_before_they_time_out() -> None:
     assert 400 < found.normal_ms < 1000 and found.reasons == {"still waiting": found.refused}
 
 
+async def late_answers() -> dict[str, Any]:
+    """The report that was asked for while a service did not answer, which it did a little later."""
+    answering = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while line := await reader.readline():
+                await answering.wait()
+                writer.write(b"h1 " + line)
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    traffic = Traffic("127.0.0.1", server.sockets[0].getsockname()[1], 0.01)
+    tasks = [asyncio.create_task(traffic.hold(Connection(0))), asyncio.create_task(traffic.open_short(EVERY_S))]
+    await asyncio.sleep(0.2)
+    tasks.append(asking := asyncio.create_task(obey(traffic, "answered 0")))
+    await asyncio.sleep(0.2)
+    answering.set()
+    await asking
+    report: dict[str, Any] = json.loads(traffic.report())
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    server.close()
+    return report
+
+
+def test_new_connections_that_are_only_late_are_not_refused() -> None:
+    report = asyncio.run(late_answers())
+    assert (report["short"]["waiting"], report["short"]["failed"]) == (0, {})
+    assert report["short"]["answered"] and report["trouble"] is not None
+    assert report["connections"][0]["lines"] == 0  # as when the report was asked for
+
+
 async def two_in_turn() -> list[int]:
     """The lines that each had an answer to halfway between their second ones, the other connection a pause behind."""
     service = Service()
