@@ -6,7 +6,7 @@ checked. A file that cannot be cut safely, or has an error, is parsed whole by `
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,35 +34,38 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A service by itself, and as it is in its file: with the file's idle times."""
+class _File:
+    """A file that was parsed; ``idle``: its idle times, which its services have."""
 
-    alone: Service
-    complete: Service
+    text: bytes
+    config: Config
+    idle: Any
+    services: Mapping[bytes, Service]
+    """By their lines."""
 
 
 class KnownServices:
     """Remembers the services of the last files, by their lines."""
 
     def __init__(self) -> None:
-        self._files: list[tuple[bytes, Config, dict[bytes, _Known]]] = []
+        self._files: list[_File] = []
 
     def parse(self, text: bytes, path: Path) -> Config:
         """Return what `loader.parse` returns; raise ConfigError like it."""
         check_length(text, path)
         files = self._files  # replaced, never changed: other threads parse too
-        for known_text, config, _ in files:
-            if known_text == text:
-                return config
+        for known in files:
+            if known.text == text:
+                return known.config
         pieces = cut(text)
         if pieces is None:
             return parse(text, path)
         with without_collector():
-            found = _read(pieces, [services for _, _, services in files])
+            found = _read(text, pieces, files)
         if found is None:
             return parse(text, path)
-        self._files = [(text, *found), *files][:KEPT_FILES]
-        return found[0]
+        self._files = [found, *files][:KEPT_FILES]
+        return found.config
 
 
 def cut(text: bytes) -> Pieces | None:
@@ -80,8 +83,8 @@ def cut(text: bytes) -> Pieces | None:
     return Pieces(text[:first], services, text[last:])
 
 
-def _read(pieces: Pieces, known_files: Sequence[dict[bytes, _Known]]) -> tuple[Config, dict[bytes, _Known]] | None:
-    """Return the configuration and its services by their lines; None: only `loader` can read it, or say what is wrong.
+def _read(text: bytes, pieces: Pieces, files: Sequence[_File]) -> _File | None:
+    """Read a file with the services of others; None: only `loader` can read it, or say what is wrong.
 
     The first service is read in its place, so that what is around the services is known to be around them.
     """
@@ -91,18 +94,18 @@ def _read(pieces: Pieces, known_files: Sequence[dict[bytes, _Known]]) -> tuple[C
         frame = load_plain(pieces.before + pieces.services[0] + pieces.behind)
         if not isinstance(frame, dict) or frame.get("services") != load_plain(pieces.services[0]):
             return None
-        known = [next((one[lines] for one in known_files if lines in one), None) for lines in pieces.services]
-        alone = [_alone(lines) if was is None else was.alone for lines, was in zip(pieces.services, known, strict=True)]
-        config = Config.model_validate({**frame, "services": alone})
+        idle = frame.get("idle")
+        known = [one.services for one in files if one.idle == idle]
+        services = [_service(lines, known) for lines in pieces.services]
+        config = Config.model_validate({**frame, "services": services})
     except (UnusualYamlError, ValidationError):
         return None
-    complete = tuple(
-        one if was is None or was.complete.idle != one.idle else was.complete
-        for one, was in zip(config.services, known, strict=True)
-    )
-    remembered = map(_Known, alone, complete)
-    config = config.model_copy(update={"services": complete})
-    return config, dict(zip(pieces.services, remembered, strict=True))
+    return _File(text, config, idle, dict(zip(pieces.services, config.services, strict=True)))
+
+
+def _service(lines: bytes, known: Sequence[Mapping[bytes, Service]]) -> Service:
+    """Return a service that is known, or read it."""
+    return next((one[lines] for one in known if lines in one), None) or _alone(lines)
 
 
 def _alone(lines: bytes) -> Service:

@@ -226,6 +226,9 @@ class Service(Model):
         """Idle timeout of an established flow, in seconds."""
         return self.idle.tcp_s if self.protocol == "tcp" else self.idle.udp_s
 
+    def with_idle(self, idle: Idle) -> "Service":
+        return self if idle == self.idle else self.model_copy(update={"idle": idle})
+
     @property
     def port_text(self) -> str:
         """The port for people: one number, FIRST-LAST, or any."""
@@ -318,7 +321,7 @@ class Config(Model):
         ]
         services = tuple_of(sound, at_pools(faults, sound))
         defaults = info.data.get("idle", Idle())
-        return tuple(one.model_copy(update={"idle": one.idle.filled(defaults)}) for one in services)
+        return tuple(one.with_idle(one.idle.filled(defaults)) for one in services)
 
 
 def _sized(service: Service, maglev: Maglev) -> Service:
