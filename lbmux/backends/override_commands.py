@@ -198,7 +198,7 @@ def _keys_of(file: Config, overrides: Overrides, backend: str | None, service: s
             return sorted(in_pools(file, matches))
         raise OverrideError(str(service), "there is no such service with backends; see `lbmux show services`")
     services = both if service is None else [one for one in both if one.name == service]
-    keys = {(one.name, backend) for one in services if any(known.name == backend for known in one.backends)}
+    keys = {(one.name, backend) for one in services for known in one.backends if known.name == backend}
     if not keys:
         raise UnknownBackendError(backend, service)
     return sorted(in_pools(file, keys))

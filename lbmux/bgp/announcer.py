@@ -75,7 +75,8 @@ class Announcer:
         self._is_alive = asyncio.Event()
         """Set while the last result of ``alive`` was true."""
         self._command = speaker.command()  # raises if there is none, before anything is started
-        self._wanted = self._announced = NOTHING
+        self._wanted = self._announced = self._with_command = NOTHING
+        """What is wanted, what the speaker has, and what is wanted with the changes by command."""
         self._by_command, self._passwords = Announced(), PasswordCheck()
         self._log_refusal_s: float | None = None
         """When the next refused change is logged; None while the speaker takes changes."""
@@ -103,7 +104,7 @@ class Announcer:
 
     async def announce(self, routes: frozenset[Route]) -> None:
         """Announce these routes, and withdraw all others."""
-        self._wanted = routes
+        self._wanted, self._with_command = routes, self._by_command.routes(routes)
         await self._update()
 
     async def withdraw(self) -> None:
@@ -111,7 +112,7 @@ class Announcer:
 
     async def command(self, by_command: Announced) -> BgpState:
         """Announce, withdraw or change routes by command; returns the state when the speaker has the change."""
-        self._by_command = by_command
+        self._by_command, self._with_command = by_command, by_command.routes(self._wanted)
         log.info("BGP: %s by command", _describe_command(by_command))
         await self._update()
         return await self.state()
@@ -147,8 +148,8 @@ class Announcer:
     async def _update(self) -> None:
         """Send the changes to the speaker; if it cannot be reached, the next call tries again."""
         async with self._lock:
-            after = self._by_command.routes(self._wanted) if self._can_forward() else NOTHING
-            if after == self._announced or self._watchdog is None:  # not started yet
+            after = self._with_command if self._can_forward() else NOTHING
+            if self._watchdog is None or after is self._announced or after == self._announced:  # None: not started yet
                 return
             try:
                 await self._speaker.change(self._announced, after)

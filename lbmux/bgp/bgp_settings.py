@@ -6,6 +6,7 @@ A mux announces each VIP as a /32 or /128, with itself as the next hop (RFC 4271
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -155,14 +156,22 @@ class Announced:
         is_last_resort: dict[Prefix, bool] = {}
         for route in () if self.is_held else wanted:
             longest = self.length if route.prefix.version == 4 else self.length6
-            prefix = route.prefix.supernet(new_prefix=min(longest, route.prefix.prefixlen))
+            prefix = route.prefix
+            if longest < prefix.prefixlen:
+                prefix = prefix.supernet(new_prefix=longest)
             is_last_resort[prefix] = is_last_resort.get(prefix, True) and route.is_last_resort
         return frozenset(Route(prefix, is_last, self.prepended) for prefix, is_last in is_last_resort.items())
 
 
+@lru_cache(maxsize=4096)
+def _prefix(vip: Address) -> Prefix:
+    """Return the prefix of one address."""
+    return ip_network(vip)
+
+
 def prefixes_of(config: Config) -> frozenset[Prefix]:
     """Return the VIPs of a configuration as prefixes."""
-    return frozenset(ip_network(service.vip) for service in config.services)
+    return frozenset(_prefix(service.vip) for service in config.services)
 
 
 def routes_of(config: Config) -> frozenset[Route]:
@@ -173,7 +182,7 @@ def routes_of(config: Config) -> frozenset[Route]:
     they have it.
     """
     serves = {service.vip for service in config.services if service.backends or service.on_no_backend != "withdraw"}
-    return frozenset(Route(ip_network(service.vip), service.vip not in serves) for service in config.services)
+    return frozenset(Route(_prefix(service.vip), service.vip not in serves) for service in config.services)
 
 
 def sorted_prefixes(prefixes: Iterable[Prefix], version: int | None = None) -> list[str]:

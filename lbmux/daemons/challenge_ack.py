@@ -61,7 +61,8 @@ class ChallengeAckProbe:
             waiting = before.of_services(lost, empty)
             if waiting:
                 self._waiting.append(before.only(waiting))
-            if ready := [row for row in lost if row not in waiting]:
+            later = {*waiting}  # thousands, if a whole site is lost
+            if ready := [row for row in lost if row not in later]:
                 self._start(before, ready, settings)
 
     def _start(self, before: Backends, lost: list[int], settings: SlowPath) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from lbmux.addresses import FAMILIES, Address
 from lbmux.config.models import BackendKey, Config
 from lbmux.daemons.background_task import background_task
-from lbmux.daemons.probe_tables import ProbeTables, bare
+from lbmux.daemons.probe_tables import ProbeTables
 from lbmux.errors import SetupError
 from lbmux.frames.socket_filters import attach, ignore_path_mtus, tcp_to
 from lbmux.health.hosts import HostChecks
@@ -91,7 +91,7 @@ class HostProbes:
                 attach(sock, tcp_to(self._port, version))
         self._ways = probe_paths(config, tuple(self._local))
         if self._ways:
-            mux = await self.tables.fill(config.model_copy(update={"services": tuple(map(bare, config.services))}))
+            mux = await self.tables.fill(config.model_copy(update={"services": self.tables.bare(config.services)}))
             if mux is not self.tables.mux:
                 self.tables.mux, self._forwarder = mux, TableForwarder(Worker(mux.tables), now_ticks)
         self._checks.configure(self._ways, time.time())

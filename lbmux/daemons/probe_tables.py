@@ -20,6 +20,17 @@ class ProbeTables:
         self.mux: MuxTables | None = None
         self._local = tuple(local)
         self._hops: dict[Address, NextHop | None] = {}
+        self._bare: dict[str, tuple[Service, Service]] = {}
+        """By name, the services whose rows were last asked for, and what `bare` makes of them."""
+
+    def bare(self, services: Iterable[Service]) -> tuple[Service, ...]:
+        """Return services with only their backends' rows; unchanged ones are the same objects as before."""
+        known = self._bare
+        self._bare = {
+            one.name: known[one.name] if one.name in known and known[one.name][0] is one else (one, bare(one))
+            for one in services
+        }
+        return tuple(found for _, found in self._bare.values())
 
     def destinations(self) -> set[Address]:
         """The hosts of all backends in the tables."""

@@ -17,7 +17,7 @@ import numpy as np
 from lbmux.addresses import Address
 from lbmux.codegen.compiled import compiled
 from lbmux.config.models import BackendKey, Config, Service
-from lbmux.daemons.probe_tables import ProbeTables, bare
+from lbmux.daemons.probe_tables import ProbeTables
 from lbmux.datapath.context import backends, context_at, settings
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.frame import frame, frame_end
@@ -69,7 +69,7 @@ class TunnelProbes:
 
         Raise SetupError if no TUN device can be made, or no own address fits an outer header.
         """
-        services = tuple(bare(service) for service in config.services if is_wanted(service))
+        services = self.tables.bare(service for service in config.services if is_wanted(service))
         config = config.model_copy(update={"services": services})
         before = self.tables.mux
         if (before is None and not services) or (before is not None and before.config == config):

@@ -17,10 +17,10 @@ class VipRoutes:
         """Withdraw VIPs that ``after`` lacks, while they are still served; returns whether there were any."""
         if self._announcer is None or self._mux.config is None:
             return False
-        stay, before = prefixes_of(after), routes_of(self._mux.config)
+        stay = prefixes_of(after)
         if prefixes_of(self._mux.config) <= stay:
             return False
-        await self._announce(frozenset(route for route in before if route.prefix in stay))
+        await self._announce(frozenset(route for route in routes_of(self._mux.config) if route.prefix in stay))
         return True
 
     async def announce(self, config: Config) -> None:
