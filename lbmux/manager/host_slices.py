@@ -29,11 +29,12 @@ class HostFiles:
         self._services = {service.name: service for service in config.services}
         self._served = defaultdict[Address, dict[str, list[Backend]]](lambda: defaultdict(list))
         """Backends by host and service."""
-        placed = [(service, backend) for service in config.services for backend in service.backends]
-        self._hosts = {(one.name, backend.name): backend.tunnel_to for one, backend in placed}
-        absent = [(one, backend) for one, backend in lingering if (one.name, backend.name) not in self._hosts]
-        for service, backend in (*placed, *absent):
-            self._served[backend.tunnel_to][service.name].append(backend)
+        for service in config.services:
+            for backend in service.backends:
+                self._served[backend.tunnel_to][service.name].append(backend)
+        for service, backend in lingering:
+            if self._host(service.name, backend.name) is None:
+                self._served[backend.tunnel_to][service.name].append(backend)
         self._texts: dict[tuple[tuple[str, ...], frozenset[str]], bytes] = {}
 
     def text(self, hosts: tuple[str, ...], more: frozenset[str]) -> bytes:
@@ -50,7 +51,12 @@ class HostFiles:
         key = one.service, one.backend
         if one.service not in self._services or (key in self._removed and one.admin_state == "remove"):
             return None
-        return one.added.tunnel_to if one.added is not None else self._hosts.get(key)
+        return one.added.tunnel_to if one.added is not None else self._host(*key)
+
+    def _host(self, service: str, backend: str) -> Address | None:
+        """Return the host of a backend of the file; None: the file lacks it.  This is asked of few."""
+        backends = self._services[service].backends if service in self._services else ()
+        return next((one.tunnel_to for one in backends if one.name == backend), None)
 
     def _text(self, hosts: Iterable[Address], more: Iterable[str]) -> bytes:
         backends = defaultdict[str, list[Backend]](list, {name: [] for name in more})

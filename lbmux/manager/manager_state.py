@@ -177,8 +177,8 @@ class Manager:
     async def _keep_order(self) -> None:
         """Release what waits for nodes of the other kind, as they report."""
         while True:
-            changed, reported = self.changed.next, self.reported.next
-            if self.order.advance(self.progress, time.monotonic()):
+            changed, reported, looked_at = self.changed.next, self.reported.next, time.monotonic()
+            if self.order.advance(self.progress, looked_at):
                 self.changed.send()
             if self.order.is_idle:
                 await changed.wait()
@@ -186,7 +186,7 @@ class Manager:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ORDER_S):
                     await reported.wait()
-            await asyncio.sleep(BATCH_S)
+            await asyncio.sleep(max(0.0, looked_at + BATCH_S - time.monotonic()))
 
     async def _follow_primary(self) -> None:
         seen = await self.store.read(ELECTION)

@@ -171,6 +171,7 @@ class PeerConnections:
         health, sent, last = self._manager.health, (-1, 0), Progress()
         while self._manager.is_primary:
             viewed, reported, view = health.viewed.next, self._manager.reported.next, health.view
+            looked_at = time.monotonic()
             now, progress = (view.epoch, view.number), self._manager.progress
             if view.epoch == self._manager.primary.epoch and (now != sent or progress != last):
                 lines = view.since(*sent) if now != sent else ()
@@ -182,7 +183,7 @@ class PeerConnections:
                 )  # fmt: skip
                 await socket.send_str(message.model_dump_json())
             await _either(viewed, reported, ALIVE_S)
-            await asyncio.sleep(BATCH_S)
+            await asyncio.sleep(max(0.0, looked_at + BATCH_S - time.monotonic()))
 
     async def _receive(self, socket: web.WebSocketResponse, peer: str, agents: set[str]) -> None:
         while True:
