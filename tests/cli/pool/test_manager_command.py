@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,21 @@ def answers(access: list[str], capsys: Out) -> bool:
     return found == 0 and '"primary"' in capsys.readouterr().out
 
 
+def whole_pool(access: list[str], capsys: Out) -> dict[str, Any]:
+    """Return all that a store keeps of a pool, but for its elections."""
+    found = {}
+    for words in (("show", "revisions"), ("show", "overrides"), ("show", "events"), ("manager", "tokens")):
+        assert run([*words, "-j", *access]) == 0
+        found[words[1]] = json.loads(capsys.readouterr().out)[words[1]]
+    found["events"] = [one for one in found["events"] if one["kind"] != "primary"]
+    return found
+
+
 @pytest.mark.slow
-def test_a_pool_moves_from_a_file_to_etcd(tmp_path: Path, etcd: Etcd, capsys: Out) -> None:
+def test_a_pool_moves_from_a_file_to_etcd_and_back(tmp_path: Path, etcd: Etcd, capsys: Out) -> None:
     (port,), state, services = free_ports(1), tmp_path / "m1", tmp_path / "services.yaml"
     services.write_bytes(file(1, 2))
+    services.with_name("more.yaml").write_bytes(file(1, 2, 3))
     store = ["--store", str(state), "--state", str(state)]
     assert run(["manager", "init", *store, "--name", "m1", "--address", "127.0.0.1"]) == 0
     assert (state / "admin.token").stat().st_mode & 0o777 == 0o600
@@ -52,6 +64,9 @@ def test_a_pool_moves_from_a_file_to_etcd(tmp_path: Path, etcd: Etcd, capsys: Ou
     with process("--store", str(state), *listen):
         wait_for(lambda: answers(access, capsys))
         assert run(["apply", str(services), *access]) == 0
+        assert run(["apply", str(services.with_name("more.yaml")), "-m", "b3 added", *access]) == 0
+        assert run(["weight", "b1", "5", "--reason", "new disk", *access]) == 0
+        assert run(["manager", "token", "ci", "--role", "operator", *access]) == 0
         assert run(["manager", "backup", str(tmp_path / "backup"), *access]) == 0
     tls = ["--etcd-ca", str(etcd.tls.authority), "--etcd-cert", str(etcd.tls.certificate)]
     tls += ["--etcd-key", str(etcd.tls.key)]
@@ -59,7 +74,22 @@ def test_a_pool_moves_from_a_file_to_etcd(tmp_path: Path, etcd: Etcd, capsys: Ou
     assert run(["manager", "migrate", there, *store[:2], *tls]) == 0
     with process("--store", there, *tls, *listen):
         wait_for(lambda: run(["config", "get", *access]) == 0)  # its first events are the former primary's
-        assert capsys.readouterr().out.encode().endswith(file(1, 2))
+        assert capsys.readouterr().out.encode().endswith(file(1, 2, 3))
+        wait_for(lambda: run(["drain", "b2", *access]) == 0)
+        capsys.readouterr()
+        before = whole_pool(access, capsys)
+    assert [one["revision"]["message"] for one in before["revisions"]] == ["b3 added", ""]
+    assert [(one["weight"], one["admin_state"], one["reason"]) for one in before["overrides"]] == [
+        (5, None, "new disk"), (None, "drain", ""),
+    ]  # fmt: skip
+    assert sorted(one["name"] for one in before["tokens"]) == ["admin", "ci"]
+    assert [one["kind"] for one in before["events"]] == ["override", "token", "override", "apply", "apply"]
+    back = str(tmp_path / "back")
+    assert run(["manager", "migrate", back, "--store", there, *tls]) == 0
+    with process("--store", back, *listen):
+        wait_for(lambda: run(["config", "get", *access]) == 0)
+        assert capsys.readouterr().out.encode().endswith(file(1, 2, 3))
+        assert whole_pool(access, capsys) == before
     assert run(["manager", "restore", str(tmp_path / "backup"), "--store", str(tmp_path / "again")]) == 0
     assert "entries restored" in capsys.readouterr().out
     assert run(["manager", "restore", str(tmp_path / "backup"), "--store", str(tmp_path / "again")]) == 1
