@@ -18,6 +18,7 @@ from typing import Literal
 
 import aiohttp
 
+from bench import manager_elections, manager_vips
 from bench.manager_processes import ManagerPool, Program, managers_running
 from bench.report import Result
 from lbmux.manager.api_client import trusting
@@ -287,4 +288,4 @@ def many_nodes() -> list[Result]:
 
 
 def run() -> list[Result]:
-    return one_manager() + several_managers() + many_nodes()
+    return one_manager() + several_managers() + manager_elections.run() + manager_vips.run() + many_nodes()

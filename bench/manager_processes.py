@@ -51,13 +51,14 @@ class Program:
 
 @dataclass
 class ManagerPool:
-    """The running managers; ``token``: an admin's."""
+    """The running managers; ``token``: an admin's; ``clients``: the members' addresses for managers."""
 
     directory: Path
     urls: list[str]
     token: str
     managers: list[Program]
     members: list[Program]
+    clients: list[str]
 
     @property
     def identity(self) -> Identity:
@@ -67,6 +68,12 @@ class ManagerPool:
     def client(self, *urls: str) -> ApiClient:
         """Return a client of these managers; default all."""
         return ApiClient(urls or self.urls, self.token, trusting(self.identity.ca.decode()), REQUEST_S)
+
+    def answer(self) -> bool:
+        """Return whether all managers answer and know a primary."""
+        with suppress(ApiError):
+            return all(self.client(url).get("/v1/status", StatusAnswer).primary for url in self.urls)
+        return False
 
     def primary(self) -> tuple[str, Program]:
         """Wait until a manager is primary; return its URL and process."""
@@ -93,7 +100,7 @@ def managers_running(store: Literal["sqlite", "etcd"], count: int) -> Iterator[M
         token = asyncio.run(_create_pool(directory, where, count))
         managers = [_manager(directory, where, number, url) for number, url in enumerate(urls)]
         stack.enter_context(_running(managers))
-        yield ManagerPool(directory, urls, token, managers, members)
+        yield ManagerPool(directory, urls, token, managers, members, clients)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from bench import (
     loading,
     maglev,
     manager,
+    manager_elections,
+    manager_vips,
     matrix,
     memory,
     reload,
@@ -73,8 +75,21 @@ def test_replay(small: Small) -> None:
 def test_manager(small: Small) -> None:
     small(manager, SERVICES=2, MUXES=2, CHANGES=2, DEATHS=2, NODES=3, NODE_CHANGES=2, NODE_SERVICES=1)
     small(manager, MANAGERS=3, AGENTS=2, HEALTH_CHANGES_PER_S=20, STEADY_S=1.2)
-    results = manager.run()
+    results = manager.one_manager() + manager.several_managers() + manager.many_nodes()
     assert len(results) == 15 and all(result.value >= 0 for result in results)
+
+
+@pytest.mark.slow
+def test_manager_elections(small: Small) -> None:
+    small(manager_elections, MANAGERS=3, TURNS=1, CASES={"the primary": (False, False, 3000)})
+    (result,) = manager_elections.run()
+    assert result.value > 0
+
+
+@pytest.mark.root
+def test_manager_vips(small: Small) -> None:
+    small(manager_vips, SERVICES=3, BACKENDS=4, VIPS=2, POOLS=((1, 1),))
+    assert [result.value > 0 for result in manager_vips.run()] == [True, True]
 
 
 @pytest.mark.slow
