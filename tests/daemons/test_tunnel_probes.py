@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lbmux.config.models import Config
+from lbmux.daemons.probe_tables import ProbeTables
 from lbmux.lab.lab import Lab
 from lbmux.linux.probe_routes import PRIORITY
 from tests.api.asking import ask
@@ -145,3 +147,12 @@ def test_leftovers_of_a_killed_mux_are_taken_over_and_removed(lab: Lab) -> None:
         wait_for(mux, "up", "up")
         assert len(rules(lab)) == 1
     assert not rules(lab)
+
+
+def test_an_unchanged_service_has_the_same_rows_in_the_tables_of_probes() -> None:
+    services = [service(), service(name="other", port=81)]
+    config, tables = Config.model_validate({"services": services}), ProbeTables(())
+    web, other = tables.bare(config.services)
+    changed = config.services[1].model_copy(update={"port": 82})
+    again, new = tables.bare((config.services[0], changed))
+    assert again is web and (other.port, new.port) == (81, 82)
