@@ -26,10 +26,12 @@ def effective(
     ``cut_off``: hosts that do not answer through the tunnel.  ``kept``: services that keep all backends, whatever
     probes say (`below_watermarks`).  ``weights``: of backends with `weight: auto`.
     """
+    concerned = {name for name, _ in (*down, *admin_states)}
     services = tuple(
         _service(one, frozenset() if one.name in kept else down | on_hosts(one, cut_off), admin_states)
+        if cut_off or one.name in concerned else one
         for one in with_auto_weights(config, weights).services
-    )
+    )  # fmt: skip
     return config.model_copy(update={"services": services})
 
 

@@ -57,7 +57,8 @@ class ChallengeAckProbe:
         past, self._waiting = [*self._waiting, lately], []
         empty = {service.name for service in self._backends.snapshot.services if not takes_flows(service)}
         for before in past if settings.second_chance else ():
-            lost = before.lost()
+            if not (lost := before.lost()):
+                continue
             waiting = before.of_services(lost, empty)
             if waiting:
                 self._waiting.append(before.only(waiting))
