@@ -48,6 +48,8 @@ class ManagerLink:
     ) -> None:  # fmt: skip
         self._path, self._role = path, role
         self._parsed: tuple[str, Config] | None = None
+        self._written = ""
+        """Digest of the file at ``path``."""
         self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"), hosts)
 
     async def first_config(self) -> Config:
@@ -176,9 +178,12 @@ class ManagerLink:
         return self._parsed[1]
 
     def _write(self, state: NodeState) -> None:
+        if state.digest == self._written:
+            return
         new = self._path.with_name(f"{self._path.name}.new")
         try:
             new.write_text(state.text)
             new.replace(self._path)
+            self._written = state.digest
         except OSError as error:
             log.warning("%s: %s", self._path, error.strerror)

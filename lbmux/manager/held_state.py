@@ -4,6 +4,7 @@ The node stores the last state on its disk, and starts from it when no manager a
 that was seen is refused: it comes from a primary that was replaced (the outage in Ananta, section 6).
 """
 
+import json
 import logging
 import os
 from contextlib import suppress
@@ -11,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from lbmux.config.field_types import Model
 from lbmux.manager.documents import StoredOverrides
 from lbmux.manager.node_messages import ProtocolError, State, unpack_file
 from lbmux.manager.revisions import digest
 
 log = logging.getLogger(__name__)
+DIGEST = "[0-9a-f]" * 16
+"""A pattern of `revisions.digest`."""
 Judgement = Literal["new", "same", "behind", "stale", "other_pool"]
 
 
@@ -68,26 +69,57 @@ def taken_over(held: NodeState | None, state: State) -> NodeState:
 
 def read_state(path: Path) -> NodeState | None:
     """Return the stored state; None if there is none that can be used."""
-    try:
-        return NodeState.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValidationError) as error:
+    try:
+        stored = json.loads(path.read_bytes())
+        if "digest" in stored:  # earlier versions stored the text here
+            stored["text"] = _text_of(path, stored.pop("digest")).decode()
+        return NodeState.model_validate(stored)
+    except (OSError, ValueError, TypeError) as error:
         log.warning("%s is not valid: starting without the last state (%s)", path, type(error).__name__)
         return None
 
 
+def _text_of(path: Path, wanted: str) -> bytes:
+    text = _file_of(path, wanted).read_bytes()
+    if digest(text) != wanted:
+        raise ValueError("another digest")
+    return text
+
+
+def _file_of(path: Path, name: str) -> Path:
+    """Return where the text of this digest is stored, beside the state."""
+    return path.with_name(f"{path.name}.{name}")
+
+
 def write_state(path: Path, state: NodeState) -> None:
-    """Replace the stored state. A failure is only logged, since the state is in force anyway."""
-    new = path.with_name(f"{path.name}.new")
+    """Replace the stored state; the text is written once for all states that have it.
+
+    A failure is only logged, since the state is in force anyway.
+    """
+    text, rest = _file_of(path, state.digest), state.model_dump(mode="json", exclude={"text"})
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_new := not text.exists():
+            _replace(text, state.text.encode())
+        _replace(path, json.dumps({**rest, "digest": state.digest}).encode())
+        for old in path.parent.glob(f"{path.name}.{DIGEST}") if is_new else ():
+            if old != text:
+                old.unlink()
+    except OSError as error:
+        log.warning("%s: %s; a restart without a manager would use an older state", path, error.strerror)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_name(f"{path.name}.new")
+    try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(state.model_dump_json().encode())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
-    except OSError as error:
-        log.warning("%s: %s; a restart without a manager would use an older state", path, error.strerror)
+    except OSError:
         with suppress(OSError):
             new.unlink()
+        raise

@@ -62,3 +62,21 @@ def test_the_state_is_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert read_state(path) is None and "without the last state" in caplog.text
     write_state(tmp_path / "new" / "mux.pool" / "x", HELD)  # not a directory: only logged
     assert "would use an older state" in caplog.text
+
+
+def test_a_text_is_stored_once_for_all_its_states(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "mux.pool"
+    write_state(path, HELD)
+    (text,) = tmp_path.glob("mux.pool.*")
+    at = text.stat()
+    write_state(path, later := HELD.model_copy(update={"epoch": 6}))
+    assert read_state(path) == later and text.stat() == at
+    write_state(path, other := NodeState(pool="p", epoch=6, revision=8, text="x", stored=StoredOverrides()))
+    assert read_state(path) == other and not text.exists() and len([*tmp_path.iterdir()]) == 2
+    next(tmp_path.glob("mux.pool.*")).write_text("y")
+    assert read_state(path) is None and "without the last state" in caplog.text
+
+
+def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mux.pool").write_text(HELD.model_dump_json())
+    assert read_state(tmp_path / "mux.pool") == HELD
