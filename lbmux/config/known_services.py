@@ -35,11 +35,11 @@ class Pieces:
 
 @dataclass(frozen=True)
 class _File:
-    """A file that was parsed; ``idle``: its idle times, which its services have."""
+    """A file that was parsed; ``around``: what it has beside its services, which may be part of what they mean."""
 
     text: bytes
     config: Config
-    idle: Any
+    around: Any
     services: Mapping[bytes, Service]
     """By their lines."""
 
@@ -94,13 +94,13 @@ def _read(text: bytes, pieces: Pieces, files: Sequence[_File]) -> _File | None:
         frame = load_plain(pieces.before + pieces.services[0] + pieces.behind)
         if not isinstance(frame, dict) or frame.get("services") != load_plain(pieces.services[0]):
             return None
-        idle = frame.get("idle")
-        known = [one.services for one in files if one.idle == idle]
+        around = {**frame, "services": None}
+        known = [one.services for one in files if one.around == around]
         services = [_service(lines, known) for lines in pieces.services]
         config = Config.model_validate({**frame, "services": services})
     except (UnusualYamlError, ValidationError):
         return None
-    return _File(text, config, idle, dict(zip(pieces.services, config.services, strict=True)))
+    return _File(text, config, around, dict(zip(pieces.services, config.services, strict=True)))
 
 
 def _service(lines: bytes, known: Sequence[Mapping[bytes, Service]]) -> Service:

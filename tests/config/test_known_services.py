@@ -73,6 +73,7 @@ def test_an_edited_file_means_the_same(edits: list[tuple[int, int, str]]) -> Non
     "text",
     [
         FILE.replace("tcp_s: 60", "tcp_s: 61"),
+        FILE + "maglev: {size: auto}\n",
         FILE.replace("muxes: [10.0.1.2]", "muxes: [192.0.2.1]"),
         FILE.replace("name: dns", "name: mail"),
         FILE.replace("  - name", "- name"),
@@ -98,6 +99,16 @@ def test_services_with_the_same_lines_stay_the_same_objects(monkeypatch: pytest.
     assert same == [True, False, True]
     assert after == parse(OTHERS.encode(), PATH)
     assert known.parse(FILE.encode(), PATH) is before
+
+
+def test_a_pool_that_changes_changes_its_services() -> None:
+    known = KnownServices()
+    web = "- {name: web, vip: 192.0.2.1, protocol: tcp, port: 80, pool: servers}\n"
+    for dip in ("10.1.1.2", "10.1.1.3"):
+        text = f"pools: {{servers: [{{dip: {dip}}}]}}\nservices:\n{web}"
+        for more in ("", "- {name: dns, vip: 192.0.2.1, protocol: udp, port: 53, pool: servers}\n"):
+            config = known.parse((text + more).encode(), PATH)
+            assert config == parse((text + more).encode(), PATH) and str(config.services[0].backends[0].dip) == dip
 
 
 def test_a_file_is_forgotten_after_some_others() -> None:
