@@ -19,7 +19,7 @@ Fault = tuple[tuple[int | str, ...], str]
 def find_loops(muxes: Collection[Address], services: Mapping[int, "Service"]) -> Iterator[Fault]:
     """Yield each address that would make packets loop; `services` maps the index in the file to the service."""
     owners = dict[bytes, str]()
-    """By packed address, whose hash is quick."""
+    """The packed address, whose hash is quick, to the service of the VIP."""
     for service in services.values():
         owners.setdefault(service.vip.packed, service.name)
     for at, service in services.items():

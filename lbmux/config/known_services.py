@@ -41,7 +41,7 @@ class _File:
     config: Config
     around: Any
     services: Mapping[bytes, Service]
-    """By their lines."""
+    """The lines of a service to the service."""
 
 
 class KnownServices:

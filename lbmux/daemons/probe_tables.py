@@ -21,7 +21,7 @@ class ProbeTables:
         self._local = tuple(local)
         self._hops: dict[Address, NextHop | None] = {}
         self._bare: dict[str, tuple[Service, Service]] = {}
-        """By name, the services whose rows were last asked for, and what `bare` makes of them."""
+        """The services whose rows were last asked for, by name, and what `bare` makes of them."""
 
     def bare(self, services: Iterable[Service]) -> tuple[Service, ...]:
         """Return services with only their backends' rows; unchanged ones are the same objects as before."""

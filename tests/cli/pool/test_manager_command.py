@@ -50,11 +50,28 @@ def whole_pool(access: list[str], capsys: Out) -> dict[str, Any]:
     return found
 
 
+def make_changes(services: Path, access: list[str]) -> None:
+    """Make two revisions, an override and a token."""
+    for numbers, message in ((1, 2), "two"), ((1, 2, 3), "b3 added"):
+        services.write_bytes(file(*numbers))
+        assert run(["apply", str(services), "-m", message, *access]) == 0
+    assert run(["weight", "b1", "5", "--reason", "new disk", *access]) == 0
+    assert run(["manager", "token", "ci", "--role", "operator", *access]) == 0
+
+
+def assert_made(before: dict[str, Any]) -> None:
+    """Look for these changes, and for a drain after them, in what `whole_pool` returns."""
+    assert [one["revision"]["message"] for one in before["revisions"]] == ["b3 added", "two"]
+    assert [(one["weight"], one["admin_state"], one["reason"]) for one in before["overrides"]] == [
+        (5, None, "new disk"), (None, "drain", ""),
+    ]  # fmt: skip
+    assert sorted(one["name"] for one in before["tokens"]) == ["admin", "ci"]
+    assert [one["kind"] for one in before["events"]] == ["override", "token", "override", "apply", "apply"]
+
+
 @pytest.mark.slow
 def test_a_pool_moves_from_a_file_to_etcd_and_back(tmp_path: Path, etcd: Etcd, capsys: Out) -> None:
     (port,), state, services = free_ports(1), tmp_path / "m1", tmp_path / "services.yaml"
-    services.write_bytes(file(1, 2))
-    services.with_name("more.yaml").write_bytes(file(1, 2, 3))
     store = ["--store", str(state), "--state", str(state)]
     assert run(["manager", "init", *store, "--name", "m1", "--address", "127.0.0.1"]) == 0
     assert (state / "admin.token").stat().st_mode & 0o777 == 0o600
@@ -63,10 +80,7 @@ def test_a_pool_moves_from_a_file_to_etcd_and_back(tmp_path: Path, etcd: Etcd, c
     listen = ["--state", str(state), "--listen", f"127.0.0.1:{port}", "--advertise", f"https://127.0.0.1:{port}"]
     with process("--store", str(state), *listen):
         wait_for(lambda: answers(access, capsys))
-        assert run(["apply", str(services), *access]) == 0
-        assert run(["apply", str(services.with_name("more.yaml")), "-m", "b3 added", *access]) == 0
-        assert run(["weight", "b1", "5", "--reason", "new disk", *access]) == 0
-        assert run(["manager", "token", "ci", "--role", "operator", *access]) == 0
+        make_changes(services, access)
         assert run(["manager", "backup", str(tmp_path / "backup"), *access]) == 0
     tls = ["--etcd-ca", str(etcd.tls.authority), "--etcd-cert", str(etcd.tls.certificate)]
     tls += ["--etcd-key", str(etcd.tls.key)]
@@ -78,12 +92,7 @@ def test_a_pool_moves_from_a_file_to_etcd_and_back(tmp_path: Path, etcd: Etcd, c
         wait_for(lambda: run(["drain", "b2", *access]) == 0)
         capsys.readouterr()
         before = whole_pool(access, capsys)
-    assert [one["revision"]["message"] for one in before["revisions"]] == ["b3 added", ""]
-    assert [(one["weight"], one["admin_state"], one["reason"]) for one in before["overrides"]] == [
-        (5, None, "new disk"), (None, "drain", ""),
-    ]  # fmt: skip
-    assert sorted(one["name"] for one in before["tokens"]) == ["admin", "ci"]
-    assert [one["kind"] for one in before["events"]] == ["override", "token", "override", "apply", "apply"]
+    assert_made(before)
     back = str(tmp_path / "back")
     assert run(["manager", "migrate", back, "--store", there, *tls]) == 0
     with process("--store", back, *listen):
