@@ -14,7 +14,8 @@ RELEASE = ("memory", "live", "reload", "loading", "flow_state", "scaling", "inst
 """The parts that stand for a release: ten minutes."""
 OTHERS = (
     "startup", "maglev", "replay", "latency", "restart", "kernel", "rings", "health", "help", "trace", "scrape", "show",
-    "page", "amplification", "saturation", "steering", "manager", "wan", "first_byte", "gslb", "auto_weight",
+    "page", "amplification", "saturation", "isolation", "steering", "manager", "wan", "first_byte", "gslb",
+    "auto_weight",
 )  # fmt: skip
 LONG = ("matrix",)
 """Parts that run only if they are named."""
