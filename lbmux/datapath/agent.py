@@ -39,7 +39,7 @@ OUT_OF_TABLE, UNKNOWN_CONNECTION = int(Verdict.OUT_OF_TABLE), int(Verdict.UNKNOW
 def merge_tunnel_kinds(context, setting, tunnel):
     """Return the tunnel. From here on the verifier follows one path for all kinds, not one for each kind."""
     offset, kind = barrier(context, tunnel.offset, setting.key0), barrier(context, int64(tunnel.type), setting.key0)
-    return Tunnel(tunnel.verdict, offset, u16(kind), tunnel.left, tunnel.ecn)
+    return Tunnel(tunnel.verdict, offset, u16(kind), tunnel.bytes_left, tunnel.ecn)
 
 
 @step
@@ -50,7 +50,7 @@ def inbound(context, worker, now):
     tunnel = open_tunnel(context, setting, start, end)
     if tunnel.verdict != PARSED:
         return tunnel.verdict, int64(-1)
-    packet = parse_at(context, start, tunnel.offset, end, tunnel.left, tunnel.type)
+    packet = parse_at(context, start, tunnel.offset, end, tunnel.bytes_left, tunnel.type)
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     port = destination_port(packet.ports)

@@ -59,8 +59,8 @@ def known_flow(context, setting, worker, hashed, high, low, ports, target, endpo
         delete(bucket, way, word)
         count_lookup(context, worker, LOST)
         return UNKNOWN
-    is_good = still_good(context, setting, worker, hashed, bucket, way, word, endpoint, endpoint, flags, now)
-    return KNOWN if is_good else UNKNOWN
+    is_usable = still_good(context, setting, worker, hashed, bucket, way, word, endpoint, endpoint, flags, now)
+    return KNOWN if is_usable else UNKNOWN
 
 
 @step

@@ -124,8 +124,8 @@ def reply_without_ports(context, setting, start, end, verdict):
     """
     if verdict != FRAGMENT and verdict != ICMP:
         return verdict
-    found, offset, kind = network_offset(context, start, end)
-    if found != PARSED:
+    parsed, offset, kind = network_offset(context, start, end)
+    if parsed != PARSED:
         return verdict
     high, low = u64(0), u64(0)
     if kind == TYPE_IPV4:
@@ -146,11 +146,11 @@ def reply_without_ports(context, setting, start, end, verdict):
 @step
 def is_icmp_error(context, start, offset, end, kind):
     """Return whether the ICMP message after the IP header at ``offset`` is an error."""
-    found = headers_at(context, start, offset, end, frame_length(context) - offset, kind)
-    if found.verdict != PARSED or beyond(advance(start, found.transport + 1), end):
+    headers = headers_at(context, start, offset, end, frame_length(context) - offset, kind)
+    if headers.verdict != PARSED or beyond(advance(start, headers.transport + 1), end):
         return False
-    number = int64(icmp(start, found.transport).type)
-    if found.family == 6:
+    number = int64(icmp(start, headers.transport).type)
+    if headers.family == 6:
         return number < V6_FIRST_QUERY
     is_old = number >= V4_UNREACHABLE and number <= V4_REDIRECT
     return is_old or number == V4_EXCEEDED or number == V4_PARAMETER

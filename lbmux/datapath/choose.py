@@ -94,8 +94,8 @@ def flow_backend(context, setting, worker, hashed, packet, index, service, now, 
     if service.tracking != TRACK_ALL and (packet.flags & SYN) == 0:
         entry_row(bucket, way).seen = now  # an entry that is idle for too long still knows more than the slot's base
     backend = backend_row(backends(context), target)
-    good = still_good(context, setting, worker, hashed, bucket, way, word, backend, service, packet.flags, now)
-    return target if good else int64(-1)
+    is_usable = still_good(context, setting, worker, hashed, bucket, way, word, backend, service, packet.flags, now)
+    return target if is_usable else int64(-1)
 
 
 @step

@@ -28,9 +28,9 @@ WITHOUT_HASH = 0x0000FFFFFFFFFFFF
 """A mask of an address's lower half without its last two bytes, where a mux may put the flow's hash."""
 NO_TYPE = 0
 
-Tunnel = namedtuple("Tunnel", "verdict offset type left ecn")
+Tunnel = namedtuple("Tunnel", "verdict offset type bytes_left ecn")
 """``verdict`` is PARSED or the reason; ``offset`` is where the inner packet begins, ``type`` its Ethernet type,
-``left`` the bytes from there to the outer packet's end, and ``ecn`` the outer header's ECN bits."""
+``bytes_left`` the bytes from there to the outer packet's end, and ``ecn`` the outer header's ECN bits."""
 Shim = namedtuple("Shim", "offset type")
 
 
@@ -116,8 +116,8 @@ def open_tunnel(context, setting, start, end):
         return no_tunnel(NOT_TUNNELLED)
     if not is_mux(context, setting, source_high, source_low):
         return no_tunnel(NOT_A_MUX)
-    left = network + outer.length - shim.offset
-    return Tunnel(int64(PARSED), shim.offset, shim.type, left, tos & 3)
+    bytes_left = network + outer.length - shim.offset
+    return Tunnel(int64(PARSED), shim.offset, shim.type, bytes_left, tos & 3)
 
 
 @step

@@ -65,8 +65,8 @@ LOCK_TRIES = 8
 
 
 @step
-def count_lookup(context, worker, what):
-    lookup_row(lookups(context), worker * LOOKUP_ROWS + what).count += u64(1)
+def count_lookup(context, worker, outcome):
+    lookup_row(lookups(context), worker * LOOKUP_ROWS + outcome).count += u64(1)
 
 
 @step

@@ -35,10 +35,10 @@ def step(function: Any) -> Any:
 
     Constant arguments are typed as ordinary numbers: Numba would compile the step again for each constant.
     """
-    made = njit(**STEP_OPTIONS)(function)
-    template = made.get_call_template
-    made.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
-    return made
+    dispatcher = njit(**STEP_OPTIONS)(function)
+    original = dispatcher.get_call_template
+    dispatcher.get_call_template = lambda args, kws: original(tuple(map(types.unliteral, args)), kws)
+    return dispatcher
 
 
 def layout(*fields: tuple[str, str]) -> np.dtype[Any]:

@@ -103,13 +103,13 @@ def merge_verifier_paths(context, setting, packet):
 
 
 @step
-def forward(context, worker, start, end, packet, found):
-    """Process one frame. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
+def forward(context, worker, start, end, packet, hint):
+    """Process one frame. Return (verdict, backend or -1). ``hint`` is as of ``steady_backend``."""
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     if not is_plain(context) and packet.transport == USUAL_TRANSPORT:
-        return forward_parsed(context, worker, start, end, at_usual_offsets(packet), found)
-    return forward_parsed(context, worker, start, end, packet, found)
+        return forward_parsed(context, worker, start, end, at_usual_offsets(packet), hint)
+    return forward_parsed(context, worker, start, end, packet, hint)
 
 
 @step
@@ -139,28 +139,28 @@ def late(number):
 
 
 @step
-def established_backend(context, worker, start, found, fields_of):
+def established_backend(context, worker, start, hint, fields_of):
     """Return the backend of an ordinary packet of an established flow, and record the packet in the flow's entry.
 
-    Return ``found``, which is as of ``steady_backend`` and names the service, and change nothing if the packet or the
+    Return ``hint``, which is as of ``steady_backend`` and names the service, and change nothing if the packet or the
     service needs more than that. The backend may need another tunnel than IP in IP.
     """
-    setting, packet, index = settings_row(settings(context), 0), fields_of(reread(start)), int64(-2) - found
+    setting, packet, index = settings_row(settings(context), 0), fields_of(reread(start)), int64(-2) - hint
     if index < 0 or index >= service_limit(context) or (packet.flags & (SYN | FIN | RST)) != 0:
-        return found
+        return hint
     service = active_service(context, setting, index)
     if (service.rule_count | u32(service.quic_bytes) | u32(service.limited)) != u32(0):
-        return found
+        return hint
     hashed = flow_hash(setting, packet.source_high, packet.source_low, packet.ports, packet.destination_low)
     bucket = bucket_at(context, hashed)
     way, word = find(context, bucket, hashed, packet.source_high, packet.source_low, packet.ports, index)
     if way < 0:
-        return found
+        return hint
     entry, now, target = entry_row(bucket, way), clock(context), target_of(word)
     if state_of(word) != TRUSTED or target >= backend_limit(context):
-        return found
+        return hint
     if not is_alive(word, entry, backend_row(backends(context), target), service, now):
-        return found
+        return hint
     entry.seen = now
     count_lookup(context, worker, HIT)
     return target
@@ -222,13 +222,13 @@ def at_usual_offsets(packet):
 
 
 @step
-def forward_parsed(context, worker, start, end, packet, found):
-    """Process a parsed packet. Return (verdict, backend or -1). ``found`` is as of ``steady_backend``."""
+def forward_parsed(context, worker, start, end, packet, hint):
+    """Process a parsed packet. Return (verdict, backend or -1). ``hint`` is as of ``steady_backend``."""
     packet = merge_verifier_paths(context, settings_row(settings(context), 0), packet)
-    if found >= 0:
-        target = untracked(context, worker, packet, found)
+    if hint >= 0:
+        target = untracked(context, worker, packet, hint)
     else:
-        index = int64(-2) - found if found < -1 else service_of(context, packet)
+        index = int64(-2) - hint if hint < -1 else service_of(context, packet)
         arguments = worker, clock(context), start, end
         verdict, target = at_service(context, packet, index, allowed, to_backend, arguments)
         if verdict != FORWARDED:

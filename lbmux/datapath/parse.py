@@ -199,36 +199,36 @@ def parse(context, start, end):
 @step
 def parse_at(context, start, offset, end, bytes_left, kind):
     """Parse the TCP or UDP packet whose IP header is at ``offset``, with ``bytes_left`` bytes to the frame's end."""
-    found = headers_at(context, start, offset, end, bytes_left, kind)
-    if found.verdict != PARSED:
-        return _nothing(found.verdict)
-    ports, flags, transport = u32(0), int64(0), found.transport
-    room = offset + found.length - transport
-    if found.protocol == TCP_PROTOCOL:
-        if room < TCP_BYTES:
+    headers = headers_at(context, start, offset, end, bytes_left, kind)
+    if headers.verdict != PARSED:
+        return _nothing(headers.verdict)
+    ports, flags, transport = u32(0), int64(0), headers.transport
+    segment_bytes = offset + headers.length - transport
+    if headers.protocol == TCP_PROTOCOL:
+        if segment_bytes < TCP_BYTES:
             return _nothing(MALFORMED)
         if beyond(advance(start, transport + TCP_BYTES), end):
             return _nothing(TRUNCATED)
         ports, flags = tcp(start, transport).ports, int64(tcp(start, transport).flags)
-    elif found.protocol == UDP_PROTOCOL:
-        if room < UDP_BYTES:
+    elif headers.protocol == UDP_PROTOCOL:
+        if segment_bytes < UDP_BYTES:
             return _nothing(MALFORMED)
         if beyond(advance(start, transport + UDP_BYTES), end):
             return _nothing(TRUNCATED)
         ports = udp(start, transport).ports
     else:
-        is_icmp = found.protocol == (ICMP_PROTOCOL if found.family == 4 else ICMPV6_PROTOCOL)
+        is_icmp = headers.protocol == (ICMP_PROTOCOL if headers.family == 4 else ICMPV6_PROTOCOL)
         return _nothing(ICMP if is_icmp else PROTOCOL)
-    if found.family == 4:  # not by ``kind``: the verifier does not remember the result of that comparison
-        old = ipv4(start, offset)
+    if headers.family == 4:  # not by ``kind``: the verifier does not remember the result of that comparison
+        header = ipv4(start, offset)
         return Packet(
-            int64(PARSED), int64(4), u64(0), mapped(old.source), u64(0), mapped(old.destination), ports,
-            found.protocol, flags, offset, transport,
+            int64(PARSED), int64(4), u64(0), mapped(header.source), u64(0), mapped(header.destination), ports,
+            headers.protocol, flags, offset, transport,
         )  # fmt: skip
     ip = ipv6(start, offset)
     return Packet(
         int64(PARSED), int64(6), ip.source_high, ip.source_low, ip.destination_high, ip.destination_low, ports,
-        found.protocol, flags, offset, transport,
+        headers.protocol, flags, offset, transport,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
 from lbmux.api.channel import Place, place_name
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.agent_flows import as_delivered, inbound_key, outbound_key
 from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings
 from lbmux.datapath.decapsulate import open_tunnel
@@ -103,7 +103,7 @@ class _Run:
         self._found = np.full(len(FOUND), -1, np.int64)
         self._entry = np.full(len(ENTRY), -1, np.int64)
         dry_run = _dry_run_outbound if self._passage.is_reply else _dry_run_inbound
-        address = np.uint64(self._memory.ctypes.data)
+        address = address_of(self._memory)
         dry_run(self._context.address, address, len(self._memory), self._now, self._found, self._entry)
 
     def found(self, name: str) -> int:
@@ -240,7 +240,7 @@ def _dry_run_inbound(context_address, address, length, now, found, entry):  # ty
     found[0] = tunnel.verdict
     if tunnel.verdict != PARSED:
         return
-    packet = parse_at(context, start, tunnel.offset, end, tunnel.left, tunnel.type)
+    packet = parse_at(context, start, tunnel.offset, end, tunnel.bytes_left, tunnel.type)
     found[1] = packet.verdict
     if packet.verdict != PARSED:
         return
