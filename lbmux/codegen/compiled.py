@@ -6,7 +6,9 @@ The functions work on arrays that they are given and allocate none, so they need
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from lbmux.codegen import cache
 from lbmux.codegen.function_cache import SealedFunctionCache
@@ -30,6 +32,11 @@ compiled = _compiled()
 """For functions that run for microseconds per batch: releasing the GIL would cost more than it gains."""
 compiled_nogil = _compiled(nogil=True)
 """For functions that run for milliseconds: they release the GIL."""
+
+
+def address_of(array: NDArray[Any]) -> np.uint64:
+    """Return the address of an array's memory, as compiled functions take it. The caller keeps the array alive."""
+    return np.uint64(array.ctypes.data)
 
 
 def load_cached() -> None:

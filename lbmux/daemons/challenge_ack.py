@@ -67,7 +67,7 @@ class ChallengeAckProbe:
                 self._start(before, ready, settings)
 
     def _start(self, before: Backends, lost: list[int], settings: SlowPath) -> None:
-        hosts = max(1, min(settings.second_chance_max_hosts, int(self._backends.there.sum())))
+        hosts = max(1, min(settings.second_chance_max_hosts, int(self._backends.in_use.sum())))
         returns_per_s = min(SHARE * settings.packets_per_s, settings.second_chance_cpu / RETURN_CPU_S)
         task = asyncio.create_task(self._probe(before, lost, max(1.0, returns_per_s / hosts)))
         self._tasks.add(task)

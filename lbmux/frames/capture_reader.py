@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from lbmux.errors import CaptureError, SetupError
-from lbmux.frames.captured_frames import REASONS, CapturedFrames, Found
+from lbmux.frames.captured_frames import REASONS, CapturedFrames, ScanEnd
 from lbmux.frames.compressed import Decompressed, compression_of
 from lbmux.frames.pcap import FILE_HEADER_BYTES, Pcap, is_pcap
 from lbmux.frames.pcapng import Pcapng, is_pcapng
@@ -80,12 +80,12 @@ class CaptureReader:
 
     def _find_interface(self) -> None:
         """Scan as far as the first packet."""
-        nothing = CapturedFrames(0)
+        no_frames = CapturedFrames(0)
         while True:
-            result, self._start = self._format.scan(self._buffer, self._start, self._end, nothing)
-            if result is Found.SKIP:
+            result, self._start = self._format.scan(self._buffer, self._start, self._end, no_frames)
+            if result is ScanEnd.SKIP:
                 self._skip()
-            elif result is not Found.MORE or not self._fill():
+            elif result is not ScanEnd.MORE or not self._fill():
                 return
 
     def __enter__(self) -> Self:
@@ -122,11 +122,11 @@ class CaptureReader:
         frames.count = 0
         while True:
             result, self._start = self._format.scan(self._buffer, self._start, self._end, frames)
-            if frames.count or result is Found.FULL:
+            if frames.count or result is ScanEnd.FULL:
                 return frames.count
-            if result >= Found.DAMAGE:
+            if result >= ScanEnd.DAMAGE:
                 raise CaptureError(self.path, self.offset, REASONS[result])
-            if result is Found.SKIP:
+            if result is ScanEnd.SKIP:
                 self._skip()
             elif not self._fill():
                 if self._start == self._end:
@@ -140,24 +140,24 @@ class CaptureReader:
 
     def _fill(self) -> int:
         """Read more bytes after the unparsed ones. Return how many; 0 at the file's end."""
-        rest = self._end - self._start
-        self._buffer[:rest] = self._buffer[self._start : self._end]
-        self._offset, self._start, self._end = self._offset + self._start, 0, rest
+        unparsed = self._end - self._start
+        self._buffer[:unparsed] = self._buffer[self._start : self._end]
+        self._offset, self._start, self._end = self._offset + self._start, 0, unparsed
         try:
-            got = self.file.readinto(self._buffer.data[rest : rest + CHUNK_BYTES]) or 0
+            count = self.file.readinto(self._buffer.data[unparsed : unparsed + CHUNK_BYTES]) or 0
         except OSError as error:
             raise SetupError(str(self.path), error.strerror or str(error), "name a file, not a directory") from error
-        self._end += got
-        return got
+        self._end += count
+        return count
 
     def _skip(self) -> None:
         """Skip a block that may be larger than the buffer."""
         block = self.offset
         length = self._buffer[self._start + 4 : self._start + 8].tobytes()
-        (left,) = struct.unpack(self._format.order + "I", length)
-        while left > self._end - self._start:
-            left -= self._end - self._start
+        (bytes_left,) = struct.unpack(self._format.order + "I", length)
+        while bytes_left > self._end - self._start:
+            bytes_left -= self._end - self._start
             self._start = self._end
             if not self._fill():
                 raise CaptureError(self.path, block, "truncated")
-        self._start += left
+        self._start += bytes_left

@@ -7,12 +7,13 @@ headers is padded with zeros to its original length, so that it is forwarded as 
 
 from copy import copy
 from enum import IntEnum
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from lbmux.codegen.compiled import address_of
 from lbmux.datapath.frame import CUT
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.memory import Pointer, at_address, int64, step, swap32, u8, u16, u32, u64
@@ -32,7 +33,7 @@ memcpy = types.ExternalFunction("memcpy", Pointer(Pointer, Pointer, types.uint64
 memset = types.ExternalFunction("memset", Pointer(Pointer, types.int32, types.uint64))
 
 
-class Found(IntEnum):
+class ScanEnd(IntEnum):
     """Why a format's scan stopped. After DAMAGE and later values nothing more can be read."""
 
     MORE = 0  # the next record is incomplete in the buffer
@@ -53,15 +54,15 @@ class Found(IntEnum):
 
 
 REASONS = {
-    Found.ABSURD_LENGTH: "a packet length above the maximum",
-    Found.BLOCK_LENGTH: "an invalid block length",
-    Found.BLOCK_TRAILER: "a block whose two lengths differ",
-    Found.CAPTURED_LENGTH: "a packet longer than its block",
-    Found.NO_INTERFACE: "a packet of an interface that is not described",
-    Found.BYTE_ORDER: "a section without a byte order",
-    Found.VERSION: "a section of an unknown version",
-    Found.INTERFACE_OPTIONS: "an interface with invalid options",
-    Found.INTERFACES: "more interfaces than 65536",
+    ScanEnd.ABSURD_LENGTH: "a packet length above the maximum",
+    ScanEnd.BLOCK_LENGTH: "an invalid block length",
+    ScanEnd.BLOCK_TRAILER: "a block whose two lengths differ",
+    ScanEnd.CAPTURED_LENGTH: "a packet longer than its block",
+    ScanEnd.NO_INTERFACE: "a packet of an interface that is not described",
+    ScanEnd.BYTE_ORDER: "a section without a byte order",
+    ScanEnd.VERSION: "a section of an unknown version",
+    ScanEnd.INTERFACE_OPTIONS: "an interface with invalid options",
+    ScanEnd.INTERFACES: "more interfaces than 65536",
 }
 
 
@@ -79,7 +80,7 @@ class CapturedFrames(Batch):
         self.missing = np.zeros(capacity, np.uint32)
         """Bytes at the frame's end that the capture lacks. They are zeros."""
         self._arena = np.empty(ARENA_BYTES, np.uint8)
-        self.arena = np.uint64(self._arena.ctypes.data)
+        self.arena = address_of(self._arena)
         """The address of the frames' memory."""
 
     def part(self, first: int, end: int) -> Self:
@@ -90,10 +91,10 @@ class CapturedFrames(Batch):
         """Return these frames as a batch with arrays of its own."""
         return self._selected(which, len(which))
 
-    def put_back(self, which: NDArray[np.int64], picked: Self) -> None:
+    def put_back(self, which: NDArray[np.int64], batch: Self) -> None:
         """Take over what the data path wrote to a batch that ``pick`` returned."""
         for name in COLUMNS:
-            getattr(self, name)[which] = getattr(picked, name)
+            getattr(self, name)[which] = getattr(batch, name)
 
     def _selected(self, which: "slice | NDArray[np.int64]", count: int) -> Self:
         part = copy(self)
@@ -146,7 +147,3 @@ def put(arena, address, length, missing, flags, index, source, captured, origina
             memset(at_address(start + u64(size)), 0, u64(gap))
             size, missing[index] = size + gap, gap
     length[index] = size
-
-
-def address_of(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)

@@ -7,12 +7,11 @@ All randomness comes from one seed. Used by lbmux.lab.wan_node.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.memory import at_address, header, layout, step, u64
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
@@ -83,14 +82,14 @@ class DelayLines:
         _enter(
             batch.address, batch.length, arrived, batch.count, site, self.sites, self._queue, self._line, self._delay,
             self._jitter, self._loss, self._random, self._head, self._tail, self._due, self._length,
-            _address(self._frames), self._macs, self._where, self.counters,
+            address_of(self._frames), self._macs, self._where, self.counters,
         )  # fmt: skip
 
     def leave(self, batch: Batch, now: int) -> int:
         """Fill a batch with frames that are due; return how many. They have to be sent before the next ``enter``."""
         batch.count = int(_leave(
             batch.address, batch.length, batch.verdict, batch.interface, batch.capacity, now, self.sites, self._queue,
-            self._line, self._head, self._tail, self._due, self._length, _address(self._frames), self._interfaces,
+            self._line, self._head, self._tail, self._due, self._length, address_of(self._frames), self._interfaces,
             self.counters, self.errors,
         ))  # fmt: skip
         return batch.count
@@ -101,12 +100,8 @@ class DelayLines:
 
     def error_ns(self, share: float) -> int:
         """Return the error that this share of the frames did not exceed, to 10 µs."""
-        so_far = np.cumsum(self.errors)
-        return int(np.searchsorted(so_far, share * so_far[-1])) * BUCKET_NS
-
-
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
+        cumulative = np.cumsum(self.errors)
+        return int(np.searchsorted(cumulative, share * cumulative[-1])) * BUCKET_NS
 
 
 @step

@@ -16,11 +16,11 @@ import os
 import select
 import socket
 import struct
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lbmux.codegen.compiled import address_of
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.ring_slots import HEADER, SOCKADDR_LL, SOCKADDR_LL_BYTES, receive_frames, release_frames, send_frames
@@ -131,8 +131,8 @@ class PacketRing:
         """Fill the batch with waiting frames. Return how many. They stay in the ring until ``release``."""
         batch.count = int(
             receive_frames(
-                _address(self._ring), self._stride, self.frames, self._next, self.index, self._socket.fileno(),
-                _address(self._super), _address(self._whole), _address(self._arena), batch.address, batch.length,
+                address_of(self._ring), self._stride, self.frames, self._next, self.index, self._socket.fileno(),
+                address_of(self._super), address_of(self._whole), address_of(self._arena), batch.address, batch.length,
                 batch.flags, batch.interface, self._arrived, self._wire,
                 min(batch.capacity, self.frames, MOST_FRAMES),
             )
@@ -173,7 +173,7 @@ class PacketRing:
         sent, unsent = (
             send_frames(
                 self._out.fileno(), self.index, batch.address, batch.length, batch.verdict, batch.interface,
-                batch.count, _address(messages.vectors), _address(messages.names), _address(messages.messages),
+                batch.count, address_of(messages.vectors), address_of(messages.names), address_of(messages.messages),
             )
         )  # fmt: skip
         self.unsent += int(unsent)
@@ -182,7 +182,7 @@ class PacketRing:
     def release(self, batch: Batch) -> None:
         """Return the frames of the last ``receive`` to the kernel."""
         taken = int(self._super["taken"][0])
-        release_frames(_address(self._ring), self._stride, self.frames, self._next, taken)
+        release_frames(address_of(self._ring), self._stride, self.frames, self._next, taken)
         self._next = (self._next + taken) % self.frames
         self._super["taken"] = 0
 
@@ -215,7 +215,3 @@ def _stride(sock: socket.socket, interface: str) -> int:
     """Return the size of a ring slot in bytes: MTU, headers and headroom, rounded up to a power of two."""
     mtu: int = struct.unpack("16xi", fcntl.ioctl(sock, SIOCGIFMTU, struct.pack("16si", interface.encode(), 0)))[0]
     return 1 << (mtu + HEADER.itemsize + RESERVE_BYTES + VNET_BYTES + 64 - 1).bit_length()
-
-
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)

@@ -14,14 +14,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, u32, u64
 from lbmux.errors import CaptureError, SetupError
 from lbmux.frames.captured_frames import (
     LARGEST_BYTES,
     CapturedFrames,
-    Found,
-    address_of,
+    ScanEnd,
     has_room,
     host_order,
     memcpy,
@@ -43,7 +42,7 @@ RECORD = layout(("seconds", "u4"), ("fraction", "u4"), ("captured", "u4"), ("ori
 RECORD_BYTES = RECORD.itemsize
 record_at = rows(RECORD)
 
-MORE, FULL, ABSURD_LENGTH = int(Found.MORE), int(Found.FULL), int(Found.ABSURD_LENGTH)
+MORE, FULL, ABSURD_LENGTH = int(ScanEnd.MORE), int(ScanEnd.FULL), int(ScanEnd.ABSURD_LENGTH)
 SECOND_NS = 1_000_000_000
 OUTPUT_BYTES = 1 << 20
 
@@ -76,14 +75,14 @@ class Pcap:
         self.nanoseconds = magic == NANOSECONDS
         """Whether times are finer than microseconds."""
 
-    def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
+    def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[ScanEnd, int]:
         """Add the records in bytes ``start`` to ``end`` of ``memory`` to the batch. Return why and where it stopped."""
         result, at, frames.count = _scan(
             address_of(memory), start, end, self.order == ">", 1 if self.nanoseconds else 1000, self._kind,
             self._record_bytes, frames.arena, frames.address, frames.length, frames.missing, frames.flags,
             frames.interface, frames.time_ns, frames.count, frames.capacity,
         )  # fmt: skip
-        return Found(result), at
+        return ScanEnd(result), at
 
 
 @compiled

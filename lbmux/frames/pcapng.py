@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.frames.captured_frames import CapturedFrames, Found, address_of
+from lbmux.codegen.compiled import address_of
+from lbmux.frames.captured_frames import CapturedFrames, ScanEnd
 from lbmux.frames.links import LINKS, UNKNOWN, is_bare
 from lbmux.frames.pcapng_blocks import (
     BLOCK_BYTES,
@@ -62,7 +63,7 @@ class Pcapng:
                 total[int(row["link"])] += int(row["skipped"])
         return dict(total)
 
-    def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[Found, int]:
+    def scan(self, memory: NDArray[np.uint8], start: int, end: int, frames: CapturedFrames) -> tuple[ScanEnd, int]:
         """Add the packets in bytes ``start`` to ``end`` of ``memory`` to the batch. Return why and where it stopped."""
         while True:
             code, start, frames.count, self._last_ns = scan(
@@ -70,54 +71,54 @@ class Pcapng:
                 frames.arena, frames.address, frames.length, frames.missing, frames.flags, frames.interface,
                 frames.time_ns, frames.count, frames.capacity, self._last_ns,
             )  # fmt: skip
-            result = Found(code)
-            if result not in (Found.SECTION, Found.INTERFACE):
+            result = ScanEnd(code)
+            if result not in (ScanEnd.SECTION, ScanEnd.INTERFACE):
                 return result, start
             result, used = self._describe(result, memory[start:end])
             if not used:
                 return result, start
             start += used
 
-    def _describe(self, result: Found, block: NDArray[np.uint8]) -> tuple[Found, int]:
+    def _describe(self, result: ScanEnd, block: NDArray[np.uint8]) -> tuple[ScanEnd, int]:
         """Read a section or interface block. Return (MORE, its length), or (the problem, 0)."""
-        if result is Found.SECTION:
+        if result is ScanEnd.SECTION:
             if len(block) < BLOCK_BYTES:
-                return Found.MORE, 0
+                return ScanEnd.MORE, 0
             magic = block[ORDER_AT : ORDER_AT + 4].tobytes()
             orders = [order for order in "<>" if struct.pack(order + "I", BYTE_ORDER_MAGIC) == magic]
             if not orders:
-                return Found.BYTE_ORDER, 0
+                return ScanEnd.BYTE_ORDER, 0
             order = orders[0]
         else:
             order = self.order
         kind, length = struct.unpack(order + "II", block[:8].tobytes())
         if length < LEAST_BYTES[kind] or length % 4:
-            return Found.BLOCK_LENGTH, 0
+            return ScanEnd.BLOCK_LENGTH, 0
         if length > LARGEST_BLOCK_BYTES:
-            return Found.ABSURD_LENGTH, 0
+            return ScanEnd.ABSURD_LENGTH, 0
         if len(block) < length:
-            return Found.MORE, 0
+            return ScanEnd.MORE, 0
         body = block[8 : length - TRAILER_BYTES].tobytes()
         if struct.unpack(order + "I", block[length - TRAILER_BYTES : length].tobytes())[0] != length:
-            return Found.BLOCK_TRAILER, 0
-        wrong = self._section(body, order) if result is Found.SECTION else self._interface(body)
-        return (wrong, 0) if wrong else (Found.MORE, length)
+            return ScanEnd.BLOCK_TRAILER, 0
+        fault = self._section(body, order) if result is ScanEnd.SECTION else self._interface(body)
+        return (fault, 0) if fault else (ScanEnd.MORE, length)
 
-    def _section(self, body: bytes, order: str) -> Found | None:
+    def _section(self, body: bytes, order: str) -> ScanEnd | None:
         if struct.unpack(order + "H", body[4:6])[0] != 1:
-            return Found.VERSION
+            return ScanEnd.VERSION
         self._skipped = Counter(self.skipped)
         self.order, self._count = order, 0
         return None
 
-    def _interface(self, body: bytes) -> Found | None:
+    def _interface(self, body: bytes) -> ScanEnd | None:
         if self._count == MOST_INTERFACES:
-            return Found.INTERFACES
+            return ScanEnd.INTERFACES
         link, _, snap = struct.unpack(self.order + "HHI", body[:8])
         try:
             row = _units(self._options(body[8:]), self.order)
         except (ValueError, struct.error):
-            return Found.INTERFACE_OPTIONS
+            return ScanEnd.INTERFACE_OPTIONS
         row["kind"], row["snap"], row["link"] = LINKS.get(link, UNKNOWN), snap, link
         if self._count == len(self._interfaces):
             self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])

@@ -6,7 +6,7 @@ and interfaces, which Python reads (lbmux.frames.pcapng).
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
-from lbmux.frames.captured_frames import LARGEST_BYTES, Found, has_room, host_order, put
+from lbmux.frames.captured_frames import LARGEST_BYTES, ScanEnd, has_room, host_order, put
 from lbmux.frames.links import UNKNOWN
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
@@ -33,8 +33,8 @@ INTERFACE = layout(
 ``skipped``: packets that were skipped because of an unknown link type."""
 interface_at = rows(INTERFACE)
 
-MORE, FULL, SKIP, ON_SECTION, ON_INTERFACE = (int(found) for found in list(Found)[:5])
-ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE = (int(found) for found in list(Found)[5:10])
+MORE, FULL, SKIP, ON_SECTION, ON_INTERFACE = (int(end) for end in list(ScanEnd)[:5])
+ABSURD_LENGTH, BLOCK_LENGTH, BLOCK_TRAILER, CAPTURED_LENGTH, NO_INTERFACE = (int(end) for end in list(ScanEnd)[5:10])
 IS_PACKET, IS_FOREIGN, IS_OTHER = -1, -2, -3
 """Blocks after which scanning continues: a packet, a packet of an unknown link type, any other block."""
 SECOND_NS = 1_000_000_000

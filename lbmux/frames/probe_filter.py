@@ -86,21 +86,21 @@ def _probes(port: int, gue_port: int, geneve_port: int) -> list[Step]:
     ]  # fmt: skip
 
 
-def _behind(version: int, end: int, gue_port: int, geneve_port: int) -> list[Step]:
-    """Set the index to the inner header's offset, and go to ``inner``. ``end``: that of the outer IP header."""
+def _behind(version: int, outer_end: int, gue_port: int, geneve_port: int) -> list[Step]:
+    """Set the index to the inner header's offset, and go to ``inner``. ``outer_end``: that of the outer IP header."""
     name = f"over{version}-"
-    found = {"ipip": 0, "gre": GRE.size, "geneve": UDP_BYTES + GENEVE.size, "gue": UDP_BYTES + GUE.size,
+    header_bytes = {"ipip": 0, "gre": GRE.size, "geneve": UDP_BYTES + GENEVE.size, "gue": UDP_BYTES + GUE.size,
              "gue1": UDP_BYTES}  # fmt: skip
     steps: list[Step] = [
         (LOAD_BYTE, "", "", ETHERNET_BYTES + PROTOCOL_AT[version]),
         (EQUAL, name + "ipip", "", IPIP_PROTOCOL), (EQUAL, name + "ipip", "", IPV6_PROTOCOL),
         (EQUAL, name + "gre", "", GRE_PROTOCOL), (EQUAL, "", "other", UDP_PROTOCOL),
-        (LOAD_HALF, "", "", end + PORT_AT),
+        (LOAD_HALF, "", "", outer_end + PORT_AT),
         (EQUAL, name + "geneve", "", geneve_port), (EQUAL, "", "other", gue_port),
-        (LOAD_BYTE, "", "", end + UDP_BYTES), (AT_LEAST, name + "gue1", name + "gue", VERSION_1),
+        (LOAD_BYTE, "", "", outer_end + UDP_BYTES), (AT_LEAST, name + "gue1", name + "gue", VERSION_1),
     ]  # fmt: skip
-    for kind, length in found.items():
-        steps += [name + kind, (SET_INDEX, "", "", end + length), (JUMP, "inner", "", 0)]
+    for kind, length in header_bytes.items():
+        steps += [name + kind, (SET_INDEX, "", "", outer_end + length), (JUMP, "inner", "", 0)]
     return steps
 
 

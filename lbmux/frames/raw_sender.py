@@ -6,13 +6,11 @@ so that the rule that routed a reply to the agent does not match again.
 
 import contextlib
 import socket
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lbmux.addresses import Address
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4, ipv6
 from lbmux.datapath.memory import at_address, layout, rows
 from lbmux.errors import SetupError
@@ -62,7 +60,7 @@ class RawSender:
         return sum(
             _send(
                 sock.fileno(), kind, batch.address, batch.length, batch.verdict, batch.count, below,
-                _address(messages.vectors), _address(messages.names), _address(messages.messages),
+                address_of(messages.vectors), address_of(messages.names), address_of(messages.messages),
             )
             for sock, kind, messages in self._sockets
         )  # fmt: skip
@@ -96,10 +94,6 @@ def _messages(capacity: int, family: int, name_bytes: int) -> Messages:
     messages = Messages(capacity, name_bytes)
     messages.names[:, 0] = family
     return messages
-
-
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
 
 
 @compiled

@@ -73,7 +73,7 @@ def receive_frames(
             break
         acquire()
         start, captured = ring + u64(place * stride) + u64(head.mac), int64(head.captured)
-        came = int64(head.seconds) * 1_000_000_000 + int64(head.nanoseconds)
+        arrival_ns = int64(head.seconds) * 1_000_000_000 + int64(head.nanoseconds)
         kind = vnet_row(at_address(start - u64(VNET_BYTES)), 0).kind
         if unlikely(kind != 0 or (status & STATUS_COPY) != 0):
             if record.size == 0:
@@ -82,14 +82,14 @@ def receive_frames(
                 before = count
                 count = _take_pieces(record, arena, address, length, count, capacity)
                 for piece in range(before, count):
-                    arrived[piece], wire[piece], flags[piece], interface[piece] = came, length[piece], 0, index
+                    arrived[piece], wire[piece], flags[piece], interface[piece] = arrival_ns, length[piece], 0, index
                 if record.size != 0:  # keep its slot, so that the descriptor stays readable
                     break
                 place, record.taken = place + 1 if place + 1 < frames else 0, record.taken + 1
                 continue
         address[count], length[count], wire[count] = _with_tag(start, captured, head)
         flags[count] = _mark(status, captured, head.length)
-        arrived[count], interface[count] = came, index
+        arrived[count], interface[count] = arrival_ns, index
         count, place, record.taken = count + 1, place + 1 if place + 1 < frames else 0, record.taken + 1
     return count
 
@@ -126,27 +126,29 @@ def _take_pieces(record, arena, address, length, count, capacity):
 def _whole_frame(record, descriptor, whole, arena, start, captured, head, kind):
     """Open a super-frame for segmentation, or pass another large frame unchanged. Return (address, bytes present)."""
     begin = whole + u64(WHOLE_AT)
-    frame, wanted = begin + u64(VNET_BYTES), int64(head.length)
+    frame, wire_bytes = begin + u64(VNET_BYTES), int64(head.length)
     if (head.status & STATUS_COPY) != 0:
-        got = int64(recv(descriptor, at_address(begin), WHOLE_BYTES - WHOLE_AT, MSG_DONTWAIT))
-        is_whole = got == wanted + VNET_BYTES
+        received = int64(recv(descriptor, at_address(begin), WHOLE_BYTES - WHOLE_AT, MSG_DONTWAIT))
+        is_whole = received == wire_bytes + VNET_BYTES
     else:
         memcpy(at_address(begin), at_address(start - u64(VNET_BYTES)), u64(captured + VNET_BYTES))
-        is_whole = captured == wanted
+        is_whole = captured == wire_bytes
     if not is_whole:
         record.lost += 1
         return start, captured
     vnet = vnet_row(at_address(begin), 0)
-    mark, size, checksum_start, more = vnet.flags, int64(vnet.size), int64(vnet.checksum_start), int64(0)
+    flags, size, checksum_start, tag_bytes = vnet.flags, int64(vnet.size), int64(vnet.checksum_start), int64(0)
     if kind == 0:  # longer than a slot: the interface's MTU was raised
-        kept = keep(record, arena, frame, wanted)
-        return (kept, wanted) if kept != u64(0) else (start, captured)
+        copied = keep(record, arena, frame, wire_bytes)
+        return (copied, wire_bytes) if copied != u64(0) else (start, captured)
     if (head.status & STATUS_TAGGED) != 0:
-        more = int64(TAG_BYTES)
+        tag_bytes = int64(TAG_BYTES)
         _restore_tag(at_address(frame - u64(TAG_BYTES)), head)
-    if open_super(record, frame - u64(more), wanted + more, mark, kind, size, checksum_start + more):
+    if open_super(
+        record, frame - u64(tag_bytes), wire_bytes + tag_bytes, flags, kind, size, checksum_start + tag_bytes
+    ):
         record.split += 1
-        return frame, wanted
+        return frame, wire_bytes
     record.lost += 1
     return start, captured
 

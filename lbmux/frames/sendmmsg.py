@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from lbmux.codegen.compiled import address_of
 from lbmux.datapath.memory import layout, rows
 
 VECTOR = layout(("base", "u8"), ("length", "u8"))
@@ -31,8 +32,8 @@ class Messages:
         self.names = np.zeros((capacity, NAME_BYTES), np.uint8)
         self.messages: np.ndarray[Any, Any] = np.zeros(capacity, MESSAGE)
         index = np.arange(capacity, dtype=np.uint64)
-        self.messages["vectors"] = np.uint64(self.vectors.ctypes.data) + index * np.uint64(VECTOR.itemsize)
+        self.messages["vectors"] = address_of(self.vectors) + index * np.uint64(VECTOR.itemsize)
         self.messages["vector_count"] = 1
         if name_length:
-            self.messages["name"] = np.uint64(self.names.ctypes.data) + index * np.uint64(NAME_BYTES)
+            self.messages["name"] = address_of(self.names) + index * np.uint64(NAME_BYTES)
             self.messages["name_length"] = name_length

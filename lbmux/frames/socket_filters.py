@@ -72,17 +72,17 @@ def tunnels(*udp_ports: int) -> tuple[Line, ...]:
 def answers(version: int, first_port: int, last_port: int) -> tuple[Line, ...]:
     """Accept ICMP, and TCP and UDP to one of these ports. The socket must deliver no link header."""
     port: tuple[Line, ...] = ((LOAD_HALF, 0, 0, IPV6_BYTES + PORT_AT),)
-    whole: tuple[Line, ...] = ()
+    first_fragment: tuple[Line, ...] = ()
     if version == 4:
         port = ((HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_BEHIND, 0, 0, PORT_AT))
-        whole = ((LOAD_HALF, 0, 0, IPV4.at("fragment")), (ANY_BIT, len(port) + 2, 0, OFFSET_MASK))
-    judged = len(whole) + len(port) + 2
+        first_fragment = ((LOAD_HALF, 0, 0, IPV4.at("fragment")), (ANY_BIT, len(port) + 2, 0, OFFSET_MASK))
+    to_end = len(first_fragment) + len(port) + 2
     return (
         (LOAD_BYTE, 0, 0, PROTOCOL_AT[version]),
-        (EQUAL, judged + 3, 0, ICMP_BY_VERSION[version]),
+        (EQUAL, to_end + 3, 0, ICMP_BY_VERSION[version]),
         (EQUAL, 1, 0, TCP_PROTOCOL),
-        (EQUAL, 0, judged, UDP_PROTOCOL),
-        *whole,
+        (EQUAL, 0, to_end, UDP_PROTOCOL),
+        *first_fragment,
         *port,
         (AT_LEAST, 0, 1, first_port),
         (ABOVE, 0, 1, last_port),

@@ -7,13 +7,11 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Any
 
 import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, ipv4
 from lbmux.datapath.memory import Pointer, at_address, u64
 from lbmux.errors import SetupError
@@ -64,7 +62,9 @@ class Tun:
     def receive(self, batch: Batch) -> int:
         """Fill the batch with packets that the stack sent to the device. Return how many."""
         batch.count = int(
-            _receive(self._descriptor, _address(self._arena), batch.address, batch.length, batch.flags, batch.capacity)
+            _receive(
+                self._descriptor, address_of(self._arena), batch.address, batch.length, batch.flags, batch.capacity
+            )
         )
         return batch.count
 
@@ -76,21 +76,19 @@ class Tun:
         os.close(self._descriptor)
 
 
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
-
-
 @compiled
 def _receive(descriptor, arena, address, length, flags, capacity):  # type: ignore[no-untyped-def]
     count = 0
     while count < capacity:
         start = arena + u64(count * STRIDE_BYTES + HEADROOM_BYTES)
-        got = read(descriptor, at_address(start + u64(ETHERNET_BYTES)), STRIDE_BYTES - HEADROOM_BYTES - ETHERNET_BYTES)
-        if got <= 0:
+        received = read(
+            descriptor, at_address(start + u64(ETHERNET_BYTES)), STRIDE_BYTES - HEADROOM_BYTES - ETHERNET_BYTES
+        )
+        if received <= 0:
             break
         is_ipv6 = (ipv4(at_address(start), ETHERNET_BYTES).version_ihl >> 4) == 6
         ethernet(at_address(start), 0).type = TYPE_IPV6 if is_ipv6 else TYPE_IPV4
-        address[count], length[count], flags[count] = start, got + ETHERNET_BYTES, 0
+        address[count], length[count], flags[count] = start, received + ETHERNET_BYTES, 0
         count += 1
     return count
 

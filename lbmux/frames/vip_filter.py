@@ -58,14 +58,14 @@ class VipFilter:
     def _attach(self, program: int) -> None:
         self._close_link()
         self._index = socket.if_nametoindex(self._interface)
-        held = self._pins.links().get(PLACE) if self._pins else None
-        if held is not None:
-            self._link = syscall.open_pinned(held[0])
+        pinned = self._pins.links().get(PLACE) if self._pins else None
+        if pinned is not None:
+            self._link = syscall.open_pinned(pinned[0])
             if self.is_attached():  # from an earlier process: replace its VIPs with ours atomically
                 syscall.update_link(self._link, program)
                 return
             self._close_link()
-            held[0].unlink()
+            pinned[0].unlink()
         self._link = syscall.create_link(program, self._index, PLACE)
         if self._pins is not None:
             syscall.pin(self._pins.link_path(PLACE, MODE), self._link)

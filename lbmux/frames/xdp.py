@@ -209,8 +209,8 @@ class Kernel:
         if self._gate_slot is not None:  # an earlier process's gate, which needs its slot, is detached now
             self.pins.pin_gate_slot(self._generation, self._gate_slot)
         gates = [] if self._gate is None else [self._gate]
-        kept = {syscall.program_id(loaded.descriptor) for loaded in [*self.loaded.values(), *gates]}
-        self.pins.remove_all_but(self._generation, kept)
+        ids = {syscall.program_id(loaded.descriptor) for loaded in [*self.loaded.values(), *gates]}
+        self.pins.remove_all_but(self._generation, ids)
 
     def _attach_all(self) -> None:
         """Attach egress programs first: no packet may arrive while a reply could leave untranslated."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, from_pair, port_to_wire, to_pair
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.context import context_at, settings
 from lbmux.datapath.encapsulate import encapsulate
 from lbmux.datapath.memory import at_address, int64, u32, u64
@@ -107,7 +107,7 @@ class TunnelFrames:
         row["mtu"] = ANY_MTU  # the caller checks whether it fits
         moved = int(
             _encapsulate_frame(
-                self._worker.address, _address(self._buffer) + np.uint64(FRAME_AT), len(frame), _address(row),
+                self._worker.address, address_of(self._buffer) + np.uint64(FRAME_AT), len(frame), address_of(row),
                 ETHERNET_BYTES + transport, version, *key,
             )
         )  # fmt: skip
@@ -125,10 +125,6 @@ def key_of(source: Address, destination: Address, ports: tuple[int, int]) -> Key
 def _outer_may_fragment(row: Any) -> bool:
     """Return whether a host recognises fragments of the outer packet: by its protocol, since they have no ports."""
     return not int(row["tunnel"]) & OUTER_IPV6 and int(row["tunnel"]) & KIND_MASK in (IPIP, GRE)
-
-
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
 
 
 @compiled

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.atomics import compare_exchange
 from lbmux.datapath.memory import advance, at_address, int64, u64
 from lbmux.datapath.tables import CLAIMED, FLOW, FLOW_WORD, LOCKED
@@ -33,9 +33,9 @@ def half_done(tables: Tables) -> HalfDone:
     return HalfDone(places, entries["word"].copy())
 
 
-def free(tables: Tables, found: HalfDone) -> int:
+def free(tables: Tables, entries: HalfDone) -> int:
     """Unlock or empty those of the entries whose words have not changed. Return their number."""
-    return int(_free(np.uint64(tables.flows.ctypes.data), found.places, found.words))
+    return int(_free(address_of(tables.flows), entries.places, entries.words))
 
 
 @compiled

@@ -20,36 +20,36 @@ LOW_HALF = (1 << 64) - 1
 BEYOND = 1 << 128
 
 
-def access_rows(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> NDArray[Any]:
+def access_rows(rules: Iterable[tuple[Network, bool]], default: bool) -> NDArray[Any]:
     """Return RULE rows; the first starts at address zero.
 
-    ``rules``: prefixes, each allowed or not; ``otherwise``: whether all other sources are allowed.
+    ``rules``: prefixes, each allowed or not; ``default``: whether all other sources are allowed.
     """
-    turns: dict[int, bool] = {0: otherwise}
+    boundaries: dict[int, bool] = {0: default}
     # Mapped IPv4 addresses are within ::/0, but IPv6 prefixes must not apply to them.
-    rules = [(ALL_IPV4, otherwise), *rules]
-    for start, allowed in _turns(rules, otherwise):
-        turns[start] = allowed
-    turns.pop(BEYOND, None)
+    rules = [(ALL_IPV4, default), *rules]
+    for start, allowed in _boundaries(rules, default):
+        boundaries[start] = allowed
+    boundaries.pop(BEYOND, None)
     rows, last = [], None
-    for start, allowed in sorted(turns.items()):
+    for start, allowed in sorted(boundaries.items()):
         if allowed != last:
             rows.append((start >> 64, start & LOW_HALF, allowed))
             last = allowed
     return np.array(rows, RULE)
 
 
-def _turns(rules: Iterable[tuple[Network, bool]], otherwise: bool) -> Iterator[tuple[int, bool]]:
+def _boundaries(rules: Iterable[tuple[Network, bool]], default: bool) -> Iterator[tuple[int, bool]]:
     """Yield (address, whether sources are allowed from there on); the last pair of an address wins."""
     spans = sorted(((*_span(network), allowed) for network, allowed in rules), key=lambda span: (span[0], -span[1]))
-    around: list[tuple[int, bool]] = []  # the enclosing prefixes: end, allowed
+    enclosing: list[tuple[int, bool]] = []  # the enclosing prefixes: end, allowed
     for start, end, allowed in spans:
-        while around and around[-1][0] <= start:
-            yield around.pop()[0], around[-1][1] if around else otherwise
-        around.append((end, allowed))
+        while enclosing and enclosing[-1][0] <= start:
+            yield enclosing.pop()[0], enclosing[-1][1] if enclosing else default
+        enclosing.append((end, allowed))
         yield start, allowed
-    while around:
-        yield around.pop()[0], around[-1][1] if around else otherwise
+    while enclosing:
+        yield enclosing.pop()[0], enclosing[-1][1] if enclosing else default
 
 
 def _span(network: Network) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.match import PROBES, address_hash
 from lbmux.datapath.memory import at_address, int64
 from lbmux.datapath.tables import ADDRESS_ENTRY, SERVER_ID, address_entry_row, settings_row
@@ -62,13 +62,9 @@ def fill(tables: Tables, names: Sequence[Name | ServerId]) -> tuple[NDArray[Any]
     entries = np.array([name.row() for name in names], ADDRESS_ENTRY)
     for _ in range(SALTS):
         salt, copy = secrets.randbits(32), np.zeros(size, ADDRESS_ENTRY)
-        if _place(_address(tables.settings), salt, _address(copy), size, _address(entries), len(names)):
+        if _place(address_of(tables.settings), salt, address_of(copy), size, address_of(entries), len(names)):
             return copy, salt
     raise TableError("addresses", len(names), limit)
-
-
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
 
 
 @compiled

@@ -203,13 +203,15 @@ class AgentTables:
 
     def _direct(self, row: int, config: Config, served: Iterable[tuple[Service, Backend]]) -> NDArray[Any]:
         """Return the endpoint of direct connections: only replies are seen, so all idle timeouts are the same."""
-        after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
+        endpoint, identity_before = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
         longest = max(ticks(service.idle_s) for service, _ in served)
-        after["idle_untrusted"] = after["idle_trusted"] = after["idle_closing"] = longest
-        after["mode"], after["state"] = LOCAL, UP
-        after["checks_sockets"] = any(self.asks(config, service, backend) for service, backend in served)
-        after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, DIRECT))) & 0xFF
-        return after
+        endpoint["idle_untrusted"] = endpoint["idle_trusted"] = endpoint["idle_closing"] = longest
+        endpoint["mode"], endpoint["state"] = LOCAL, UP
+        endpoint["checks_sockets"] = any(self.asks(config, service, backend) for service, backend in served)
+        endpoint["generation"] = (
+            int(self.tables.endpoints[row]["generation"]) + (identity_before not in (0, DIRECT))
+        ) & 0xFF
+        return endpoint
 
     def asks(self, config: Config, service: Service, backend: Backend) -> bool:
         """Return whether the agent looks up the socket of an unknown connection.
@@ -222,18 +224,20 @@ class AgentTables:
     def _endpoint(
         self, row: int, value: int, owner: int, service: Service, backend: Backend, mss: int, asks: bool
     ) -> NDArray[Any]:
-        after, held = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
-        after["vip_high"], after["vip_low"] = to_pair(service.vip)
-        after["dip_high"], after["dip_low"] = to_pair(backend.dip)
+        endpoint, identity_before = np.zeros((), ENDPOINT), int(self.tables.backend_identities[row])
+        endpoint["vip_high"], endpoint["vip_low"] = to_pair(service.vip)
+        endpoint["dip_high"], endpoint["dip_low"] = to_pair(backend.dip)
         vip_port = service.port if len(service.ports) == 1 else 0
-        after["vip_port"], after["dip_port"] = port_to_wire(vip_port), port_to_wire(backend.port)
-        after["mode"], after["protocol"], after["owner"] = self.mode, PROTOCOLS[service.protocol], owner
-        after["idle_untrusted"], after["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
-        after["idle_closing"], after["state"] = ticks(service.idle.fin_s), UP
-        after["mss"] = mss
-        after["checks_sockets"] = asks
-        after["generation"] = (int(self.tables.endpoints[row]["generation"]) + (held not in (0, value))) & 0xFF
-        return after
+        endpoint["vip_port"], endpoint["dip_port"] = port_to_wire(vip_port), port_to_wire(backend.port)
+        endpoint["mode"], endpoint["protocol"], endpoint["owner"] = self.mode, PROTOCOLS[service.protocol], owner
+        endpoint["idle_untrusted"], endpoint["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
+        endpoint["idle_closing"], endpoint["state"] = ticks(service.idle.fin_s), UP
+        endpoint["mss"] = mss
+        endpoint["checks_sockets"] = asks
+        endpoint["generation"] = (
+            int(self.tables.endpoints[row]["generation"]) + (identity_before not in (0, value))
+        ) & 0xFF
+        return endpoint
 
     def commit(self, plan: Plan) -> None:
         """Put a plan in force with one switch between two packets."""

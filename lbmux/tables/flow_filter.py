@@ -195,21 +195,21 @@ class Parser:
             raise self._error(f"{text!r} is not a number of seconds", back=1) from None
         return lambda flows: np.asarray(compare(flows.idle_ticks(), ticks))
 
-    def _of_owner(self, wanted: Callable[[Service, Backend], bool]) -> Test:
+    def _of_owner(self, matches: Callable[[Service, Backend], bool]) -> Test:
         """A test by the flow's row, decided once for each row."""
         rows = np.zeros(len(self._snapshot.ranks), np.bool_)
         for row, (service, backend) in self._snapshot.owners.items():
-            rows[row] = wanted(service, backend)
+            rows[row] = matches(service, backend)
         return lambda flows: np.asarray(rows[flows.entries["target"]])
 
-    def _known(self, what: str, names: list[str]) -> str:
-        name = self._value(f"a {what}")
+    def _known(self, kind: str, names: list[str]) -> str:
+        name = self._value(f"a {kind}")
         if name not in names:
             listed = ", ".join(dict.fromkeys(names[:10])) + (", …" if len(names) > 10 else "")
             raise self._error(
-                f"unknown {what} {name!r}: use one of {listed}"
+                f"unknown {kind} {name!r}: use one of {listed}"
                 if listed
-                else f"unknown {what} {name!r}: there is none",
+                else f"unknown {kind} {name!r}: there is none",
                 back=1,
             )
         return name
@@ -219,10 +219,10 @@ class Parser:
             raise self._error(f"{text!r} is not a number from 0 to {most}", back=1)
         return int(text)
 
-    def _value(self, what: str) -> str:
+    def _value(self, expected: str) -> str:
         token = self._peek()
         if token == END or not (token[0].isalnum() or token[0] == ":"):
-            raise self._error(f"{what} is missing")
+            raise self._error(f"{expected} is missing")
         self._next += 1
         return token
 
@@ -247,8 +247,8 @@ def tokens(text: str) -> list[tuple[str, int]]:
     while at < end:
         match = TOKEN.match(text, at)
         if match is None:
-            wrong = text[at:].split()[0]
-            raise FilterError(text, text.index(wrong, at), f"unexpected {wrong!r}")
+            unexpected = text[at:].split()[0]
+            raise FilterError(text, text.index(unexpected, at), f"unexpected {unexpected!r}")
         with_offsets.append((match[1], match.start(1)))
         if len(with_offsets) > MOST_WORDS:
             raise FilterError(text[:MOST_SHOWN] + "…", 0, f"more than {MOST_WORDS} words")
@@ -264,8 +264,8 @@ def is_address(text: str) -> bool:
     return True
 
 
-def _both(combine: Callable[[Mask, Mask], Mask], one: Test, other: Test) -> Test:
-    return lambda flows: combine(one(flows), other(flows))
+def _both(combine: Callable[[Mask, Mask], Mask], left: Test, right: Test) -> Test:
+    return lambda flows: combine(left(flows), right(flows))
 
 
 def masked(network: Network) -> tuple[int, int, int, int]:

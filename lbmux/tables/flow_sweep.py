@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled_nogil
+from lbmux.codegen.compiled import address_of, compiled_nogil
 from lbmux.datapath.choose import slot_hash
 from lbmux.datapath.context import backend_limit, backends, context_at, service_limit, settings, slots
 from lbmux.datapath.flow_lookup import delete, generation_of, idle_for, state_of, target_of
@@ -56,55 +56,53 @@ def deviating(tables: Tables, now: int) -> NDArray[np.bool_]:
 
     ``now`` is in ticks. The array's memory is used only where a flow deviates.
     """
-    found = np.zeros(len(tables.slots), np.bool_)
+    flags = np.zeros(len(tables.slots), np.bool_)
     worker, destinations = Worker(tables), _destinations(tables)
     _find_deviating(
-        worker.address, _address(tables.flows), tables.flows.size, _address(destinations), now, _address(found),
-        len(found),
+        worker.address, address_of(tables.flows), tables.flows.size, address_of(destinations), now, address_of(flags),
+        len(flags),
     )  # fmt: skip
-    return found
+    return flags
 
 
 def drop_needless(tables: Tables) -> int:
     """Delete the entries in steady slots of services that track changes only. Return the number of deleted entries."""
     worker, destinations = Worker(tables), _destinations(tables)
-    return int(_drop(worker.address, _address(tables.flows), tables.flows.size, _address(destinations)))
+    return int(_drop(worker.address, address_of(tables.flows), tables.flows.size, address_of(destinations)))
 
 
 def warm_up(tables: Tables) -> None:
     """Compile the functions, or load them from the cache."""
-    worker, destinations, found = Worker(tables), _destinations(tables), np.zeros(1, np.bool_)
-    _find_deviating(worker.address, np.uint64(0), 0, _address(destinations), 0, _address(found), 0)
-    _drop(worker.address, np.uint64(0), 0, _address(destinations))
+    worker, destinations, flags = Worker(tables), _destinations(tables), np.zeros(1, np.bool_)
+    _find_deviating(worker.address, np.uint64(0), 0, address_of(destinations), 0, address_of(flags), 0)
+    _drop(worker.address, np.uint64(0), 0, address_of(destinations))
 
 
 def _destinations(tables: Tables) -> NDArray[Any]:
-    found = np.zeros(tables.sizes.services, DESTINATION)
-    names = tables.addresses[tables.active]
-    names = names[names["kind"] == VIP]
-    at = names["index"]
+    destinations = np.zeros(tables.sizes.services, DESTINATION)
+    entries = tables.addresses[tables.active]
+    entries = entries[entries["kind"] == VIP]
+    at = entries["index"]
     for field in ("high", "low", "protocol"):
-        found[field][at] = names[field]
-    found["family"][at] = np.where((names["high"] == 0) & (names["low"] & np.uint64(0xFFFFFFFF) == MAPPED), 4, 6)
-    return found
+        destinations[field][at] = entries[field]
+    destinations["family"][at] = np.where(
+        (entries["high"] == 0) & (entries["low"] & np.uint64(0xFFFFFFFF) == MAPPED), 4, 6
+    )
+    return destinations
 
 
 MAPPED = np.uint64(0xFFFF0000)
 """The first half of the lower 64 bits of an IPv4-mapped address, as loaded (RFC 4291, section 2.5.5.2)."""
 
 
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
-
-
 @step
-def _slot_of(service, entry, ends):  # type: ignore[no-untyped-def]
+def _slot_of(service, entry, destination):  # type: ignore[no-untyped-def]
     """Return the slot of the flow of an entry, or -1 if its service has no table."""
-    if ends.family == u64(0) or service.size == 0:
+    if destination.family == u64(0) or service.size == 0:
         return int64(-1)
     packet = Packet(
-        int64(PARSED), int64(ends.family), entry.high, entry.low, ends.high, ends.low, entry.ports,
-        int64(ends.protocol), int64(0), int64(0), int64(0),
+        int64(PARSED), int64(destination.family), entry.high, entry.low, destination.high, destination.low, entry.ports,
+        int64(destination.protocol), int64(0), int64(0), int64(0),
     )  # fmt: skip
     return int64(service.slots) + scale(slot_hash(service, packet), service.size)
 
@@ -119,7 +117,7 @@ def _may_be_alive(entry, word, backend, service, now):  # type: ignore[no-untype
 
 
 @compiled_nogil
-def _find_deviating(context_address, flows, count, destinations, now, found, slot_count):  # type: ignore[no-untyped-def]
+def _find_deviating(context_address, flows, count, destinations, now, flags, slot_count):  # type: ignore[no-untyped-def]
     context = context_at(context_address)
     setting = settings_row(settings(context), 0)
     for place in range(count):
@@ -133,7 +131,7 @@ def _find_deviating(context_address, flows, count, destinations, now, found, slo
         if slot < 0 or slot >= slot_count or int64(slot_row(slots(context), slot).backend) == target:
             continue
         if _may_be_alive(entry, word, backend_row(backends(context), target), service, u64(now)):
-            flag_row(at_address(found), slot).value = 1
+            flag_row(at_address(flags), slot).value = 1
 
 
 @compiled_nogil

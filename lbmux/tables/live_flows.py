@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire
-from lbmux.codegen.compiled import compiled_nogil
+from lbmux.codegen.compiled import address_of, compiled_nogil
 from lbmux.config.models import BackendKey
 from lbmux.datapath.flow_lookup import is_alive, state_of, target_of
 from lbmux.datapath.memory import at_address, int64, step, u16, u64
@@ -86,22 +86,22 @@ class SortError(LbmuxError):
 def live(snapshot: Snapshot) -> Iterator[Flows]:
     """Yield all live flows, one chunk at a time."""
     now = now_ticks()
-    for places, found in _chunks(snapshot, now):
-        yield Flows(snapshot, places[found], now)
+    for entries, alive in _chunks(snapshot, now):
+        yield Flows(snapshot, entries[alive], now)
 
 
 def _chunks(snapshot: Snapshot, now: int) -> Iterator[tuple[NDArray[Any], NDArray[np.uint32]]]:
     """Yield (a copied chunk of the entries, the indexes of those that are alive)."""
     tables = snapshot.tables
-    judge, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
+    find_alive, owners, targets = _alive_at_mux, tables.services[tables.active], tables.backends
     if snapshot.is_agent:
-        judge, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
+        find_alive, owners, targets = _alive_at_agent, tables.endpoints, tables.endpoints
     for copy in copies(tables):
-        found = np.empty(len(copy), np.uint32)
-        count = judge(
-            _address(copy), len(copy), _address(owners), len(owners), _address(targets), len(targets), now, found
+        alive = np.empty(len(copy), np.uint32)
+        count = find_alive(
+            address_of(copy), len(copy), address_of(owners), len(owners), address_of(targets), len(targets), now, alive
         )
-        yield copy, found[:count]
+        yield copy, alive[:count]
 
 
 def copies(tables: Tables) -> Iterator[NDArray[Any]]:
@@ -113,14 +113,14 @@ def copies(tables: Tables) -> Iterator[NDArray[Any]]:
 
 def warm_up(snapshot: Snapshot) -> None:
     """Compile the code before packets arrive, which would otherwise wait for it."""
-    for places, found in _chunks(snapshot, now_ticks()):
-        _tally(places, found, np.zeros(4 * len(snapshot.ranks), np.int64))
+    for entries, alive in _chunks(snapshot, now_ticks()):
+        _tally(entries, alive, np.zeros(4 * len(snapshot.ranks), np.int64))
         break
 
 
 def count(snapshot: Snapshot, test: Test | None = None) -> int:
     if test is None:
-        return sum(len(found) for _, found in _chunks(snapshot, now_ticks()))
+        return sum(len(alive) for _, alive in _chunks(snapshot, now_ticks()))
     return sum(int(test(chunk).sum()) for chunk in live(snapshot))
 
 
@@ -128,18 +128,18 @@ def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
     """Count live flows by row and state; returns an array [row, state]."""
     size = len(snapshot.ranks)
     counts = np.zeros(size * 4, np.int64)
-    for places, found in _chunks(snapshot, now_ticks()):
-        _tally(places, found, counts)
+    for entries, alive in _chunks(snapshot, now_ticks()):
+        _tally(entries, alive, counts)
     return counts.reshape(size, 4)
 
 
-def without_flows(snapshot: Snapshot, asked: Collection[BackendKey]) -> set[BackendKey]:
+def without_flows(snapshot: Snapshot, keys: Collection[BackendKey]) -> set[BackendKey]:
     """Return which of these backends, all of which are in the tables, have no live flow.
 
     The flows of a changing slot's base may have no entry until the slot is settled.
     """
     flows, bases = by_backend(snapshot), set() if snapshot.is_agent else _bases(snapshot.tables)
-    return {key for key in asked if not np.any(flows[snapshot.rows[key]]) and snapshot.rows[key] not in bases}
+    return {key for key in keys if not np.any(flows[snapshot.rows[key]]) and snapshot.rows[key] not in bases}
 
 
 def _bases(tables: Tables) -> set[int]:
@@ -147,7 +147,7 @@ def _bases(tables: Tables) -> set[int]:
 
     They are the bases of changing slots.  Where no backend is left, they are all in the service's former table.
     """
-    found = set[int]()
+    bases = set[int]()
     for service in tables.services[tables.active]:
         if service["tracking"] != TRACK_CHANGED:
             continue
@@ -155,33 +155,33 @@ def _bases(tables: Tables) -> set[int]:
         if service["former"] != NONE:
             former = tables.slots[int(service["former"]) :][: int(service["former_size"])]
         if service["size"]:
-            found |= slot_pairs.bases(tables.slots[int(service["slots"]) :][: int(service["size"])], former)
+            bases |= slot_pairs.bases(tables.slots[int(service["slots"]) :][: int(service["size"])], former)
         else:
-            found |= slot_pairs.bases_of_table(former)
-    return found
+            bases |= slot_pairs.bases_of_table(former)
+    return bases
 
 
 @compiled_nogil
-def _tally(places, found, counts):  # type: ignore[no-untyped-def]
+def _tally(entries, alive, counts):  # type: ignore[no-untyped-def]
     """Count the flows that were found, by target and state."""
-    for index in found:
-        counts[int64(places[index].target) * 4 + int64(places[index].state)] += 1
+    for index in alive:
+        counts[int64(entries[index].target) * 4 + int64(entries[index].state)] += 1
 
 
 def select(snapshot: Snapshot, test: Test | None = None, sort: str = "", limit: int | None = None) -> Flows:
     """Return at most ``limit`` matching flows, sorted by ``sort``: a key, or ``-`` and a key for descending order."""
     if sort and sort.removeprefix("-") not in KEYS:
         raise SortError(sort)
-    kept: list[Flows] = []
+    chunks: list[Flows] = []
     for chunk in live(snapshot):
-        kept.append(chunk if test is None else chunk.pick(test(chunk)))
-        have = sum(map(len, kept))
-        if limit is not None and have >= limit:
+        chunks.append(chunk if test is None else chunk.pick(test(chunk)))
+        matching = sum(map(len, chunks))
+        if limit is not None and matching >= limit:
             if not sort:
                 break
-            if have > limit + 4 * CHUNK_PLACES:  # a short list from a million flows needs little memory
-                kept = [_sorted(_joined(snapshot, kept), sort, limit)]
-    return _sorted(_joined(snapshot, kept), sort, limit)
+            if matching > limit + 4 * CHUNK_PLACES:  # a short list from a million flows needs little memory
+                chunks = [_sorted(_joined(snapshot, chunks), sort, limit)]
+    return _sorted(_joined(snapshot, chunks), sort, limit)
 
 
 def describe(flows: Flows) -> Iterator[dict[str, Any]]:
@@ -239,10 +239,6 @@ KEYS: dict[str, Callable[[Flows], list[NDArray[Any]]]] = {
 """Sort keys, the most significant part first; backends sort in the configuration's order."""
 
 
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
-
-
 @step
 def _is_in(word, owners, targets):  # type: ignore[no-untyped-def]
     """Return whether the entry is in use and its indexes are within their tables."""
@@ -250,8 +246,8 @@ def _is_in(word, owners, targets):  # type: ignore[no-untyped-def]
 
 
 @compiled_nogil
-def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
-    """Write the indexes of live flows to ``found`` and return their number."""
+def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now, alive):  # type: ignore[no-untyped-def]
+    """Write the indexes of live flows to ``alive`` and return their number."""
     at = 0
     for place in range(count):
         entry = entry_row(at_address(flows), place)
@@ -259,13 +255,13 @@ def _alive_at_mux(flows, count, owners, owner_count, targets, target_count, now,
         if _is_in(word, owner_count, target_count):
             service = service_row(at_address(owners), int64(u16(word)))
             if is_alive(word, entry, backend_row(at_address(targets), target_of(word)), service, u64(now)):
-                found[at] = place
+                alive[at] = place
                 at += 1
     return at
 
 
 @compiled_nogil
-def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, now, found):  # type: ignore[no-untyped-def]
+def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, now, alive):  # type: ignore[no-untyped-def]
     """Do the same for an agent, whose endpoints have the idle timeouts."""
     at = 0
     for place in range(count):
@@ -274,6 +270,6 @@ def _alive_at_agent(flows, count, owners, owner_count, targets, target_count, no
         if _is_in(word, owner_count, target_count):
             endpoint = endpoint_row(at_address(targets), target_of(word))
             if is_alive(word, entry, endpoint, endpoint, u64(now)):
-                found[at] = place
+                alive[at] = place
                 at += 1
     return at

@@ -26,7 +26,7 @@ class Backends:
     """The backends at one moment: for each row, whether it was in use, and its generation."""
 
     snapshot: Snapshot
-    there: NDArray[np.bool_]
+    in_use: NDArray[np.bool_]
     generations: NDArray[np.uint8]
 
     @classmethod
@@ -37,7 +37,7 @@ class Backends:
     def lost(self) -> list[int]:
         """Return the rows whose backend is gone since then."""
         now = self.of(self.snapshot)
-        return np.flatnonzero(self.there & ~(now.there & (now.generations == self.generations))).tolist()
+        return np.flatnonzero(self.in_use & ~(now.in_use & (now.generations == self.generations))).tolist()
 
     def of_services(self, rows: list[int], names: set[str]) -> list[int]:
         """Return the rows whose service has one of these names."""
@@ -46,9 +46,9 @@ class Backends:
 
     def only(self, rows: list[int]) -> "Backends":
         """Return a copy in which only these rows are in use."""
-        there = np.zeros_like(self.there)
-        there[rows] = True
-        return replace(self, there=there)
+        in_use = np.zeros_like(self.in_use)
+        in_use[rows] = True
+        return replace(self, in_use=in_use)
 
 
 def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:
@@ -59,15 +59,15 @@ def lost_flows(before: Backends, rows: list[int]) -> Iterator[Ends]:
     owners = before.snapshot.owners
     services = {row: owners[row][0] for row in rows if row in owners}
     services = {row: one for row, one in services.items() if one.protocol == "tcp" and one.on_down == "reset"}
-    limits = np.full(len(before.there), -1, np.int64)  # -1 excludes flows of all other rows
+    limits = np.full(len(before.in_use), -1, np.int64)  # -1 excludes flows of all other rows
     limits[list(services)] = [ticks(service.idle_s) for service in services.values()]
     now, seen = np.uint32(now_ticks()), set[Ends]()
     for places in copies(before.snapshot.tables) if services else ():
         targets = places["target"] % len(limits)
         idle = np.maximum((now - places["seen"]).view(np.int32), 0)  # another CPU's clock may be ahead
-        meant = (idle <= limits[targets]) & (places["generation"] == before.generations[targets])
-        meant &= (places["state"] != 0) & (places["state"] != CLOSING)
-        for entry in places[meant]:
+        is_lost = (idle <= limits[targets]) & (places["generation"] == before.generations[targets])
+        is_lost &= (places["state"] != 0) & (places["state"] != CLOSING)
+        for entry in places[is_lost]:
             ends = _ends(services[int(entry["target"])], entry)
             if ends not in seen:
                 seen.add(ends)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.context import context_at, endpoints, service_limit, services, settings
 from lbmux.datapath.flow_lookup import flow_hash, lookup, set_state, trusted_in
 from lbmux.datapath.flows import move, remember
@@ -44,52 +44,52 @@ word_row = rows(layout(("value", "u8")))
 
 
 @step
-def enter_as(context, setting, worker, old, destination, row, now):  # type: ignore[no-untyped-def]
+def enter_as(context, setting, worker, flow, destination, row, now):  # type: ignore[no-untyped-def]
     """Enter a flow with its old state and time, unless it has an entry.  ``row`` has its idle times.
 
     Return 1 if it was entered, else 0.
     """
-    hashed = flow_hash(setting, old.high, old.low, old.ports, destination)
-    _, way, _ = lookup(context, hashed, old.high, old.low, old.ports, int64(old.owner))
+    hashed = flow_hash(setting, flow.high, flow.low, flow.ports, destination)
+    _, way, _ = lookup(context, hashed, flow.high, flow.low, flow.ports, int64(flow.owner))
     if way >= 0:
         return 0
     remember(
-        context, setting, worker, hashed, old.high, old.low, old.ports, int64(old.owner), int64(old.target),
-        old.generation, row, u32(now),
+        context, setting, worker, hashed, flow.high, flow.low, flow.ports, int64(flow.owner), int64(flow.target),
+        flow.generation, row, u32(now),
     )  # fmt: skip
-    bucket, way, word = lookup(context, hashed, old.high, old.low, old.ports, int64(old.owner))
+    bucket, way, word = lookup(context, hashed, flow.high, flow.low, flow.ports, int64(flow.owner))
     if way < 0:
         return 0
-    entry_row(bucket, way).seen = old.seen
-    if old.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
-        set_state(bucket, way, word, int64(old.state))
+    entry_row(bucket, way).seen = flow.seen
+    if flow.state != TRUSTED or trusted_in(bucket) < int64(setting.trusted_ways):
+        set_state(bucket, way, word, int64(flow.state))
     else:
         move(context, setting, hashed, bucket, way, word, row, u32(now))
     return 1
 
 
 @compiled
-def _enter_at_mux(context_address, destinations, given, count, worker, now):  # type: ignore[no-untyped-def]
+def _enter_at_mux(context_address, destinations, flows, count, worker, now):  # type: ignore[no-untyped-def]
     context, moved = context_at(context_address), 0
     setting = settings_row(settings(context), 0)
     first = int64(setting.active & u32(1)) * service_limit(context)
     for index in range(count):
-        old = flow_row(at_address(given), index)
-        destination = word_row(at_address(destinations), int64(old.owner)).value
-        row = service_row(services(context), first + int64(old.owner))
-        moved += enter_as(context, setting, worker, old, destination, row, now)
+        flow = flow_row(at_address(flows), index)
+        destination = word_row(at_address(destinations), int64(flow.owner)).value
+        row = service_row(services(context), first + int64(flow.owner))
+        moved += enter_as(context, setting, worker, flow, destination, row, now)
     return moved
 
 
 @compiled
-def _enter_at_agent(context_address, destinations, given, count, worker, now):  # type: ignore[no-untyped-def]
+def _enter_at_agent(context_address, destinations, flows, count, worker, now):  # type: ignore[no-untyped-def]
     context, moved = context_at(context_address), 0
     setting = settings_row(settings(context), 0)
     for index in range(count):
-        old = flow_row(at_address(given), index)
-        destination = word_row(at_address(destinations), int64(old.owner)).value
-        row = endpoint_row(endpoints(context), int64(old.target))
-        moved += enter_as(context, setting, worker, old, destination, row, now)
+        flow = flow_row(at_address(flows), index)
+        destination = word_row(at_address(destinations), int64(flow.owner)).value
+        row = endpoint_row(endpoints(context), int64(flow.target))
+        moved += enter_as(context, setting, worker, flow, destination, row, now)
     return moved
 
 
@@ -126,13 +126,13 @@ def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:
     """Enter the live flows of ``previous`` into ``tables``, which are configured; return the number of flows."""
     kind = AGENT if is_agent else MUX
     try:
-        given = _readable(previous, tables, kind)
+        flows = _readable(previous, tables, kind)
     except (KeyError, ValueError) as error:
         log.warning("flows of an earlier version cannot be read and are left behind: %s", error)
         return 0
     worker, destinations = Worker(tables, tables.sizes.workers - 1), _destinations(tables, kind)
-    arguments = (np.uint64(array.ctypes.data) for array in (destinations, given))
-    moved = int(kind.enter_all(worker.address, *arguments, len(given), worker.number, now_ticks()))
+    arguments = map(address_of, (destinations, flows))
+    moved = int(kind.enter_all(worker.address, *arguments, len(flows), worker.number, now_ticks()))
     if moved:  # flows may now differ from their slots' backends
         tables.settings[0]["tables_changed"] = changed_at(now_ticks())
         for service in tables.services[tables.active]:
@@ -157,22 +157,22 @@ def _readable(previous: Rows, tables: Tables, kind: Kind) -> NDArray[Any]:
 
 
 def _as_ours(
-    live: NDArray[Any],
+    old: NDArray[Any],
     owners: NDArray[np.uint16],
     targets: NDArray[np.uint16],
     generations: NDArray[np.uint8],
     now: NDArray[np.uint8],
 ) -> NDArray[Any]:
     """``generations`` and ``now``: of the targets, by row before and by row now."""
-    live = live[live["generation"] == generations[live["target"]]]  # otherwise the row had another owner before
-    given = np.zeros(len(live), FLOW)
+    old = old[old["generation"] == generations[old["target"]]]  # otherwise the row had another owner before
+    flows = np.zeros(len(old), FLOW)
     for name in KEPT:
-        given[name] = live[name]
-    given["owner"], given["target"] = owners[live["owner"]], targets[live["target"]]
-    known = (given["owner"] != NOWHERE) & (given["target"] != NOWHERE)
-    given = np.ascontiguousarray(given[known])
-    given["generation"] = now[given["target"]]
-    return given
+        flows[name] = old[name]
+    flows["owner"], flows["target"] = owners[old["owner"]], targets[old["target"]]
+    has_rows = (flows["owner"] != NOWHERE) & (flows["target"] != NOWHERE)
+    flows = np.ascontiguousarray(flows[has_rows])
+    flows["generation"] = now[flows["target"]]
+    return flows
 
 
 def _renumbered(previous: Rows, tables: Tables, targets: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:

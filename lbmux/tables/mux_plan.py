@@ -198,14 +198,14 @@ class Planner:
         plan.backend_rows = [placed.backends[backend.name] for placed, _, backend in backends]
         plan.backend_identities = np.array([value for _, value, _ in backends], np.uint64)
         plan.backend_contents = after = np.zeros(len(backends), BACKEND)
-        before, held = tables.backends[plan.backend_rows], tables.backend_identities[plan.backend_rows]
-        after["generation"] = before["generation"] + ((held != 0) & (held != plan.backend_identities))
+        before, identities = tables.backends[plan.backend_rows], tables.backend_identities[plan.backend_rows]
+        after["generation"] = before["generation"] + ((identities != 0) & (identities != plan.backend_identities))
         for number, (placed, value, backend) in enumerate(backends):
             kind = kind_of(plan.config, placed.service, backend)
             fill_backend(after[number], backend, kind, placed.row, sources.of(backend.tunnel_to))
             if backend.tunnel_to in hops:
                 set_route(after[number], hops[backend.tunnel_to])
-            elif held[number] == value:
+            elif identities[number] == value:
                 for name in ROUTE:
                     after[number][name] = before[number][name]
 
@@ -279,17 +279,17 @@ class Planner:
         """Return the range for the service's access list; raise TableError if there is no room."""
         if not service.allow and not service.deny:
             return (0, 0)
-        held, before = self._before.lists.get(index), self._before.services.get(service.name)
+        place, before = self._before.lists.get(index), self._before.services.get(service.name)
         is_same = before is not None and before.row == index and _lists(before.service) == _lists(service)
-        if held is None or not is_same:
+        if place is None or not is_same:
             rules = [(prefix, True) for prefix in service.allow] + [(prefix, False) for prefix in service.deny]
-            rows = access_rows(rules, otherwise=not service.allow)
-            if held is None or not np.array_equal(self._tables.rules[held[0] : sum(held)], rows):
+            rows = access_rows(rules, default=not service.allow)
+            if place is None or not np.array_equal(self._tables.rules[place[0] : sum(place)], rows):
                 taken = [*self._before.lists.values(), *plan.lists.values()]
-                held = (Gaps(self._tables.sizes.rules, taken, "rules").take(len(rows)), len(rows))
-                plan.rules.append((held[0], rows))
-        plan.lists[index] = held
-        return held
+                place = (Gaps(self._tables.sizes.rules, taken, "rules").take(len(rows)), len(rows))
+                plan.rules.append((place[0], rows))
+        plan.lists[index] = place
+        return place
 
 
 def _of_rows(values: Mapping[int, T], rows: Set[int]) -> dict[int, T]:

@@ -156,17 +156,17 @@ class MuxTables:
         row["active"] = other
         in_use[list(plan.rows.values())] = False
         tables.backends["state"][in_use] = GONE
-        left = {*map(self.slots.places.get, plan.changed), *map(self.slots.former.get, plan.changed)}
-        kept = {*map(plan.places.get, plan.changed), *map(plan.former.get, plan.changed)}
-        self._freed = [place for place in left - kept if place is not None]
+        before = {*map(self.slots.places.get, plan.changed), *map(self.slots.former.get, plan.changed)}
+        after = {*map(plan.places.get, plan.changed), *map(plan.former.get, plan.changed)}
+        self._freed = [place for place in before - after if place is not None]
         self.slots.commit(plan.places, plan.former, plan.began, plan.changed)
         self._contents = plan.contents
 
     def _write_backends(self, plan: Plan) -> None:
         """Write the planned rows of backends."""
         tables, rows, values = self.tables, plan.backend_rows, plan.backend_identities
-        held = tables.backend_identities[rows]
-        for number in np.flatnonzero((held != 0) & (held != values)).tolist():
+        identities = tables.backend_identities[rows]
+        for number in np.flatnonzero((identities != 0) & (identities != values)).tolist():
             self.slots.forget_row(int(tables.backends[rows[number]]["service"]), rows[number])
         tables.backends[rows], tables.backend_identities[rows] = plan.backend_contents, values
 

@@ -25,15 +25,15 @@ def assign(table: str, rows: NDArray[Any], wanted: Iterable[int], in_use: Collec
     ``in_use`` stay until the change is complete.
     """
     wanted = list(wanted)
-    known = np.flatnonzero(np.isin(rows, np.array(wanted, rows.dtype)))
-    held = {int(rows[row]): int(row) for row in known}
-    places = {value: held[value] for value in wanted if value in held}
-    missing = [value for value in wanted if value not in held]
+    present = np.flatnonzero(np.isin(rows, np.array(wanted, rows.dtype)))
+    row_of = {int(rows[row]): int(row) for row in present}
+    places = {value: row_of[value] for value in wanted if value in row_of}
+    missing = [value for value in wanted if value not in row_of]
     if missing:
-        kept = {*places.values(), *in_use}
+        reserved = {*places.values(), *in_use}
         fresh = np.flatnonzero(rows == 0).tolist()
-        reused = [row for row in np.flatnonzero(rows).tolist() if row not in kept]
+        reused = [row for row in np.flatnonzero(rows).tolist() if row not in reserved]
         if len(missing) > len(fresh) + len(reused):
-            raise TableError(table, len(kept) + len(missing), len(rows))
+            raise TableError(table, len(reserved) + len(missing), len(rows))
         places.update(zip(missing, fresh + reused, strict=False))
     return places

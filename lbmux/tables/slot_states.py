@@ -58,17 +58,17 @@ class SlotStates:
 
         ``removed``: for each row of backends, whether its backend goes away.
         """
-        before, everything = self.pairs(index), np.arange(len(table), dtype=np.uint32)
+        before, all_slots = self.pairs(index), np.arange(len(table), dtype=np.uint32)
         if index in self._coming_up:
-            return slot_pairs.steady(table), everything[:0]
+            return slot_pairs.steady(table), all_slots[:0]
         if len(before) == len(table):
             pairs = slot_pairs.changed(before, table, removed)
             return pairs, slot_pairs.began(before, pairs)
         if len(before) or index in self.former:
-            return slot_pairs.resized(table), everything
+            return slot_pairs.resized(table), all_slots
         if index in self.places:  # the service had no table, or there was no room for the former one
-            return slot_pairs.with_exceptions(table), everything[:0]
-        return slot_pairs.steady(table), everything[:0]
+            return slot_pairs.with_exceptions(table), all_slots[:0]
+        return slot_pairs.steady(table), all_slots[:0]
 
     def former_of(self, index: int, place: Range) -> Range | None:
         """Return the table that has the bases once a service's table lies at ``place``.

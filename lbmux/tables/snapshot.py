@@ -37,8 +37,10 @@ class Snapshot:
         """Take a snapshot of an agent: its services have only the backends on this host."""
         here: dict[str, tuple[Service, list[Backend]]] = {}
         rows = dict[tuple[str, str], int]()
-        held = agent.tables.backend_identities.tolist()
-        at = {value: row for row, value in enumerate(held) if value and agent.tables.endpoints[row]["state"] != GONE}
+        identities = agent.tables.backend_identities.tolist()
+        at = {
+            value: row for row, value in enumerate(identities) if value and agent.tables.endpoints[row]["state"] != GONE
+        }
         for service, backend in agent.served:
             here.setdefault(service.name, (service, []))[1].append(backend)
             value = identity(service.vip, service.port, service.protocol, backend.dip, backend.port, agent.mode)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import from_pair, port_from_wire, to_pair
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings
 from lbmux.datapath.flow_lookup import (
     delete,
@@ -41,7 +41,7 @@ AT_ONCE = 512
 """Flows that are looked up between two batches of packets."""
 
 
-class Found(NamedTuple):
+class SocketFlows(NamedTuple):
     """Flows with the target that each must have, or AMBIGUOUS, and the low halves of their DIPs."""
 
     flows: NDArray[Any]
@@ -63,7 +63,7 @@ class SocketSync:
         listening = sockets[sockets["state"] == LISTEN]
         self._listens = frozenset(zip(listening["protocol"].tolist(), listening["local_port"].tolist(), strict=True))
 
-    def find(self, sockets: NDArray[Any]) -> Found:
+    def find(self, sockets: NDArray[Any]) -> SocketFlows:
         """Return the flows of the sockets (as from Connections.all) that belong to a backend."""
         sockets = sockets[(sockets["state"] != LISTEN) & (sockets["state"] != SYN_SENT)]
         locals_, which = np.unique(_local_ends(sockets), return_inverse=True)
@@ -76,7 +76,7 @@ class SocketSync:
         flows["owner"], flows["target"] = owners[mine], targets[mine]
         flows["state"] = np.where(sockets["state"] == ESTABLISHED, TRUSTED, UNTRUSTED)
         self._recall(flows)
-        return Found(flows, np.ascontiguousarray(sockets["local"][:, 1]))
+        return SocketFlows(flows, np.ascontiguousarray(sockets["local"][:, 1]))
 
     def _place(self, end: tuple[int, int, int, int]) -> tuple[int, int]:
         """Return (owner, target) of a local end; owner -1 if it does not belong to a backend."""
@@ -101,39 +101,41 @@ class SocketSync:
             same = self._keys[places] == keys
             flows["target"][same] = self._targets[places[same]]
 
-    def refresh(self, found: Found, first: int = 0, most: int | None = None) -> int:
+    def refresh(self, socket_flows: SocketFlows, first: int = 0, most: int | None = None) -> int:
         """Refresh the entries of ``most`` flows from ``first`` on, and make missing ones. Return how many were made.
 
         The flows get the targets of their entries.
         """
-        part = slice(first, len(found.flows) if most is None else first + most)
-        flows, dips = found.flows[part], found.dips[part]
+        part = slice(first, len(socket_flows.flows) if most is None else first + most)
+        flows, dips = socket_flows.flows[part], socket_flows.dips[part]
         return int(
             _refresh_all(
-                self.worker.address, _address(flows), _address(dips), len(flows), self.worker.number, now_ticks()
+                self.worker.address, address_of(flows), address_of(dips), len(flows), self.worker.number, now_ticks()
             )
         )
 
-    def remember(self, found: Found) -> None:
+    def remember(self, socket_flows: SocketFlows) -> None:
         """Remember the targets of a whole pass for the next one."""
-        known = found.flows[found.flows["target"] != AMBIGUOUS]
-        keys = _keys(known)
+        with_target = socket_flows.flows[socket_flows.flows["target"] != AMBIGUOUS]
+        keys = _keys(with_target)
         order = np.argsort(keys)
-        self._keys, self._targets = keys[order], known["target"][order]
+        self._keys, self._targets = keys[order], with_target["target"][order]
 
     def adopt(self, socket: NDArray[Any]) -> int | None:
         """Enter the flow of one socket. Return its target, or None if it is not known."""
-        found = self.find(socket)
-        if not len(found.flows):
+        socket_flows = self.find(socket)
+        if not len(socket_flows.flows):
             return None
-        self.refresh(found)
-        target = int(found.flows["target"][0])
+        self.refresh(socket_flows)
+        target = int(socket_flows.flows["target"][0])
         return None if target == AMBIGUOUS else target
 
     def forget(self, socket: NDArray[Any]) -> None:
         """Delete the entries of one socket's flow, which the host does not have any more."""
-        found = self.find(socket)
-        _forget_all(self.worker.address, _address(found.flows), _address(found.dips), len(found.flows))
+        socket_flows = self.find(socket)
+        _forget_all(
+            self.worker.address, address_of(socket_flows.flows), address_of(socket_flows.dips), len(socket_flows.flows)
+        )
 
 
 def one_socket(
@@ -157,10 +159,6 @@ def _keys(flows: NDArray[Any]) -> NDArray[Any]:
     return keys.view(f"V{KEY.itemsize}")
 
 
-def _address(array: NDArray[Any]) -> np.uint64:
-    return np.uint64(array.ctypes.data)
-
-
 @step
 def _is_valid(context, word):  # type: ignore[no-untyped-def]
     """Return whether an entry's endpoint is in use, however long the flow has been idle."""
@@ -169,11 +167,11 @@ def _is_valid(context, word):  # type: ignore[no-untyped-def]
 
 
 @step
-def _refresh(setting, bucket, way, word, given, now):  # type: ignore[no-untyped-def]
+def _refresh(setting, bucket, way, word, flow, now):  # type: ignore[no-untyped-def]
     """Mark an entry as used, and as trusted if the connection is. The flow gets the entry's target."""
     entry_row(bucket, way).seen = u32(now)
-    given.target = u16(target_of(word))
-    is_untrusted = state_of(word) == UNTRUSTED and given.state == TRUSTED
+    flow.target = u16(target_of(word))
+    is_untrusted = state_of(word) == UNTRUSTED and flow.state == TRUSTED
     if is_untrusted and trusted_in(bucket) < int64(setting.trusted_ways):
         set_state(bucket, way, word, TRUSTED)
 
@@ -183,18 +181,18 @@ def _refresh_all(context_address, flows, dips, count, worker, now):  # type: ign
     context, entered = context_at(context_address), 0
     setting = settings_row(settings(context), 0)
     for index in range(count):
-        given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
-        hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
-        bucket, way, word = lookup(context, hashed, given.high, given.low, given.ports, int64(given.owner))
+        flow, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
+        hashed = flow_hash(setting, flow.high, flow.low, flow.ports, dip)
+        bucket, way, word = lookup(context, hashed, flow.high, flow.low, flow.ports, int64(flow.owner))
         if way >= 0 and _is_valid(context, word):
-            _refresh(setting, bucket, way, word, given, now)
-        elif int64(given.target) < endpoint_limit(context):
-            row = endpoint_row(endpoints(context), int64(given.target))
+            _refresh(setting, bucket, way, word, flow, now)
+        elif int64(flow.target) < endpoint_limit(context):
+            row = endpoint_row(endpoints(context), int64(flow.target))
             if row.state != GONE:
                 if way >= 0:
                     delete(bucket, way, word)
-                given.generation, given.seen = row.generation, u32(now)
-                entered += enter_as(context, setting, worker, given, dip, row, now)
+                flow.generation, flow.seen = row.generation, u32(now)
+                entered += enter_as(context, setting, worker, flow, dip, row, now)
     return entered
 
 
@@ -203,8 +201,8 @@ def _forget_all(context_address, flows, dips, count):  # type: ignore[no-untyped
     context = context_at(context_address)
     setting = settings_row(settings(context), 0)
     for index in range(count):
-        given, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
-        hashed = flow_hash(setting, given.high, given.low, given.ports, dip)
-        bucket, way, word = lookup(context, hashed, given.high, given.low, given.ports, int64(given.owner))
+        flow, dip = flow_row(at_address(flows), index), word_row(at_address(dips), index).value
+        hashed = flow_hash(setting, flow.high, flow.low, flow.ports, dip)
+        bucket, way, word = lookup(context, hashed, flow.high, flow.low, flow.ports, int64(flow.owner))
         if way >= 0:
             delete(bucket, way, word)

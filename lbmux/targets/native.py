@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath import agent, mux
 from lbmux.datapath.context import CONTEXT, LIMITS, TABLES, context_at
 from lbmux.datapath.flow_lookup import anticipate
@@ -55,7 +55,7 @@ class Worker:
             self._context[f"{name}_limit"] = getattr(tables.sizes, name)
         self._context["worker"], self._context["plain"] = number, plain
         self.number = number
-        self.address = np.uint64(self._context.ctypes.data)
+        self.address = address_of(self._context)
         """The CONTEXT record's address, for compiled code that works on these tables."""
 
     def forward(self, batch: Batch, now: int) -> None:

@@ -11,7 +11,7 @@ from scapy.utils import PcapNgWriter
 
 from lbmux.errors import CaptureError
 from lbmux.frames.capture_reader import CaptureReader
-from lbmux.frames.captured_frames import LARGEST_BYTES, REASONS, CapturedFrames, Found
+from lbmux.frames.captured_frames import LARGEST_BYTES, REASONS, CapturedFrames, ScanEnd
 from tests.frames.captures import (
     Read,
     block,
@@ -229,7 +229,7 @@ class TestDamage:
 
 
 def test_every_damage_has_a_reason() -> None:
-    assert set(REASONS) == {found for found in Found if found >= Found.DAMAGE}
+    assert set(REASONS) == {found for found in ScanEnd if found >= ScanEnd.DAMAGE}
 
 
 def test_scapy_wrote_it(tmp_path: Path) -> None:

@@ -167,9 +167,12 @@ def delete_element(descriptor: int, key: bytes) -> None:
 
 
 def _element(number: Command, descriptor: int, key: bytes, value: bytes = b"") -> None:
-    held, place = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
-    at = ctypes.addressof(place) if value else 0
-    _bpf(number, struct.pack("<I4xQQQ", descriptor, ctypes.addressof(held), at, 0), "map element")
+    key_buffer, value_buffer = (
+        ctypes.create_string_buffer(key, len(key)),
+        ctypes.create_string_buffer(value, len(value)),
+    )
+    value_address = ctypes.addressof(value_buffer) if value else 0
+    _bpf(number, struct.pack("<I4xQQQ", descriptor, ctypes.addressof(key_buffer), value_address, 0), "map element")
 
 
 def map_value(descriptor: int, value_bytes: int) -> mmap.mmap:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.access import unchecked
 from lbmux.datapath.context import context_at
 from lbmux.datapath.frame import frame, frame_end
@@ -20,7 +20,7 @@ from lbmux.datapath.memory import at_address, int64, layout, rows, step, u8, u32
 from lbmux.datapath.mux import with_service
 from lbmux.datapath.parse import PARSED, parse
 from lbmux.datapath.tables import Sizes
-from lbmux.frames.captured_frames import CapturedFrames, address_of
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.targets.native import Worker, context_row, enter
 from lbmux.targets.regions import Tables
 from lbmux.wire.numbers import ACK, FIN, RST, SYN, TCP_PROTOCOL

@@ -11,13 +11,13 @@ from ipaddress import IPv6Address, ip_address
 import numpy as np
 
 from lbmux.addresses import Address, port_to_wire, to_pair
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.context import context_at
 from lbmux.datapath.frame import frame, frame_end
 from lbmux.datapath.memory import at_address, layout, rows, step
 from lbmux.datapath.parse import PARSED, destination_port, parse
 from lbmux.datapath.translate import translate_destination
-from lbmux.frames.captured_frames import CapturedFrames, address_of
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.targets.native import context_row, enter
 from lbmux.tools.replay.captured_flows import plain_worker
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lbmux.codegen.compiled import compiled
+from lbmux.codegen.compiled import address_of, compiled
 from lbmux.config.models import BackendKey
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, u8, u64
 from lbmux.datapath.verdicts import Verdict
-from lbmux.frames.captured_frames import CapturedFrames, address_of
+from lbmux.frames.captured_frames import CapturedFrames
 from lbmux.tools.replay.captured_flows import BROKEN, LOST, CapturedFlows, flow_row
 
 EFFECT = layout(("continued", "u8"), ("broken", "u8"), ("lost", "u8"), ("draining", "u8"))
