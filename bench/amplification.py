@@ -1,9 +1,9 @@
 """Amplification: the packets and the CPU time that one packet of a client causes, at a mux and at the hosts.
 
-One mux and eight hosts in a lab, all in user space, where a process's CPU time is all of its work but the kernel's
-softirqs.  The budgets of the slow path are lifted: the figures are what one packet costs until a budget is used up;
-the notes tell what a budget dropped nevertheless.  What the idle lab sends and costs in the same time is subtracted.
-SYNs come last, since their hosts repeat the SYN-ACKs for a minute.
+The lab has one mux and eight hosts, all in user space, where a process's CPU time covers all of its work except the
+kernel's softirqs. The budgets of the slow path are raised, so that the figures are the cost of one packet until a
+budget is used up; the notes say how many packets a budget dropped nevertheless. The packets and CPU time of the idle
+lab are subtracted. SYNs come last, because their hosts repeat the SYN-ACKs for a minute.
 """
 
 import time
@@ -32,7 +32,8 @@ from lbmux.wire.numbers import UDP_PROTOCOL
 from lbmux.wire.packet import icmp_packet, transport_packet, udp_header
 
 HOSTS, PACKETS, SECONDS, MORE_S = 8, 3000, 3.0, 2.0
-"""Then the packets of each kind, the time that they take, and the time after it in which their effects still count."""
+"""The number of hosts, the packets of each kind, the time in which they are sent, and the time after it in which their
+effects still count."""
 IDLE_TIMES = 3
 DATAGRAM_PORT, QUIC_PORT, CLOSED_PORT = 53, 443, 9
 NO_LIMITS = {"packets_per_s": 1_000_000, "icmp_per_s": 1_000_000, "rejects_per_s": 1_000_000, "second_chance_cpu": 1.0,

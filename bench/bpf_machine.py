@@ -19,7 +19,7 @@ CONTEXT = struct.Struct("<6I")
 HEADROOM_BYTES, STACK_BYTES, LOOPBACK = 256, 512, 1
 FRAME_AT = 0
 CONTEXT_AT, STACK_AT, MAPS_AT = 1, 2, 3
-"""The upper halves of addresses. The kernel's context has room for 32 bits, so frames have the lowest addresses."""
+"""The upper halves of addresses. Pointers in the kernel's context have 32 bits, so frames have the lowest addresses."""
 XDP_REDIRECT = 4
 STACK_REGISTER = 10
 SIZES = {0x10: 1, 0x08: 2, 0x00: 4, 0x18: 8}

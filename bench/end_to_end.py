@@ -1,8 +1,8 @@
 """Real TCP from end to end: lbmux, HAProxy and nftables' DNAT beside plain routing, and bulk uploads by super-frames.
 
 Client, router, mux and host are namespaces on the same cores. HAProxy and nftables run on the router, so their packets
-take one hop less than those through the mux; the host answers the client straight, but for HAProxy's. The figures are
-medians of three turns, each compared with plain routing in the same turn.
+take one hop less than those through the mux. The host answers the client directly, except through HAProxy. The figures
+are medians of three turns, each compared with plain routing in the same turn.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from lbmux.lab.processes import end, python
 from lbmux.lab.topology import VIP, WIRE, Link, Program, Topology, ananta
 
 PORT, PROXY_PORT, UNUSED_PORT, DIRECT_PORT = 9000, 9001, 9002, 9003
-"""The server has DIRECT_PORT for all but lbmux: replies from a backend's port are the agent's."""
+"""The server's port is DIRECT_PORT for all but lbmux, because the agent handles replies from a backend's port."""
 DIP, ROUTER = "10.1.1.2", "198.51.100.1"
 SECONDS = 2.0
 UNITS = {"connections": "connections/s", "requests": "requests/s", "upload": "Gbit/s"}
@@ -66,7 +66,7 @@ def lab(driver: str, super_frames: bool = False) -> Iterator[Lab]:
 
 
 def used(made: Lab, kind: str, address: str, port: int = PORT) -> Figures:
-    """Return what a client sees that uses a server in this way."""
+    """Return the figures of a client that uses a server in this way."""
     command = python("bench.tcp_load", kind, address, str(port), "--seconds", str(SECONDS))
     figures: Figures = json.loads(made.run("client", command, capture_output=True, check=True, text=True).stdout)
     return figures

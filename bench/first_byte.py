@@ -1,8 +1,8 @@
-"""Time to the first byte of an HTTPS request: straight to a data centre, and over a PoP near the user.
+"""Time to the first byte of an HTTPS request: directly to a data centre, and through a PoP near the user.
 
 The lab's network has round-trip times of 150 ms to the data centre, 20 ms to the PoP, and 130 ms between the two. A
-cold PoP has just started its proxies, so it must connect to the data centre first; a warm one has connections. The
-other rows are the next request on a connection of the user.
+cold PoP has just started its proxies, which must first connect to the data centre; a warm PoP has connections. The
+other rows are for the next request on a user's connection.
 """
 
 import contextlib

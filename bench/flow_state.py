@@ -1,4 +1,4 @@
-"""What flow state costs in the kernel: CPU time a frame by number of flows, tracking and share of marked slots.
+"""The cost of flow state in the kernel: CPU time per frame by number of flows, tracking and share of changing slots.
 
 Each case is compared with an empty XDP_TX program in the same turn. The figures are medians of three turns.
 """
@@ -73,7 +73,7 @@ class Timed(KernelBed):
 
     @contextlib.contextmanager
     def tracking(self, case: str, version: int = 4) -> Iterator[None]:
-        """Test the mux with a service that tracks these flows, with so many of its slots changing."""
+        """Test the mux with a service that tracks these flows and has this share of its slots changing."""
         with self.marked(*CASES[case], version):
             yield
 
@@ -87,7 +87,7 @@ class Timed(KernelBed):
 
 
 def mark(tables: Tables, one_in: int) -> None:
-    """Make one slot in so many of each service changing: its base is another slot's backend."""
+    """Make one slot in ``one_in`` of each service changing: its base is another slot's backend."""
     for service in tables.services[tables.active]:
         pairs = tables.slots[int(service["slots"]) :][: int(service["size"])]
         if one_in and len(pairs):

@@ -102,7 +102,7 @@ class KernelBed:
 
     @contextlib.contextmanager
     def watched(self, kernel: Kernel, filter: str) -> Iterator[None]:
-        """The mux with a trace client and its filter."""
+        """Test the mux with a trace client and its filter."""
         recorder = inside(self._mux, lambda: TapReader(kernel, PROGRAMS))
         try:
             recorder.set_prefilter(prefilter_of(filter))
@@ -126,7 +126,7 @@ class KernelBed:
             self.bed.lab.run("mux", ["unshare", "-m", "sh", "-c", script.format(0)], check=True)
 
     def aim(self, flows: int, services: int = 1) -> Any:
-        """Have the generator send so many flows to the services, a power of two. Return its row of PATTERN."""
+        """Set the number of flows that the generator sends to the services, a power of two. Return its PATTERN row."""
         row = self._row[0]
         row["port_mask"] = services - 1
         row["flows"], row["destination_mac"], row["source_mac"] = flows, self.macs[1], self.macs[0]

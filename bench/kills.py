@@ -1,4 +1,4 @@
-"""``python -m bench.kills --store sqlite|etcd --seconds 300``: are acknowledged revisions there after random kills?
+"""``python -m bench.kills --store sqlite|etcd --seconds 300``: do acknowledged revisions survive random kills?
 
 Managers, and the members of an etcd cluster, are killed (SIGKILL) at random and started again, while a client applies
 one revision after the other. At the end each revision that was acknowledged must be there with its message. With SQLite
@@ -22,14 +22,14 @@ from lbmux.manager.records import KEPT_REVISIONS
 
 REPLICAS = 3
 PAUSES_S, DEAD_S = (0.0, 1.0), (0.0, 0.7)
-"""From a revision that was acknowledged to the next kill, and until what was killed starts again: bounds of times."""
+"""Bounds in seconds of the time from an acknowledged revision to the next kill, and until the program starts again."""
 PROGRESS_S = 20.0
 """Longest wait for that revision, in seconds."""
 
 
 @dataclass
 class Outcome:
-    """What a run found; ``lost``: acknowledged revisions that are not there, with their messages."""
+    """A run's result; ``lost``: acknowledged revisions that are missing, with their messages."""
 
     acknowledged: dict[int, str] = field(default_factory=dict)
     unanswered: int = 0

@@ -1,8 +1,8 @@
 """The manager as processes: until a change is in force on simulated nodes, which speak the real protocol.
 
-A node of this bench puts a state in force at once: what a mux takes for its tables is not part of the figures. Times
-run from the request, which is sent over an open connection. The stores and the nodes' states are in memory (/dev/shm).
-All nodes are in one process, which shares the machine with the managers.
+A node of this bench puts a state in force at once: the time that a mux needs for its tables is not included. Times are
+measured from the request, which is sent over an open connection. The stores and the nodes' states are in memory
+(/dev/shm). All nodes are in one process, which shares the machine with the managers.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ AT_ONCE, WAIT_S = 50, 60.0
 
 
 class Node:
-    """A node that only notes when it got something; ``overrides``: the version in force, ``down``: backends."""
+    """A node that only records what it received; ``overrides``: the version in force, ``down``: backends."""
 
     def __init__(self, client: NodeClient) -> None:
         self.client, self.overrides, self.revision, self.down = client, -1, 0, set[tuple[str, str]]()
@@ -275,7 +275,7 @@ def one_manager() -> list[Result]:
 
 
 def several_managers() -> list[Result]:
-    """The same with a cluster of etcd, and while the health of backends changes; empty if etcd is not installed."""
+    """Measure an etcd cluster, also while the health of backends changes. Return nothing if etcd is not installed."""
     if shutil.which("etcd") is None:
         return []
     with managers_running("etcd", MANAGERS) as pool:

@@ -1,4 +1,4 @@
-"""How soon the web page shows a large pool: 1000 services of 10 backends, in Chromium.
+"""The time until the web page shows a large pool: 1000 services of 10 backends, in Chromium.
 
 A real mux forwards, and a real `lbmux web` polls it. Each navigation is timed until the totals are on the page.
 Then the page's elements and height are read, in the overview and in the list of services.

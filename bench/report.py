@@ -34,7 +34,7 @@ def median(measure: Callable[[], float], repetitions: int = REPETITIONS) -> floa
 
 
 def machine() -> dict[str, Any]:
-    """Return what machine, kernel and commit the figures are from."""
+    """Return the machine, kernel and commit that produced the figures."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {

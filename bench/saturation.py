@@ -1,7 +1,7 @@
 """A mux in user space under a flood: does its control socket answer, and does its BGP session stay?
 
-Two processes send all kinds of packets to a VIP from the client as fast as they can.  Meanwhile the mux is asked for
-its counters again and again, and the router's routes to the VIP are read.
+Two processes send all kinds of packets to a VIP from the client as fast as they can. Meanwhile this program requests
+the mux's counters and reads the router's routes to the VIP, over and over.
 """
 
 import statistics
@@ -82,7 +82,7 @@ def _has_route(lab: Lab) -> bool:
 
 
 def _routes(lab: Lab, seconds: float) -> int:
-    """Return how many of the readings of these seconds found no route."""
+    """Read the routes for ``seconds``. Return the number of readings without a route."""
     end, missing = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         missing += not _has_route(lab)

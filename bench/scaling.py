@@ -1,4 +1,4 @@
-"""What a second busy CPU costs the first: the mux's program on each CPU, beside an empty one in turn.
+"""How much a second busy CPU slows the first: the mux's program on each CPU, in turn with an empty one.
 
 Each program runs pinned to a CPU (``BPF_PROG_TEST_RUN``), alone and then on two CPUs at once. Two CPUs may be threads
 of one core, so two empty programs slow each other down too; a ratio is relative to theirs.

@@ -1,4 +1,4 @@
-"""The solver of `lbmux steer`: its time, and its cost against the bound of the linear programme (HiGHS)."""
+"""The solver of `lbmux steer`: its time, and its cost against the bound of the linear program (HiGHS)."""
 
 import time
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Region:
 def random_region(groups: int, pops: int, seed: int, room: float) -> Region:
     """Make a region from a seed, in which no group has over 1 % of the users.
 
-    ``room``: the capacities together, as a multiple of the users.
+    ``room``: the sum of capacities, as a multiple of the users.
     """
     random = np.random.default_rng(seed)
     sites, towns = random.uniform(0, 100, (pops, 2)), random.uniform(0, 100, (max(4, pops), 2))

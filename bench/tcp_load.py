@@ -1,4 +1,4 @@
-"""Real TCP for the end-to-end rows: a server, and a client that measures one kind of use.
+"""TCP traffic for the end-to-end rows: a server, and a client that measures one kind of load.
 
 python -m bench.tcp_load serve 9000 9003
 python -m bench.tcp_load connections 192.0.2.1 9000 --seconds 2

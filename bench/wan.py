@@ -1,4 +1,4 @@
-"""The wide-area node of the lab: how far the delays of frames are from what was asked, in both directions at once."""
+"""The lab's wide-area node: the difference between requested and measured delays, in both directions at once."""
 
 import socket
 import struct

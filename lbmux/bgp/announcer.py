@@ -1,9 +1,9 @@
 """The announcer: runs a BGP speaker under a watchdog process, and announces routes through it.
 
 While the packet loop makes progress, the announcer sends heartbeats to the watchdog from the mux's event loop.  If
-either loop stalls, the watchdog kills the speaker, which withdraws the routes.  Heartbeats never wait, least of all for
-the speaker.  While the kernel program forwards, a stalled packet loop keeps the routes for longer: only punted packets
-are lost.  The announcer restarts a speaker that has ended.
+either loop stalls, the watchdog kills the speaker, which withdraws the routes. Heartbeats never wait, not even for the
+speaker. While the kernel program forwards, the routes of a stalled packet loop stay for longer, because only punted
+packets are lost. The announcer restarts a speaker that has ended.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ NOTHING: frozenset[Route] = frozenset()
 WATCH_S = 1.0
 """Interval at which sessions are checked for the log, in seconds."""
 REPEAT_S = 60.0
-"""Interval at which a speaker that takes no changes is logged, in seconds."""
+"""Interval at which a speaker that accepts no changes is logged, in seconds."""
 
 
 def always() -> bool:
@@ -57,9 +57,9 @@ def never() -> bool:
 class Announcer:
     """Announces routes while ``can_forward()`` is true.
 
-    ``alive()`` is called every BEAT_S and returns whether the packet loop has made progress since the last call.  After
-    ``silence_s`` without progress the speaker is killed; after ``stall_s`` if the kernel forwards (``forwards()``), and
-    after some more ``silence_s`` while the mux gets too many packets (``overloaded()``).
+    ``alive()`` is called every BEAT_S and returns whether the packet loop has made progress since the last call. The
+    speaker is killed after ``silence_s`` without progress, or after ``stall_s`` if the kernel forwards
+    (``forwards()``); while the mux gets too many packets (``overloaded()``), a few more ``silence_s`` later.
     """
 
     def __init__(

@@ -140,10 +140,11 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True)
 class Announced:
-    """How an operator has routes announced. ``is_held``: not at all. ``prepended``: how often the own AS is added.
+    """An operator's changes to announcements. ``is_held``: nothing is announced. ``prepended``: how often the own AS is
+    added to the path.
 
     ``length`` and ``length6``: the length of the announced prefix around each VIP, by default the whole address. A
-    longer prefix than that of other sites attracts their users.
+    prefix longer than other sites' attracts their users.
     """
 
     is_held: bool = False
@@ -193,7 +194,7 @@ def sorted_prefixes(prefixes: Iterable[Prefix], version: int | None = None) -> l
 
 @dataclass(frozen=True)
 class BgpState:
-    """What a speaker announces, its sessions, and how an operator has it announce them."""
+    """The routes that a speaker announces, its sessions, and an operator's changes to the announcements."""
 
     speaker: str
     routes: Collection[Route]

@@ -1,4 +1,4 @@
-"""The speaker watchdog: runs a BGP speaker, and kills it when the mux's heartbeats stop.
+"""The speaker watchdog: it runs a BGP speaker, and kills it when the mux's heartbeats stop.
 
     python speaker_watchdog.py SECONDS LONGER_SECONDS COMMAND...
 

@@ -88,7 +88,7 @@ def _make(path: Path) -> None:
 
 
 def _check(status: os.stat_result, path: Path, excuse: int = 0) -> None:
-    """Raise _UnsafeError if others could write there. ``excuse`` is a mode bit that makes that acceptable."""
+    """Raise _UnsafeError if other users could write there. ``excuse`` is a mode bit that makes that acceptable."""
     if not stat.S_ISDIR(status.st_mode):
         raise _UnsafeError(f"{path} is not a directory")
     if (reason := why_not_trusted(status)) and not (status.st_uid in (0, os.geteuid()) and status.st_mode & excuse):

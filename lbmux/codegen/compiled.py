@@ -40,7 +40,7 @@ def address_of(array: NDArray[Any]) -> np.uint64:
 
 
 def load_cached() -> None:
-    """Load what the cache has of all functions that have been imported, so that forks of this process have it."""
+    """Load the cached machine code of all imported functions, so that forks of this process share it."""
     for dispatcher in _cached:
         for types in dispatcher._cache.argument_types(dispatcher.targetctx):
             dispatcher.compile(types)

@@ -32,7 +32,7 @@ ADDRESSES = {each.__name__: each for each in (IPv4Address, IPv4Network, IPv6Addr
 
 @cache
 def _schema() -> bytes:
-    """A digest of what decides how a file is read: version, sources of the models, and libraries."""
+    """Return a digest of what decides how a file is read: version, sources of the models, and libraries."""
     state = hashlib.sha256(" ".join((__version__, sys.version, version("pydantic"), version("pyyaml"))).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         state.update(path.read_bytes())

@@ -167,7 +167,7 @@ def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
 
 
 def _is_oversized(data: Any) -> bool:
-    """Whether there are too many services or backends, before each of them is checked."""
+    """Return whether there are too many services or backends, before each of them is checked."""
     services, pools = (data.get(name) if isinstance(data, dict) else None for name in ("services", "pools"))
     if not isinstance(services, list):
         return False

@@ -34,7 +34,7 @@ REFUSED_AGAIN_S, MOST_REFUSED = 60.0, 256
 
 
 def own_backends(config: Config, served: Sequence[tuple[Service, Backend]], is_local: bool) -> Config:
-    """The configuration that the agent probes: services with ``health.by: agent``, with this host's backends only."""
+    """Return the configuration that the agent probes: services with ``health.by: agent``, with this host's backends."""
     here = {(service.name, backend.name) for service, backend in served}
     services = []
     for service in config.services:
@@ -216,5 +216,5 @@ class AgentHealth:
         }
 
     def _states(self) -> list[dict[str, Any]]:
-        """The states of backends that have been probed."""
+        """Return the states of backends that have been probed."""
         return [dict(zip(("service", "backend", "up", "reason"), line, strict=True)) for line in self.lines()]

@@ -264,7 +264,7 @@ class SlowAgent:
         )  # fmt: skip
 
     def _target(self, flow: Flow) -> Target | None:
-        """The backend of a flow: a service with this port comes before a service for any port."""
+        """Return the backend of a flow: a service with this port comes before a service for any port."""
         here = [one for one in self._served if (one.protocol, one.vip) == (flow.protocol, flow.vip)]
         exact = (one.target for one in here if flow.vip_port in one.ports)
         return next(exact, None) or next((one.target for one in here if 0 in one.ports), None)

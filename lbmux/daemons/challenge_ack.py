@@ -34,7 +34,7 @@ PAUSE_S = 0.01
 
 
 def takes_flows(service: Service) -> bool:
-    """Whether a backend of the service takes new flows."""
+    """Return whether a backend of the service takes new flows."""
     return any(backend.weight for backend in service.backends)
 
 

@@ -184,7 +184,7 @@ MOST_CPUS = 256
 
 
 def cpus() -> int:
-    """The number of possible CPUs, each of which may run the kernel's program.  Raise SetupError for too many."""
+    """Return the number of possible CPUs, each of which may run the kernel program. Raise SetupError for too many."""
     count = int(POSSIBLE.read_text().strip().rpartition("-")[2]) + 1
     if count > MOST_CPUS:
         reason = f"the kernel driver supports at most {MOST_CPUS}"

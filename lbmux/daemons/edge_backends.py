@@ -82,7 +82,7 @@ class EdgeBackends:
         return EdgeSnapshot(services, connections)
 
     def states(self, file: Config) -> list[BackendHealth]:
-        """The states of this host's backends; ``file``: the file's configuration."""
+        """Return the states of this host's backends; ``file``: the file's configuration."""
         assert self.config is not None
         lines = self._tracker.lines(services_of_host(file, self._own), self.config, self._overrides.overrides)
         return [BackendHealth(**line) for line in lines]

@@ -14,7 +14,7 @@ from lbmux.linux.sock_diag import Connections
 
 
 def services_of_host(config: Config, own: Collection[Address]) -> Config:
-    """The services with backends on this host, with only those backends, probed by the host itself.
+    """Return the services with backends on this host, with only those backends, probed by the host itself.
 
     The watermark is dropped: it is a share of all backends, and an edge knows only its own.  Probes go direct: there is
     no mux whose tunnel they could test.
@@ -28,7 +28,7 @@ def services_of_host(config: Config, own: Collection[Address]) -> Config:
 
 
 def probed_directly(config: Config) -> Config:
-    """The configuration with no probe through the tunnel, which is not for a host that has the VIP itself."""
+    """Return the configuration with no probe through the tunnel, which is not for a host that has the VIP itself."""
     services = tuple(service.model_copy(update={"health": _direct(service.health)}) for service in config.services)
     return config.model_copy(update={"services": services})
 
@@ -43,7 +43,7 @@ def _direct(health: Health | None) -> Health | None:
 def served_vips(
     config: Config, healthy: Collection[BackendKey], admin_states: Mapping[BackendKey, AdminState]
 ) -> frozenset[Prefix]:
-    """The VIPs all of whose services have a healthy backend without an override: routers do not look at ports."""
+    """Return the VIPs whose services all have a healthy backend without an override: routers ignore ports."""
     serving: dict[Prefix, bool] = {}
     for service in config.services:
         keys = [(service.name, backend.name) for backend in service.backends if backend.weight]

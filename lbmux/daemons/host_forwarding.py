@@ -94,7 +94,7 @@ class HostForwarding:
 
 
 def forwards(interface: str, version: int) -> bool:
-    """Whether the kernel forwards packets that arrive on the interface; ``version``: 4 or 6."""
+    """Return whether the kernel forwards packets that arrive on the interface; ``version``: 4 or 6."""
     with contextlib.suppress(OSError):  # a kernel without this family
         return (SYSCTLS / FORWARDING[version].format(interface)).read_text().strip() != "0"
     return False

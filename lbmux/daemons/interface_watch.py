@@ -94,7 +94,7 @@ class InterfaceWatch:
 
 
 def interface_index(interface: str) -> int:
-    """The kernel's index of an interface; 0 if there is none of this name."""
+    """Return the kernel's index of an interface; 0 if there is none of this name."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:

@@ -218,7 +218,7 @@ def _frame_copy(sent: Sent) -> FrameCopy:
 
 
 def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:
-    """The rows of each VIP's backends."""
+    """Return the rows of each VIP's backends."""
     rows_by_vip: dict[Address, list[int]] = {}
     for service in config.services:
         rows_by_vip.setdefault(service.vip, []).extend(

@@ -82,7 +82,7 @@ class PacketLoop:
         self._reads += 1
 
     def made_progress(self) -> bool:
-        """Whether the loop read the ring since the last call, or the ring has nothing to read."""
+        """Return whether the loop read the ring since the last call, or the ring has nothing to read."""
         before, self._reads_before = self._reads_before, self._reads
         return self._reads != before or not self.ring.waits()
 

@@ -33,7 +33,7 @@ class ProbeTables:
         return tuple(found for _, found in self._bare.values())
 
     def destinations(self) -> set[Address]:
-        """The hosts of all backends in the tables."""
+        """Return the hosts of all backends in the tables."""
         return self.mux.destinations() if self.mux is not None else set()
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:

@@ -56,7 +56,9 @@ def _loop_factory() -> Any:
 
 
 def stop_event(*, on_reload: Any = None, at_once: asyncio.Event | None = None) -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set; SIGHUP calls ``on_reload``.  SIGINT and a second signal set ``at_once``."""
+    """Return an event that SIGTERM and SIGINT set; SIGHUP calls ``on_reload``. SIGINT or a
+    second signal also sets ``at_once``.
+    """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:

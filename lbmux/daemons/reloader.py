@@ -51,7 +51,7 @@ async def nothing_to_withdraw(config: Config) -> bool:
 
 
 def all_backends(config: Config, overrides: Overrides, /, *, dry_run: bool = False) -> Config:
-    """The effective configuration where no backend is ever down."""
+    """Return the effective configuration where no backend is ever down."""
     return config
 
 
@@ -96,7 +96,7 @@ class Reloader:
         return {requests.Reload: lambda request: self.reload(), requests.GetConfig: self.loaded}
 
     async def loaded(self, request: requests.GetConfig) -> str:
-        """The file's configuration as it was loaded, in JSON."""
+        """Return the file's configuration as it was loaded, in JSON."""
         return await asyncio.to_thread(self.config.model_dump_json)
 
     async def reload(self) -> Reloaded:

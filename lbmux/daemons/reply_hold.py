@@ -13,7 +13,7 @@ DEVICE = "lbmux0"
 
 
 def is_held() -> bool:
-    """Whether the device exists, so that replies go to it."""
+    """Return whether the device exists, so that replies go to it."""
     return any(name == DEVICE for _, name in socket.if_nameindex())
 
 

@@ -96,10 +96,10 @@ class Daemon(ABC, Generic[Settings]):
 
     @abstractmethod
     def handlers(self) -> dict[Kind, Handler]:
-        """The control socket's handlers besides those of the reloader."""
+        """Return the control socket's handlers besides those of the reloader."""
 
     def metrics(self) -> contextlib.AbstractAsyncContextManager[object]:
-        """The metrics server, where the role has one."""
+        """Return the metrics server, where the role has one."""
         return contextlib.nullcontext()
 
     async def listen(self) -> None:

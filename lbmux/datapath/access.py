@@ -30,5 +30,5 @@ def allowed(context, service, high, low):
 
 @step
 def unchecked(context, service, high, low):
-    """Allow every source: for those that look at a service without sending a packet to it."""
+    """Allow every source, for callers that look a service up without sending it a packet."""
     return True

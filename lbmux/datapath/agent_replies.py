@@ -110,7 +110,7 @@ def reply_without_entry(context, setting, worker, hashed, packet, ports, owner, 
     if row.state != GONE:  # the client's SYN did not come from a mux, or the flow would have an entry
         high, low = packet.destination_high, packet.destination_low
         bucket, way, word = lookup(context, hashed, high, low, ports, owner)
-        if way >= 0:  # an entry that is over
+        if way >= 0:  # a stale entry
             delete(bucket, way & (WAYS - 1), word)
         remember(context, setting, worker, hashed, high, low, ports, owner, target, row.generation, row, now)
     return NOT_TRANSLATED

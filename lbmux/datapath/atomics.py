@@ -44,13 +44,13 @@ def _read_modify_write(operation: str, order: str) -> Any:
 
 
 fetch_or, fetch_and, fetch_xor = (_read_modify_write(operation, ORDER) for operation in ("or", "and", "xor"))
-"""Change the word at a pointer, and return what was there. All accesses before it come before, all after it after."""
+"""Change the word at a pointer, and return what was there. No access moves past it in either direction."""
 atomic_add = _read_modify_write("add", "monotonic")
-"""Add to the word at a pointer, which other workers may add to at the same time. Nothing else is ordered."""
+"""Add to the word at a pointer, to which other workers may add at the same time. It orders no other access."""
 
 
 def _load_barrier(builder: Any) -> None:
-    """Keep the loads of the kernel target before it and after it in that order."""
+    """Keep the kernel target's earlier loads before its later ones."""
     used: list[Any] = []
     if not LOADS_ARE_ORDERED:
         zero = ir.Constant(i64, 0)
@@ -84,6 +84,6 @@ def _load(is_last: bool) -> Any:
 
 
 load_first = _load(is_last=False)
-"""Return the word at a pointer. What is read after it is not older."""
+"""Return the word at a pointer, as an acquire load: what is read after it is not older."""
 load_last = _load(is_last=True)
 """Return the word at a pointer. What was read before it is not newer."""

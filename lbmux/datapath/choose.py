@@ -61,8 +61,8 @@ def select(context, service, packet):
 def slot_pair(context, service, packet):
     """Return (backend, base) of the packet's Maglev slot, or (-1, -1). They differ if the slot has changed.
 
-    A service that has lost its table, because no backend takes new flows, may still have flows: by its former table,
-    and once that has been given up, in entries.
+    A service has no table while none of its backends takes new flows. Its former table still gives the backends of
+    its flows; once that table is dropped, only their entries do.
     """
     if service.size == 0:
         return int64(-1), int64(-1) if service.tracking == TRACK_ALL else int64(FORMER_TABLE)
@@ -111,7 +111,7 @@ def known_backend(context, hashed, packet, index, service, now):
 
 @step
 def base_of(context, service, packet, base):
-    """Return the backend of the flows of a changed slot that have no entry, or -1 if they are at the slot's backend.
+    """Return the backend of a changed slot's flows without an entry, or -1 if that is the slot's own backend.
 
     After a change of the table's size the base is that of the slot in the former table.
     """

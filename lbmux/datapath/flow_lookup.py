@@ -74,7 +74,7 @@ def delete(bucket, way, word):
 
 @step
 def set_target(bucket, way, word, target, generation):
-    """Give an entry another target. Return its word, which is as it was if it has changed meanwhile."""
+    """Give an entry another target, unless its ``word`` has changed. Return its new word, or ``word``."""
     flags = (word >> u64(FLAGS_SHIFT)) << u64(FLAGS_SHIFT)
     after = flags | word_of(u16(word), state_of(word), generation, target)
     return after if compare_exchange(place_of(bucket, way), word, after) == word else word

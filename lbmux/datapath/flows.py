@@ -61,7 +61,7 @@ ALL_WAYS = (1 << WAYS) - 1
 FIELDS = LOCKED - 1
 """The part of a word below its flags."""
 LOCK_TRIES = 8
-"""More of them would become a loop, whose every turn the kernel's verifier follows."""
+"""With more tries LLVM would keep the loop, and the kernel's verifier follows each iteration."""
 
 
 @step

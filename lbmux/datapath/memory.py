@@ -122,7 +122,7 @@ def barrier_var(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def reread(typing: Any, pointer: Any) -> Any:
-    """Return the pointer, but make the compiler read again what it points to, in place of keeping what it has read."""
+    """Return the pointer, but make the compiler load again what it points to."""
 
     def lower(lowering: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = i8.as_pointer()

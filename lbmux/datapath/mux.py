@@ -67,7 +67,7 @@ FORWARDED, DENIED, TTL = int(Verdict.FORWARDED), int(Verdict.DENIED), int(Verdic
 NO_HEADROOM = int(Verdict.NO_HEADROOM)
 REJECT, BLACK_HOLED = int(Verdict.REJECT), int(Verdict.BLACK_HOLED)
 LEFT = -2
-"""The interface of a packet that is left to the general path."""
+"""Stands in place of an interface: the general path handles the packet."""
 USUAL_TRANSPORT = ETHERNET_BYTES + IPV4_BYTES
 
 
@@ -104,7 +104,7 @@ def merge_verifier_paths(context, setting, packet):
 
 @step
 def forward(context, worker, start, end, packet, hint):
-    """Process one frame. Return (verdict, backend or -1). ``hint`` is as of ``steady_backend``."""
+    """Process one frame. Return (verdict, backend or -1). ``hint`` is what ``steady_backend`` returned."""
     if packet.verdict != PARSED:
         return packet.verdict, int64(-1)
     if not is_plain(context) and packet.transport == USUAL_TRANSPORT:
@@ -114,10 +114,10 @@ def forward(context, worker, start, end, packet, hint):
 
 @step
 def steady_backend(context, start, fields_of):
-    """Return the backend of an ordinary packet, if its slot is steady, its flow needs no entry and nothing else about
-    its service has to be considered. Else return -2 less the service's index, if that is known, or -1.
+    """Return the backend of an ordinary packet, if its slot is steady, its flow needs no entry and its service needs
+    nothing else. Otherwise return -2 minus the service's index, or -1 if the service is not known.
 
-    These are one number so that a single register has to be set before each jump away from the usual way.
+    One number holds both, so that only one register is set before each jump off the usual path.
     ``fields_of`` is ``ordinary_packet`` or ``ordinary_packet6``.
     """
     setting, packet = settings_row(settings(context), 0), fields_of(start)
@@ -134,7 +134,7 @@ def steady_backend(context, start, fields_of):
 
 @step
 def late(number):
-    """Return the number, but have it set where it is needed, not before each of the jumps that lead there."""
+    """Return the number, but have the compiler set it where it is used, not before each jump that leads there."""
     return int64(barrier_var(u64(number)))
 
 
@@ -142,8 +142,8 @@ def late(number):
 def established_backend(context, worker, start, hint, fields_of):
     """Return the backend of an ordinary packet of an established flow, and record the packet in the flow's entry.
 
-    Return ``hint``, which is as of ``steady_backend`` and names the service, and change nothing if the packet or the
-    service needs more than that. The backend may need another tunnel than IP in IP.
+    If the packet or the service needs more than that, change nothing and return ``hint``, which is what
+    ``steady_backend`` returned: it names the service. The backend may need another tunnel than IP in IP.
     """
     setting, packet, index = settings_row(settings(context), 0), fields_of(reread(start)), int64(-2) - hint
     if index < 0 or index >= service_limit(context) or (packet.flags & (SYN | FIN | RST)) != 0:
@@ -170,8 +170,8 @@ def established_backend(context, worker, start, hint, fields_of):
 def send_if_ordinary(context, worker, start, length, steps):
     """Send an ordinary packet whose backend is found and gets packets by IP in IP.
 
-    Return (its backend, the interface that it leaves by, or -1 if the frame could not grow). Of a packet that needs
-    more than that return (what ``steady_backend`` returns, LEFT), and change nothing but its flow's entry.
+    Return (its backend, the interface that it leaves by, or -1 if the frame could not grow). For a packet that needs
+    more than that, return (what ``steady_backend`` returns, LEFT) and change nothing but its flow's entry.
     """
     fields_of, fits, begins_flow, length_of, encapsulated = steps
     target = steady_backend(context, start, fields_of)
@@ -223,7 +223,7 @@ def at_usual_offsets(packet):
 
 @step
 def forward_parsed(context, worker, start, end, packet, hint):
-    """Process a parsed packet. Return (verdict, backend or -1). ``hint`` is as of ``steady_backend``."""
+    """Process a parsed packet. Return (verdict, backend or -1). ``hint`` is what ``steady_backend`` returned."""
     packet = merge_verifier_paths(context, settings_row(settings(context), 0), packet)
     if hint >= 0:
         target = untracked(context, worker, packet, hint)
@@ -255,8 +255,8 @@ def service_of(context, packet):
 def with_service(context, packet, check, then, arguments):
     """Match the packet's destination to a service, check the source, and take the step ``then``.
 
-    ``check`` is ``allowed`` or ``unchecked``. Return what ``then`` returns: (verdict, a number). Return (verdict, -1)
-    of a packet that does not get there.
+    ``check`` is ``allowed`` or ``unchecked``. Return what ``then`` returns: (verdict, a number). If the packet matches
+    no service or its source is denied, return (verdict, -1).
     """
     return at_service(context, packet, service_of(context, packet), check, then, arguments)
 
@@ -277,7 +277,7 @@ def at_service(context, packet, index, check, then, arguments):
 
 @step
 def to_backend(context, setting, packet, index, service, arguments):
-    """Choose the packet's backend. Return (any, backend), or (verdict, -1) of a packet without one."""
+    """Choose the packet's backend. Return (any number, backend), or (verdict, -1) if there is none."""
     worker, now, start, end = arguments
     if unlikely(remaining_ttl(start, packet) <= 1):
         return TTL, int64(-1)

@@ -114,7 +114,7 @@ def fits_ipip6(start, backend):
 def encapsulate_ordinary(context, backend, length):
     """Do for an ordinary packet what ``encapsulate`` does: ``length`` is then the outer packet's.
 
-    Return the interface that it leaves by, or -1, having changed nothing, without headroom.
+    Return the interface that it leaves by. Without headroom return -1 and change nothing.
     """
     if not grow(context, int64(IPV4_BYTES)):
         return int64(-1)
@@ -137,7 +137,8 @@ def encapsulate_ordinary(context, backend, length):
 
 @step
 def encapsulate_ordinary6(context, backend, length):
-    """Do for an ordinary IPv6 packet what ``encapsulate_ordinary`` does. The outer header has its first word."""
+    """Do for an ordinary IPv6 packet what ``encapsulate_ordinary`` does. The outer header gets the first word of the
+    inner one: version, traffic class and flow label."""
     if not grow(context, int64(IPV6_BYTES)):
         return int64(-1)
     start = frame(context)

@@ -116,7 +116,7 @@ def network_offset(context, start, end):
 
 @step
 def ipv4_headers(context, start, offset, end, bytes_left):
-    """Parse the IPv4 header at ``offset``, with ``bytes_left`` bytes to the frame's end."""
+    """Parse the IPv4 header at ``offset``, with ``bytes_left`` bytes to the frame's end. Return Headers."""
     if beyond(advance(start, offset + IPV4_BYTES), end):
         return _no_headers(TRUNCATED)
     ip = ipv4(start, offset)
@@ -144,7 +144,7 @@ def is_extension(protocol):
 
 @step
 def ipv6_headers(context, start, offset, end, bytes_left):  # noqa: C901 -- compiled: one bounded loop for the verifier
-    """Parse the IPv6 header at ``offset`` and up to MOST_EXTENSIONS extension headers (RFC 8200)."""
+    """Parse the IPv6 header at ``offset`` and up to MOST_EXTENSIONS extension headers (RFC 8200). Return Headers."""
     if beyond(advance(start, offset + IPV6_BYTES), end):
         return _no_headers(TRUNCATED)
     ip = ipv6(start, offset)
@@ -179,7 +179,7 @@ def ipv6_headers(context, start, offset, end, bytes_left):  # noqa: C901 -- comp
 
 @step
 def headers_at(context, start, offset, end, bytes_left, kind):
-    """Parse the IP header at ``offset``. The Ethernet type ``kind`` gives its family."""
+    """Parse the IP header at ``offset``, of the family that the Ethernet type ``kind`` gives. Return Headers."""
     if kind == TYPE_IPV4:
         return ipv4_headers(context, start, offset, end, bytes_left)
     if kind == TYPE_IPV6:
@@ -189,7 +189,7 @@ def headers_at(context, start, offset, end, bytes_left, kind):
 
 @step
 def parse(context, start, end):
-    """Parse the TCP or UDP packet of a frame."""
+    """Parse the TCP or UDP packet of a frame. Return a Packet."""
     verdict, offset, kind = network_offset(context, start, end)
     if verdict != PARSED:
         return _nothing(verdict)
@@ -198,7 +198,10 @@ def parse(context, start, end):
 
 @step
 def parse_at(context, start, offset, end, bytes_left, kind):
-    """Parse the TCP or UDP packet whose IP header is at ``offset``, with ``bytes_left`` bytes to the frame's end."""
+    """Parse the TCP or UDP packet whose IP header is at ``offset``, with ``bytes_left`` bytes to the frame's end.
+
+    Return a Packet.
+    """
     headers = headers_at(context, start, offset, end, bytes_left, kind)
     if headers.verdict != PARSED:
         return _nothing(headers.verdict)

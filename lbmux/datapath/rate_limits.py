@@ -34,11 +34,11 @@ OVER_FLOW_SHARE, OUT_OF_TABLE = int(Verdict.OVER_FLOW_SHARE), int(Verdict.OUT_OF
 WITHIN = 0
 RATE_BYTES = RATE.itemsize
 TIME_SHIFT, PRICE_SHIFT = 32, 10
-"""From ticks, and from the units of ``price``, to those of ``full_until``."""
+"""Shifts that convert ticks, and units of ``price``, to the units of ``full_until``."""
 BURST = 1 << TIME_SHIFT + 10
-"""The time whose packets may come at once: 1024 ticks (1.07 s)."""
+"""The longest burst, as the time that its packets take of the limit: 1024 ticks (1.07 s)."""
 STALE = 1 << TIME_SHIFT + 20
-"""``full_until`` is over if it is further ahead: the difference is unsigned, and the clock turns over in 52 days."""
+"""A ``full_until`` further ahead than this has passed: the difference is unsigned, and the clock wraps in 52 days."""
 
 
 @step
@@ -79,8 +79,8 @@ def take(limit, now, burst):
 def over_limit(context, worker, packet, target):
     """Return WITHIN, or the verdict of a packet to a backend that is over a limit of its service.
 
-    A new flow has to be within its backend's limit first, so a flood at one backend does not use up what the others
-    may have. It is counted here.
+    A new flow is checked against its backend's limit first, so a flood at one backend does not use up the others'
+    share of the service's limit. It is counted here.
     """
     setting, start, end, now = settings_row(settings(context), 0), frame(context), frame_end(context), clock(context)
     index = int64(backend_row(backends(context), target).service)

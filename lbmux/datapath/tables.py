@@ -217,8 +217,8 @@ IDENTITY = layout(("value", "u8"))
 
 COUNT = layout(("packets", "u8"), ("bytes", "u8"))
 TRAFFIC = layout(("packets", "u8"), ("bytes", "u8"), ("flows", "u8"), ("admitted", "u8"))
-"""What a backend got. ``flows`` has the new flows that came; ``admitted`` those within the service's rate limits, if it
-has any."""
+"""A backend's traffic. ``flows`` counts the new flows that arrived, ``admitted`` those within the service's rate
+limits, if it has any."""
 
 WAYS = 4
 BUCKET_BYTES = WAYS * FLOW.itemsize
@@ -258,7 +258,7 @@ LOOKUPS = {
     "server_id": "a QUIC connection id named the backend",
     "base": "not found, and entered with the backend that the slot had before it changed",
 }
-"""What a look-up in the flow table found, and what that means, in the order of the counters."""
+"""The outcomes of a look-up in the flow table with their meanings, in the order of the counters."""
 HIT, NEW, EVICTED, FULL, LOST, EXPIRED, CONTENDED, BY_SERVER_ID, BY_BASE = range(len(LOOKUPS))
 LOOKUP_ROWS = 16
 

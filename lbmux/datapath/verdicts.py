@@ -1,7 +1,6 @@
 """Verdicts: what became of a packet.  A packet never raises; it ends in one of these, and datapath.mux.count counts it.
 
-The three kinds differ in what a driver does: send the frame, leave it to the kernel's stack as it
-came, or drop it.
+A verdict's kind says what the driver does: send the frame, pass it to the kernel's stack unchanged, or drop it.
 """
 
 from enum import IntEnum

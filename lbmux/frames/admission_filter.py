@@ -1,6 +1,6 @@
-"""A classic BPF program that admits a share of the packets to some VIPs, at random, before they reach a packet ring.
+"""A classic BPF program that admits a random share of the packets to some VIPs, before they reach a packet ring.
 
-What the kernel drops here costs a mux in user space nothing.
+The packets that it drops cost a mux in user space no CPU time.
 """
 
 from collections.abc import Mapping
@@ -28,14 +28,14 @@ from lbmux.wire.numbers import ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, SYN, TCP_PRO
 RANDOM = 0xFFFFF000 + 56
 """SKF_AD_OFF + SKF_AD_RANDOM (linux/filter.h): a load from there is a random number of 32 bits."""
 MOST_VIPS = 32
-"""A program for more would be long, and a packet to none of them passes through all comparisons."""
+"""The most VIPs of a program: a packet to any other address passes through all comparisons."""
 WORD_BYTES = 4
 
 
 def admission(shares: Mapping[Address, tuple[float, float]], otherwise: tuple[Line, ...]) -> tuple[Line, ...]:
-    """Admit these shares of (new flows, other packets) to the VIPs, MOST_VIPS at most.
+    """Return a program that admits these shares, from 0 to 1, of (new flows, other packets) to at most MOST_VIPS VIPs.
 
-    What is admitted, and packets to other addresses, continue at ``otherwise``.
+    Admitted packets, and packets to other addresses, continue at ``otherwise``.
     """
     first = list(shares.items())[:MOST_VIPS]
     steps: list[Step] = [

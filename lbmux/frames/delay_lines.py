@@ -1,4 +1,4 @@
-"""Delay lines of a wide-area network: frames wait here on their way between sites, or are lost. Compiled.
+"""Delay lines of a wide-area network: they delay frames between sites, or drop them at random. Compiled.
 
 The lines are an Ethernet switch whose ports are sites: it learns where addresses are, and floods what it does not know.
 Each direction between two sites has its own delay, jitter, loss and bounded queue, and keeps the order of its frames.
@@ -37,7 +37,7 @@ macs_row = header(layout(("destination", "u8"), ("source_high", "u4")))
 
 @dataclass(frozen=True)
 class Path:
-    """One direction between two sites. ``jitter_ms``: each frame's delay differs by at most this much, evenly."""
+    """One direction between two sites. ``jitter_ms``: the most that a frame's delay deviates, uniformly distributed."""
 
     delay_ms: float = 0.0
     jitter_ms: float = 0.0
@@ -75,7 +75,7 @@ class DelayLines:
         self.counters = np.zeros((shape, len(COUNTERS)), np.int64)
         """A row for each direction, `from * sites + to`, and a column for each of COUNTERS."""
         self.errors = np.zeros(BUCKETS, np.int64)
-        """Frames by how long after their time they left."""
+        """The histogram of errors: how long after its due time each frame left."""
 
     def enter(self, batch: Batch, arrived: NDArray[np.int64], site: int) -> None:
         """Take the frames of a batch that arrived at a site; ``arrived`` in ns since 1970."""
@@ -86,7 +86,7 @@ class DelayLines:
         )  # fmt: skip
 
     def leave(self, batch: Batch, now: int) -> int:
-        """Fill a batch with frames that are due; return how many. They have to be sent before the next ``enter``."""
+        """Fill a batch with frames that are due; return how many. The caller sends them before the next ``enter``."""
         batch.count = int(_leave(
             batch.address, batch.length, batch.verdict, batch.interface, batch.capacity, now, self.sites, self._queue,
             self._line, self._head, self._tail, self._due, self._length, address_of(self._frames), self._interfaces,

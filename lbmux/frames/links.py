@@ -29,7 +29,7 @@ PPP_IPV4, PPP_IPV6 = 0x21, 0x57
 ALL_STATIONS, UNNUMBERED = 0xFF, 0x03
 """Address and control of PPP in HDLC-like framing (RFC 1662, section 3.1), which may be omitted."""
 CISCO_UNICAST, CISCO_BROADCAST = 0x0F, 0x8F
-"""Addresses of Cisco HDLC, whose protocol is an Ethernet type."""
+"""Addresses of Cisco HDLC, in which the protocol field is an Ethernet type."""
 PPP_MOST_BYTES = 4
 
 byte_at = rows(layout(("value", "u1")))

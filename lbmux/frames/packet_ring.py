@@ -157,7 +157,7 @@ class PacketRing:
 
     @property
     def super_frames_lost(self) -> int:
-        """How many super-frames arrived too fast or could not be parsed. What is left of each still gets a verdict."""
+        """How many super-frames arrived too fast or could not be parsed. The part in the ring still gets a verdict."""
         return int(self._super["lost"][0])
 
     def _clear_error(self) -> None:

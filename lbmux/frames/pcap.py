@@ -33,7 +33,7 @@ MICROSECONDS, NANOSECONDS, MODIFIED = 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34
 """The file's first four bytes, which give its byte order and its unit of time."""
 MAGICS = (MICROSECONDS, NANOSECONDS, MODIFIED)
 MODIFIED_BYTES = 8
-"""Kuznetsov's libpcap for Linux put interface, protocol and packet type behind each record's header."""
+"""Kuznetsov's libpcap for Linux put interface, protocol and packet type after each record's header."""
 FILE_HEADER = "IHHiIII"
 FILE_HEADER_BYTES = 24
 LINK_TYPE_AT, VERSION_AT = 20, 4

@@ -80,7 +80,7 @@ class Pcapng:
             start += used
 
     def _describe(self, result: ScanEnd, block: NDArray[np.uint8]) -> tuple[ScanEnd, int]:
-        """Read a section or interface block. Return (MORE, its length), or (the problem, 0)."""
+        """Read a section or interface block. Return (MORE, its length), or (the fault, 0)."""
         if result is ScanEnd.SECTION:
             if len(block) < BLOCK_BYTES:
                 return ScanEnd.MORE, 0

@@ -101,7 +101,7 @@ def _count_skipped(result, interfaces, number):
 
 @step
 def _packet(block, kind, size, swapped, own, last_ns):
-    """Return (IS_PACKET or what is wrong, offset of its bytes, captured and original length, time in ns)."""
+    """Return (IS_PACKET or the fault, offset of its bytes, captured and original length, time in ns)."""
     head, before = packet_at(at_address(block), 0), int64(SIMPLE_BYTES if kind == SIMPLE_BLOCK else PACKET_BYTES)
     if size < before + TRAILER_BYTES:
         return BLOCK_LENGTH, before, int64(0), int64(0), last_ns

@@ -1,7 +1,7 @@
-"""Classic BPF programs that tell muxes' probes of a host (lbmux.tables.host_probes) from other tunnelled packets.
+"""Classic BPF programs that separate muxes' probes of a host (lbmux.tables.host_probes) from other tunnelled packets.
 
-An agent in user space reads probes from a ring of their own. A flood that fills its ring for all other packets then
-does not make the muxes take the host for dead.
+An agent in user space reads probes from a ring of their own. If a flood fills the ring for other packets, the muxes
+still get answers and do not consider the host dead.
 """
 
 from lbmux.frames.socket_filters import (
@@ -56,7 +56,7 @@ VERSION_1 = 0x40
 
 
 def only_probes(port: int, gue_port: int, geneve_port: int) -> tuple[Line, ...]:
-    """Accept TCP segments to ``port`` inside a tunnel, of a mux's usual outer header without options."""
+    """Accept TCP segments to ``port`` inside a tunnel whose outer header has no options, as a mux writes it."""
     return (*resolved([*_probes(port, gue_port, geneve_port), (RETURN, "", "", WHOLE), "other"]), *NOTHING)
 
 
@@ -66,7 +66,7 @@ def without_probes(port: int, gue_port: int, geneve_port: int, others: tuple[Lin
 
 
 def _probes(port: int, gue_port: int, geneve_port: int) -> list[Step]:
-    """Continue at the end with a probe, and at ``other`` with other frames. Nothing beyond a frame's end is loaded."""
+    """Fall through with a probe, and jump to ``other`` with other frames. Nothing beyond a frame's end is loaded."""
     return [
         (LOAD_LENGTH, "", "", 0), (AT_LEAST, "", "other", SHORTEST),
         (LOAD_HALF, "", "", ETHERNET.at("type")),
@@ -105,7 +105,7 @@ def _behind(version: int, outer_end: int, gue_port: int, geneve_port: int) -> li
 
 
 def _to_port(protocol_at: int, header_bytes: int, port: int) -> list[Step]:
-    """Load the destination port of an inner TCP segment that is there as a whole; else go to ``other``."""
+    """Load the destination port of an inner TCP segment that is not a fragment; otherwise go to ``other``."""
     return [
         (LOAD_LENGTH, "", "", 0), (SUBTRACT, "", "", header_bytes + TCP_BYTES), (AT_LEAST_INDEX, "", "other", 0),
         (LOAD_BYTE_BEHIND, "", "", protocol_at), (EQUAL, "", "other", TCP_PROTOCOL),

@@ -37,7 +37,7 @@ MTU_OPTIONS = {
 
 
 class RawSender:
-    """Sends the IP packets of a batch, whose frames begin with an Ethernet header."""
+    """Sends the IP packets in a batch of Ethernet frames."""
 
     def __init__(self, mark: int, capacity: int) -> None:
         self._mark = mark

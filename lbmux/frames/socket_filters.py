@@ -35,8 +35,8 @@ FRAGMENT_AT, PORT_AT = ETHERNET_BYTES + IPV4.at("fragment"), PORTS.at("destinati
 Line = tuple[int, int, int, int]
 """(code, instructions to skip if true, if false, number)"""
 Step = str | tuple[int, str, str, int]
-"""A label, or (code, label to go to if true, if false, number); an empty label is the next instruction.  At most 255
-instructions are skipped, but any number by JUMP."""
+"""A label, or (code, label to go to if true, if false, number); an empty label is the next instruction. A conditional
+jump skips at most 255 instructions, JUMP any number."""
 
 NOTHING: tuple[Line, ...] = ((RETURN, 0, 0, 0),)
 
@@ -144,8 +144,8 @@ def attach(sock: socket.socket, program: tuple[Line, ...]) -> None:
 def ignore_path_mtus(sock: socket.socket) -> None:
     """Keep the kernel from setting route MTUs by ICMP errors that quote a packet of this raw socket's protocol.
 
-    The kernel compares nothing else, so anyone could narrow the path to any address, down to 552 bytes.  IPv6 has no
-    such option for raw sockets, and no path there gets narrower than 1280 bytes.
+    The kernel compares nothing else, so anyone could lower the path MTU to any address, down to 552 bytes. IPv6 has no
+    such option for raw sockets, and its path MTU is never below 1280 bytes.
     """
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)

@@ -24,7 +24,7 @@ from lbmux.targets.bpf.syscall import Attach, Loaded
 from lbmux.targets.regions import OFFSET_NS
 
 RING_BYTES = 1 << 21
-"""Room for a thousand frames."""
+"""The size of the ring, for about a thousand frames."""
 PROGRAMS = f"{tapped_programs.__name__}:"
 
 

@@ -26,8 +26,8 @@ class VipFilter:
     def __init__(self, interface: str, directory: pins.Pins | None = None, *, has_vips: bool = False) -> None:
         """``directory`` is where the link is pinned, so that it outlives this process, as an XDP program does.
 
-        Without it the filter ends with the process, which is then also the end of the mux. ``has_vips``: the VIPs are
-        addresses of this host, whose agent marks what it delivers.
+        Without it the filter ends with the process, as does a mux in user space. ``has_vips``: the VIPs are addresses
+        of this host, whose agent marks the frames that it delivers.
         """
         self._interface, self._index, self._pins, self._has_vips = interface, 0, directory, has_vips
         self._vips = AddressSet("lbmux_vips")

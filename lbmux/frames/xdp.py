@@ -31,8 +31,8 @@ GATED = ("mux_xdp", "edge_mux_xdp")
 class Kernel:
     """The kernel part of a mux or an agent on one interface.
 
-    ``tables`` are those in force if they have these sizes (``adopted``), else new ones; ``previous`` are then those in
-    force until ``attach``. Call ``attach`` when the tables are filled.
+    ``tables`` are the pinned tables if they have these sizes (``adopted``). Otherwise they are new, and ``previous``
+    are the pinned tables, which stay in force until ``attach``. Call ``attach`` when the tables are filled.
     """
 
     def __init__(self, interface: str, sizes: Sizes, role: str = "mux") -> None:
@@ -68,7 +68,7 @@ class Kernel:
             self._generation = None
 
     def has_agent(self) -> None:
-        """Call it for an edge's mux before ``load``: its programs call the agent's. Raise BpfError on refusal."""
+        """Prepare for an edge's mux, whose programs call the agent's, before ``load``. Raise BpfError on refusal."""
         self._slot = pins.open_slot(self.interface)
 
     def _rings(self, more: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -238,7 +238,7 @@ class Kernel:
             self._attach_all()
 
     def _leave_egress(self) -> None:
-        """Detach from this interface what ``reach`` attached while it took the recreated interface for another one.
+        """Detach the egress program that ``reach`` attached here while the interface was being recreated.
 
         The kernel attaches a program only once to an interface (EEXIST).
         """

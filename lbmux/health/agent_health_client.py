@@ -28,7 +28,7 @@ Agent = tuple[Address, int]
 
 
 class AgentHealthClient:
-    """``on_result`` gets every state that an agent reports of a backend on its own host."""
+    """Calls ``on_result`` with every state that an agent reports of a backend on its own host."""
 
     def __init__(
         self, on_result: Callable[[BackendKey, bool, str], None], token: Path | None, local: Iterable[Address] = (),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lbmux.addresses import Address
 
 MAX_PER_SOURCE = 4
-"""Limit of connections per source, for authenticated and for other ones: a mux that restarts may leave an old one."""
+"""Limit of connections per source, counted apart for authenticated ones: a mux that restarts may leave an old one."""
 
 
 @dataclass(eq=False)

@@ -1,12 +1,12 @@
 """Decides which hosts are cut off, from the results of probes through the tunnel.  Pure.
 
-A silent host is cut off only while another host answers.  If none answers, the fault may be the mux's, or a filter may
-drop the probes while traffic still passes.  When the first one answers after that, the fault is gone, or the agents
-have just been started: the others then have their time to answer, so that one host does not get the flows of all.  A
-host that answers for the first time gets traffic at once.
+A silent host is cut off only while another host answers. If none answers, the fault may be the mux's, or a filter may
+drop the probes while traffic still passes. When the first host answers after that, the fault is gone or the agents have
+just started. The others then get time to answer too, so that one host does not get all flows. A host that answers for
+the first time gets traffic at once.
 
-A mux that gets more packets than it can forward loses probes, too. While it knows that, a host has to miss more of them
-in a row: a flood does not take hosts away, and a host that dies meanwhile is still found.
+A mux that gets more packets than it can forward loses probes, too. While it knows that it is overloaded, a host must
+miss more of them in a row: a flood then cuts off no host, and a host that dies meanwhile is still noticed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -85,13 +85,13 @@ class HostChecks:
 
     @property
     def cut_off(self) -> Mapping[Address, float]:
-        """Hosts that get no traffic, with the time since when in seconds since the epoch."""
+        """The hosts that get no traffic, with the time at which each was cut off, in seconds since the epoch."""
         if not self._any_answers():
             return {}
         return {host: checker.since for host, checker in self._checkers.items() if checker.is_down}
 
     def reported(self, now: float) -> set[Address]:
-        """Return the hosts that are cut off, less those that may only be starting."""
+        """Return the hosts that are cut off, without those that may only be starting."""
         return {host for host in self.cut_off if host in self._answered or now - self._since[host] >= STARTING_S}
 
     def _any_answers(self) -> bool:

@@ -1,7 +1,7 @@
 """How far the event loop lags behind its timers, and a time limit that does not count the lag.
 
-A process that gets no CPU, or that a flood of packets keeps busy, sees answers late that came in time.  Where a limit
-judges another host, as a probe's does, our own lag must not count.
+A process that gets no CPU time, or that a flood of packets keeps busy, handles answers late although they arrived in
+time. A time limit on another host's answer, such as a probe's, must not count our own lag.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable
 
 TICK_S = 0.025
 NEGLIGIBLE = 0.25
-"""Share of a time limit: less lag than that does not extend it."""
+"""The share of a time limit below which lag does not extend it."""
 
 LagClock = Callable[[], float]
-"""Seconds of lag until now; grows only while the event loop lags."""
+"""Returns the seconds of lag so far, which grow only while the event loop lags."""
 
 
 def no_lag() -> float:
@@ -30,7 +30,7 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
 
     def measure(self, wanted: bool) -> None:
-        """Start unless it has started, or stop."""
+        """Start measuring if it is ``wanted`` and has not started, or else stop."""
         if not wanted:
             self.stop()
         elif self._timer is None:
@@ -59,9 +59,9 @@ class LoopLag:
 
 @contextlib.asynccontextmanager
 async def responsive_timeout(seconds: float, lag_s: LagClock) -> AsyncIterator[None]:
-    """Like ``asyncio.timeout``: TimeoutError after ``seconds``, and as many more as ``lag_s`` says that we lagged.
+    """Like ``asyncio.timeout``: raise TimeoutError after ``seconds`` and the lag that ``lag_s`` measured meanwhile.
 
-    It does end: while the loop runs at all, one tick of each stall does not count as lag.
+    It always ends: one tick of each stall does not count as lag.
     """
     loop, counted_s, due = asyncio.get_running_loop(), lag_s(), time.monotonic() + seconds
     async with asyncio.timeout(None) as limit:

@@ -1,6 +1,6 @@
 """Probes all backends on one event loop, each on its own schedule, with at most one connection to each.
 
-No probe waits for another: otherwise thousands of silent backends would delay the results of all others.  A backend
+No probe waits for another, or thousands of silent backends would delay the results of all others. A backend
 whose state is not known is probed at once, and without pauses until its state is known.  A prober whose own event loop
 lags, because a flood keeps its process busy, extends the probes' timeouts by the lag.
 """
@@ -34,7 +34,7 @@ def always(key: BackendKey) -> bool:
 
 
 class Prober:
-    """``on_result`` gets every result; only services with the same `health.by` as ``by`` are probed."""
+    """Calls ``on_result`` with every result, and probes only services whose `health.by` is ``by``."""
 
     def __init__(
         self,

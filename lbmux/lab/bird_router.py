@@ -46,7 +46,7 @@ def configuration(pairs: Sequence[tuple[str, str]], password: str = "", numbers:
 
 
 def upstream(pair: tuple[str, str], prepend: int) -> str:
-    """A session that announces all routes to another router, with own AS prepended ``prepend`` times."""
+    """Return a session that announces all routes to another router, with own AS prepended ``prepend`` times."""
     local, peer = pair
     longer = f"bgp_path.prepend({AS}); " * prepend
     return (
@@ -57,7 +57,7 @@ def upstream(pair: tuple[str, str], prepend: int) -> str:
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """The command-line options of BIRD and FRR routers."""
+    """Return the command-line options of BIRD and FRR routers."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--local", action="append", required=True)

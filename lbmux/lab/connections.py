@@ -1,4 +1,4 @@
-"""Traffic: long connections to an echo service that are always in use, and a stream of short ones.
+"""Test traffic: long connections to an echo service that are always in use, and a stream of short ones.
 
     python -m lbmux.lab.connections 192.0.2.1 7 --connections 50
 

@@ -94,7 +94,7 @@ def story(lab: Lab, say: Callable[[str], None]) -> Iterator[Row]:
 
 
 def download(lab: Lab) -> Iterator[Row]:
-    """A large download, and the path that it takes."""
+    """Download a large file, and yield rows about its contents and its path."""
     before = {node: _bytes(lab, node) for node in ("client", *MUXES)}
     digests = _downloaded(lab, VIP)
     after = {node: _bytes(lab, node) for node in before}
@@ -111,7 +111,7 @@ def download(lab: Lab) -> Iterator[Row]:
 
 
 def _downloaded(lab: Lab, vip: str) -> tuple[str, str]:
-    """(expected digest, observed digest)"""
+    """Return (expected digest, observed digest)."""
     answer = _curl(lab, vip, f"/bytes/{TRANSFER_BYTES}")
     return body_digest(TRANSFER_BYTES), hashlib.sha256(answer).hexdigest()
 
@@ -183,7 +183,7 @@ def add_a_backend(lab: Lab, client: Client) -> Iterator[Row]:
 
 
 def reload(lab: Lab, node: str) -> list[str]:
-    """The changes that a node's daemon reports for a reload."""
+    """Return the changes that a node's daemon reports for a reload."""
     try:
         return ControlClient(lab.directory / f"{node}.sock").ask(Reload()).changes
     except ControlError as error:
@@ -191,7 +191,7 @@ def reload(lab: Lab, node: str) -> list[str]:
 
 
 def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:
-    """How many of the client's ports the router sends to each mux."""
+    """Return how many of the client's ports the router sends to each mux."""
 
     def seen(mux: str) -> set[int]:
         return lab.inside("router", lambda: ports_seen(f"to-{mux}", ECHO_PORT, 0.5))
@@ -200,7 +200,7 @@ def _connections_through(lab: Lab, ports: set[int]) -> dict[str, int]:
 
 
 def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int]:
-    """Source ports of TCP packets to a port that leave by an interface of this namespace within ``seconds``."""
+    """Return source ports of TCP packets to a port that leave by an interface of this namespace within ``seconds``."""
     ports, deadline = set(), time.monotonic() + seconds
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:  # protocol 0: no frames until bind
         sock.bind((interface, ETH_P_ALL))
@@ -216,7 +216,7 @@ def ports_seen(interface: str, destination_port: int, seconds: float) -> set[int
 
 
 def _go_on(what: str, before: dict[str, Any], after: dict[str, Any]) -> Row:
-    """A row for connections, which survive if their own backend has answered since."""
+    """Return a row for connections, which survive if their own backend has answered since."""
     pairs = list(zip(before["connections"], after["connections"], strict=True))
     fine = [b for a, b in pairs if not b["broken"] and b["lines"] > a["lines"] and b["backend"] == a["backend"]]
     reasons = Counter(b["broken"] or "stuck" for _, b in pairs if b not in fine)

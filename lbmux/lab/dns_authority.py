@@ -1,10 +1,10 @@
-"""The authoritative DNS server of the lab: gdnsd, by the files that `lbmux steer run` writes.
+"""The authoritative DNS server of the lab: gdnsd, with the files that `lbmux steer run` writes.
 
     python -m lbmux.lab.dns_authority DIRECTORY RTT LATENCY
 
-RTT has the round-trip times of the topology (prefix,pop,rtt_ms).  They are written to LATENCY as samples of now, which
-`lbmux steer` reads.  gdnsd starts once DIRECTORY has a map.  Each new map is a new process of it, so this one waits for
-SIGTERM and stops the one that runs then.
+RTT is a file with the round-trip times of the topology (prefix,pop,rtt_ms). This program writes them to LATENCY as
+current samples, which `lbmux steer` reads. It starts gdnsd once DIRECTORY has a map. Each new map replaces the gdnsd
+process, so this program waits for SIGTERM and then stops the process that is running.
 """
 
 import os
@@ -20,7 +20,7 @@ POLL_S, SAMPLES = 0.05, 100
 
 
 def write_latency(rtt: Path, latency: Path, now: float) -> None:
-    """Write the round-trip times as samples of the time ``now``, atomically."""
+    """Write the round-trip times as samples taken at ``now`` (seconds since 1970), atomically."""
     lines = ["prefix,pop,rtt_ms,low_ms,high_ms,samples,time"]
     for line in rtt.read_text().splitlines()[1:]:
         prefix, pop, rtt_ms = line.split(",")

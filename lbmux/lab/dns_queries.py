@@ -1,4 +1,4 @@
-"""Asks DNS servers, perhaps with a client subnet, as plainly as can be (RFC 1035, RFC 7871)."""
+"""A minimal DNS client, with the client-subnet option (RFC 1035, RFC 7871)."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def _option(subnet: IPv4Network | IPv6Network) -> bytes:
 
 
 def answers(message: bytes) -> list[tuple[str, int]]:
-    """Return addresses and TTLs of an answer; raise ConnectionError for one without success."""
+    """Return the addresses and TTLs in an answer. Raise ConnectionError if its response code is not 0."""
     header = DNS.unpack(message)
     if header.flags & 0xF:
         raise ConnectionError(f"response code {header.flags & 0xF}")
@@ -54,7 +54,7 @@ def _after_name(message: bytes, at: int) -> int:
 def ask(
     server: str, name: str, kind: str = "A", subnet: str | None = None, source: str = "", port: int = 53
 ) -> list[tuple[str, int]]:
-    """Ask a server from an address of this machine; return addresses and TTLs."""
+    """Ask a server, from the address ``source`` if it is given. Return addresses and TTLs in seconds."""
     with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind((source, 0))
         client.settimeout(3)

@@ -1,8 +1,9 @@
 """A fork server: processes of the lab that start without importing lbmux and loading its machine code again.
 
 Both take over a second of CPU time in a mux or an agent. This server does it once and forks a process for each request.
-A fork enters its network namespace and runs ``python -m MODULE ...`` as a new interpreter would: a process with its own
-arguments, environment, directory, streams and, if wanted, session. Python's string hashes are the same in all forks.
+A fork enters its network namespace and runs ``python -m MODULE ...`` as a new interpreter would, with its own
+arguments, environment, directory and streams, and with its own session if requested. Python's string hashes are the
+same in all forks.
 """
 
 import atexit
@@ -83,7 +84,7 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The client's end. The server ends when this process does; its forks run on, as children of init."""
+    """The client's end. The server ends when this process does; its forks continue as children of init."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -124,13 +125,13 @@ def _only() -> ForkServer:
 
 
 def shared() -> ForkServer:
-    """The fork server of this process, started when it is first used."""
+    """Return the fork server of this process, started when it is first used."""
     with _first_use:  # of several threads at once
         return _only()
 
 
 def serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Fork for each request until the client has gone. Returns in each fork, with its request and its two streams."""
+    """Fork for each request until the client disconnects. Return in each fork, with its request and its two streams."""
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
         while True:
@@ -196,7 +197,7 @@ def _show_command(command: Sequence[str]) -> None:
 def end_at_once(codes: Sequence[int]) -> None:
     """End this process with the exit code in ``codes``, if there is one.
 
-    Python would take down its modules, and so copy the memory that the fork shares with the server: 0.1 s of CPU time.
+    Python would finalise its modules, which copies the memory that the fork shares with the server: 0.1 s of CPU time.
     """
     for code in codes:
         sys.stdout.flush()

@@ -59,7 +59,7 @@ def configuration(pairs: Iterable[tuple[str, str]], password: str = "") -> str:
 
 
 def command(daemon: str, directory: Path) -> list[str]:
-    """A daemon's command line without a TCP console, and with its own paths, to avoid those of other FRR instances."""
+    """Return a daemon's command line: no TCP console, and its own paths, unlike those of other FRR instances."""
     files = ["-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid"), "-P", "0"]
     own = ["--vty_socket", str(directory), "-z", str(directory / "zserv.api"), "-u", USER, "-g", USER]
     bfd = {"bfdd": ["--bfdctl", str(directory / "bfdd.sock")]}

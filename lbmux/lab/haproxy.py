@@ -2,7 +2,7 @@
 
     python -m lbmux.lab.haproxy FILE --web-port 80 --echo-port 7 --server a1 10.2.1.2 8080 8007 ...
 
-It listens, writes HAProxy's configuration and then executes HAProxy with the open sockets.  So no connection is refused
+It listens, writes HAProxy's configuration and then executes HAProxy with the open sockets. No connection is refused
 once it reports ready, and there is only one process to stop or kill.
 """
 
@@ -52,7 +52,7 @@ def configuration(listeners: Iterable[Listener]) -> str:
 
 
 def listen(port: int) -> int:
-    """A listening socket's descriptor that stays open across exec."""
+    """Return a listening socket's descriptor that stays open across exec."""
     listener = socket.create_server(("", port), backlog=BACKLOG)
     listener.set_inheritable(True)
     return listener.detach()

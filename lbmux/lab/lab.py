@@ -1,6 +1,6 @@
 """A lab: it builds a topology, records it in a state file, and removes all of it.
 
-The state file names every namespace and process before it is used.  So an interrupted lab can be removed too, and
+The state file names every namespace and process before it is used. An interrupted lab can therefore be removed too, and
 nothing else is ever removed.
 """
 
@@ -60,7 +60,7 @@ class Lab:
 
     @classmethod
     def existing(cls, name: str, otherwise: Topology) -> "Lab":
-        """The lab of that name with its recorded topology, or with ``otherwise`` if it does not exist."""
+        """Return the lab of that name with its recorded topology, or with ``otherwise`` if it does not exist."""
         lab = cls(otherwise, name)
         if lab._recorded is not None:
             lab.topology, lab.driver = lab._recorded
@@ -203,7 +203,7 @@ class Lab:
         fresh.replace(self.config)
 
     def status(self) -> dict[str, Any]:
-        """The lab's nodes, their addresses and their programs, for `lbmux lab show`."""
+        """Return the lab's nodes, their addresses and their programs, for `lbmux lab show`."""
         return {
             "name": self.name,
             "topology": self.topology.name,

@@ -1,8 +1,8 @@
 """A topology whose muxes and agents follow managers: nodes manager1 to managerN behind the router, and their store.
 
-One manager has an SQLite store. Several have an etcd cluster: each runs beside a member and uses that one, so both are
-lost together. All files of the pool are below {state}/pool: a node's certificate in the directory of its name, the
-admin's token in `token`, and in `env` the variables with which commands in a node reach the managers.
+One manager has an SQLite store. Several managers have an etcd cluster: each runs beside a member and uses it alone, so
+both are lost together. All files of the pool are below {state}/pool: each node's certificate in a directory of its
+name, the admin's token in `token`, and in `env` the variables with which commands in a node reach the managers.
 """
 
 from dataclasses import replace

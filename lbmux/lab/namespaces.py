@@ -111,7 +111,7 @@ def byte_counters(interface: str) -> tuple[int, int]:
 
 
 def link_mac(interface: str) -> int:
-    """The MAC address of an interface of the current namespace, as a 48-bit integer in load order."""
+    """Return the MAC address of an interface of the current namespace, as a 48-bit integer in load order."""
     with IPRoute() as ip:
         return mac_to_int(ip.get_links(ip.link_lookup(ifname=interface)[0])[0].get_attr("IFLA_ADDRESS"))
 

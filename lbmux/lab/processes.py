@@ -1,4 +1,4 @@
-"""Processes of a lab: started in a namespace, identified by process id and start time, and ended only if both match."""
+"""Starts and ends the processes of a lab. A process is ended only if its id and its start time match the record."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ class Process:
 
 
 def start_time(pid: int) -> int | None:
-    """The start time of a process in clock ticks since boot; None if it does not exist or is a zombie."""
+    """Return the start time of a process in clock ticks since boot; None if it does not exist or is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -118,7 +118,7 @@ def kill(process: Process, number: signal.Signals) -> None:
 
 
 def _running(process: Process) -> bool:
-    """Whether the process still runs.  A child that has ended is reaped."""
+    """Return whether the process still runs.  A child that has ended is reaped."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
     return process.alive

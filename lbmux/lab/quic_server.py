@@ -31,7 +31,7 @@ from lbmux.daemons.process import notify, run, stop_event
 from lbmux.lab.tls_proxy import certificate
 
 MOST_BYTES, AT_ONCE = 1 << 17, 64
-"""The largest message between two processes, and packets that are read at a time."""
+"""The largest message between two processes in bytes, and the number of packets that are read at a time."""
 DRAINED_POLL_S = 0.1
 ADDRESS_BYTES = 2
 Address = tuple[Any, ...]
@@ -123,7 +123,7 @@ class Older:
     """The process that served before this one."""
 
     def __init__(self, channel: socket.socket) -> None:
-        """Take its socket and the ids of its connections from it."""
+        """Receive its socket and the ids of its connections."""
         message, descriptors, _, _ = socket.recv_fds(channel, MOST_BYTES, 1)
         self.ids = {bytes.fromhex(one) for one in json.loads(message)}
         self.sock = socket.socket(fileno=descriptors[0])

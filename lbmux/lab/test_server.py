@@ -25,7 +25,7 @@ LATER = re.compile(rb"later ([0-9]{1,5}(?:\.[0-9]{1,3})?)\n")
 
 
 def body_digest(length: int) -> str:
-    """The SHA-256 of ``/bytes/length``."""
+    """Return the SHA-256 of ``/bytes/length``."""
     state = hashlib.sha256()
     for at in range(0, length, CHUNK_BYTES):
         state.update(PATTERN[: length - at])

@@ -62,7 +62,7 @@ def configuration(base: Path, name: str, servers: list[tuple[str, str, int]], tl
 
 
 def certificate(name: str) -> bytes:
-    """A certificate and its key, in PEM, of an authority of its own.  Clients of the lab do not verify it."""
+    """Return a certificate and its key, in PEM, of an authority of its own.  Clients of the lab do not verify it."""
     key, now = new_key(), datetime.now(UTC)
     return issue(new_authority(name, now), new_request(key, name, []), Subject(name, "manager", name), now) + key
 

@@ -135,7 +135,7 @@ class Topology:
     files: dict[str, str] = field(default_factory=dict)
 
     def port(self, node: str) -> Port:
-        """A node's first port."""
+        """Return a node's first port."""
         return self.ports(node)[0]
 
     def ports(self, node: str) -> list[Port]:
@@ -152,7 +152,7 @@ TUNNEL_ADVMSS, TUNNEL_ADVMSS_IPV6 = 1440, 1400
 
 
 def subnet(node: str, network: str, network6: str, router: str = "router") -> Link:
-    """A router's link to a mux or host with its own subnets, a /24 and a /64."""
+    """Return a router's link to a mux or host with its own subnets, a /24 and a /64."""
     port = Port(router, f"to-{node}", f"{network}.1/24", WIRE, (f"{network6}::1/64",), True)
     return Link(port, Port(node, "eth0", f"{network}.2/24", more_addresses=(f"{network6}::2/64",)))
 
@@ -214,7 +214,7 @@ def _mux(n: int) -> Node:
 
 
 def _host(n: int) -> Node:
-    """A host.  The third has the VIPs on its loopback interface."""
+    """Return a host.  The third has the VIPs on its loopback interface."""
     routes = default_routes(f"10.1.{n}.1", f"2001:db8:1:{n}::1", is_host=True)
     if n == 3:
         vips = (("lo", f"{VIP}/32"), ("lo", f"{VIP6}/128"))

@@ -40,18 +40,18 @@ def load(path: Path) -> Topology:
 
 
 def parse(content: Any) -> Topology:
-    """A topology from plain data.  Raise ValidationError if the data has another shape."""
+    """Return a topology from plain data.  Raise ValidationError if the data has another shape."""
     return _TOPOLOGY.validate_python(content)
 
 
 def plain(topology: Topology) -> dict[str, Any]:
-    """A topology as plain data for YAML and JSON."""
+    """Return a topology as plain data for YAML and JSON."""
     data: dict[str, Any] = _TOPOLOGY.dump_python(topology, mode="json", exclude_defaults=True)
     return data
 
 
 def problems(topology: Topology) -> Iterator[str]:
-    """Mistakes across the topology: unknown references, duplicates and invalid names."""
+    """Yield mistakes across the topology: unknown references, duplicates and invalid names."""
     nodes = Counter(node.name for node in topology.nodes)
     yield from (f"nodes: {name}: duplicate name" for name, count in nodes.items() if count > 1)
     yield from (f"nodes: {name!r}: use letters, digits and - only" for name in nodes if not NODE_NAME.fullmatch(name))

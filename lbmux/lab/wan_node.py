@@ -1,7 +1,7 @@
 """The lab's wide-area network: a node that delays or loses the frames between its interfaces.
 
-This kernel may lack netem, so the node reads and sends whole frames (AF_PACKET). Delays count from the kernel's time of
-arrival, so the node's own slowness on arrival does not add; what it sends late is measured and counted.
+The kernel may lack netem, so the node reads and sends whole frames (AF_PACKET). Delays count from the kernel's arrival
+timestamp, so the node's own delay in reading a frame does not add to them. Frames that it sends late are counted.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Capabilities (capabilities(7)): those that a process has, and children that keep only some of them."""
+"""Capabilities (capabilities(7)): reads those of a process, and drops all but some in a child."""
 
 import ctypes
 from collections.abc import Callable, Collection
@@ -34,16 +34,16 @@ def effective(process: str = "thread-self") -> int:
 
 
 def lacking(wanted: Collection[Capability], mask: int) -> list[Capability]:
-    """Return those that the bit mask does not have. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON."""
+    """Return the ``wanted`` capabilities that the bit mask lacks. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON."""
     if mask >> Capability.SYS_ADMIN & 1:
         mask |= 1 << Capability.BPF | 1 << Capability.PERFMON
     return [one for one in wanted if not mask >> one & 1]
 
 
 def with_only(keep: Collection[Capability] = ()) -> Callable[[], None]:
-    """Return a preexec_fn for a child that keeps at most these capabilities, and that no program can give more.
+    """Return a preexec_fn for a child that keeps at most these capabilities and cannot gain others.
 
-    With no_new_privs neither root's user id nor set-user-ID programs nor file capabilities bring any back.
+    With no_new_privs, neither root's user id nor set-user-ID programs nor file capabilities restore any.
     """
     kept = _mask("thread-self", "CapPrm") & sum(1 << one for one in keep)
     low, high = kept & 0xFFFFFFFF, kept >> 32

@@ -1,8 +1,8 @@
-"""The connections of a host's backends, in whichever network namespace of the host a backend's address is.
+"""The connections of a host's backends, in all network namespaces of the host that have their addresses.
 
 A container has its own namespace. A netlink socket that was opened there lists the container's sockets. It keeps the
 namespace alive, so it is closed once neither a process nor a name refers to the namespace. Several namespaces may have
-the same address, such as those of containers in a container: all of them are asked.
+the same address, such as those of nested containers: all of them are asked.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from lbmux.linux.interface_addresses import addresses
 from lbmux.linux.sock_diag import LISTEN, Connections
 
 SEARCH_S, SEARCH_SHARE = 5.0, 0.01
-"""The least pause between two searches for namespaces, and the share of time that they may take."""
+"""The minimum pause between two searches for namespaces in seconds, and the share of time that they may take."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class HostSockets:
         return any(one.asking.has(local, local_port, remote, remote_port) for one in places)
 
     def all(self) -> NDArray[Any]:
-        """Return the sockets as Connections.all does; of another namespace only those of its DIPs, and listeners."""
+        """Return the sockets as Connections.all does. Other namespaces add only those of their DIPs, and listeners."""
         parts = [self._here.listing.all()]
         for one in list(self._others.values()):
             sockets = one.listing.all()

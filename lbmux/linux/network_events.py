@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 LINKS = rtnl.RTMGRP_LINK
 ROUTES = rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 SETTLE_S, LONGEST_DELAY_S, MAX_TIME_SHARE = 0.02, 1.0, 0.1
-"""Changes come in bursts. They are read SETTLE_S after an event. Where reading takes long, the delay grows up to
-LONGEST_DELAY_S, so that reading takes no more than MAX_TIME_SHARE of the time."""
+"""Changes come in bursts, and are read SETTLE_S after an event. If reading takes long, the delay grows up to
+LONGEST_DELAY_S, so that reading takes at most MAX_TIME_SHARE of the time."""
 EVENT_BYTES, MOST_EVENTS = 1 << 16, 64
 
 
 class NetworkEvents:
-    """Awaits ``on_change`` some time after an event of the ``groups`` in this network namespace.
+    """Awaits ``on_change`` shortly after an event of the ``groups`` (RTMGRP bits) in this network namespace.
 
-    If it raises, since the network may change meanwhile, it is awaited again after LONGEST_DELAY_S.
+    If ``on_change`` raises, because the network may change meanwhile, it is awaited again after LONGEST_DELAY_S.
     """
 
     def __init__(self, groups: int, on_change: Callable[[], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""The kernel's netlink messages about links, neighbours and routes, decoded to what next hops depend on."""
+"""Decodes the kernel's netlink messages about links, neighbours and routes to the fields that next hops depend on."""
 
 import socket
 from dataclasses import dataclass

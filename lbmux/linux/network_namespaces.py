@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 CLONE_NEWNET = 0x40000000
 NAMED, PROCESSES = "/run/netns", "/proc"
-"""The directory of `ip netns`, and of processes."""
+"""The directories of `ip netns` and of processes."""
 OURS = "/proc/thread-self/ns/net"
 Result = TypeVar("Result")
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here, since a child forked from a thread should not load libraries
@@ -47,7 +47,7 @@ def inside(path: str, work: Callable[[], Result]) -> Result:
 
 
 def others() -> dict[int, str]:
-    """Return a path to each network namespace but the caller's, by inode, as far as the caller may look at them."""
+    """Return a path by inode to each network namespace that the caller may read, except its own."""
     paths, ours = dict[int, str](), os.stat(OURS).st_ino
     for path in _paths():
         with contextlib.suppress(OSError):  # its process has ended, or belongs to another user

@@ -26,7 +26,7 @@ from lbmux.wire.numbers import LOOPBACK
 log = logging.getLogger(__name__)
 
 LARGEST_MTU = 0xFFFF
-"""The MTU of what never leaves the host, in bytes."""
+"""The MTU of a path that never leaves the host, in bytes."""
 NTF_USE = 1
 GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 SETTLE_S = 0.02
@@ -80,7 +80,7 @@ class NextHops:
         self.loop.close()
 
     async def watch(self, destinations: Iterable[Address]) -> None:
-        """Watch exactly these from now on.  Returns when every route has been looked up and ARP has been asked for."""
+        """Watch exactly these from now on. Return when every route has been looked up and ARP has been requested."""
         await self._on_loop(self.watcher.watch(set(destinations)))
 
     async def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
@@ -128,7 +128,7 @@ class Watcher:
         await self._stack.aclose()
 
     async def watch(self, wanted: set[Address]) -> None:
-        """Watch exactly these; returns when every route has been looked up and ARP has been asked for."""
+        """Watch exactly these. Return when every route has been looked up and ARP has been requested."""
         for gone in self.routes.keys() - wanted:
             del self.routes[gone]
             self._hops.pop(gone, None)

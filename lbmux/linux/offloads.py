@@ -1,4 +1,4 @@
-"""An interface's offloads: those that must be off, so that frames arrive as they were on the wire.
+"""Reads and switches an interface's offloads. Those that merge frames must be off: frames arrive as on the wire then.
 
 Receive offloads (GRO, LRO) merge frames into super-frames, which user space must segment again (frames.super_frames)
 and a kernel program cannot. The segmentation offload of a sender on the same machine (TSO) can be switched off only at
@@ -24,7 +24,7 @@ SUPER_FRAMES = ("gro", "lro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding
 
 
 def features(interface: str) -> dict[str, bool]:
-    """Return which features are on, by ethtool's short names, else the kernel's. Raise SetupError for no interface."""
+    """Return which features are on, by ethtool's short names, else the kernel's. Raise SetupError on failure."""
     state = {name: bool(_ethtool(interface, get)) for name, (get, _) in COMMANDS.items()}
     state["lro"] = bool(_ethtool(interface, GET_FLAGS) & FLAG_LRO)
     known = read_features(interface)

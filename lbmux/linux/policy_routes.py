@@ -6,8 +6,8 @@ up the route without ports and would record it for another route than the connec
 those, are therefore directed to that table by the DIP alone. All rules and routes have the agent's routing protocol
 number.
 
-After a run, killed or not, rules and device stay and hold replies back until the next run takes over; the device drops
-packets that no process reads. A reply that left with the DIP as its source would end its connection. ``set`` therefore
+When an agent ends, killed or not, rules and device stay until the next one takes over: the device drops the replies,
+because no process reads them. A reply that left with the DIP as its source would end its connection. ``set`` therefore
 compares the installed rules with the wanted ones, and only ``remove_leftovers`` removes them all.
 
 ICMP errors about a VIP's packets also come from a DIP. In a route look-up the ICMP type and code take the place of the
@@ -46,7 +46,7 @@ EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 
 @dataclass(frozen=True)
 class ReplySource:
-    """The source of one local backend's replies: its address and ports. None is any port."""
+    """The source of one local backend's replies: its address and its ports (None: any port)."""
 
     dip: Address
     ports: range | None

@@ -1,4 +1,4 @@
-"""Routes a mux's probes to its TUN device: their sockets have a mark, and a rule matches it.
+"""Routes a mux's probes to its TUN device, by a rule that matches the mark of their sockets.
 
 Rules and routes have their own routing protocol number, so that a later run finds and removes those of a killed one.
 """

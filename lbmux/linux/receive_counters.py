@@ -1,4 +1,4 @@
-"""What the kernel counts where packets arrive: frames that an interface dropped, and each CPU's time in softirqs."""
+"""The kernel's counters of receiving: frames that an interface dropped, and each CPU's time in softirqs."""
 
 import os
 from pathlib import Path

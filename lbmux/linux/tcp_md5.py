@@ -27,7 +27,7 @@ def read(path: Path = NETSTAT) -> dict[str, int]:
 
 
 class PasswordCheck:
-    """Says why segments of peers have been dropped of late. ``now`` is a monotonic time in seconds."""
+    """Finds out why segments of peers were dropped recently. ``now`` is a monotonic time in seconds."""
 
     def __init__(self, path: Path = NETSTAT) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class PasswordCheck:
         self._grew_s: dict[str, float] = {}
 
     def reason(self, now: float) -> str:
-        """Return the meaning of the counter that grew last, or nothing."""
+        """Return the meaning of the counter that grew last within RECENT_S, or an empty string."""
         before, self._counters = self._counters, read(self._path)
         grown = [name for name, value in self._counters.items() if value > before.get(name, 0)]
         self._grew_s |= dict.fromkeys(grown, now)

@@ -117,8 +117,9 @@ class AgentSlowPath:
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> Inbound:
         """Handle a frame that the data path punted on the way in. ``now`` is in seconds of a monotonic clock.
 
-        Unknown connections and ICMP have a budget, so that a flood leaves time for probes and known connections. Anyone
-        can cause them: a mux forwards errors about flows to the host that may have them. Clients share it by prefix.
+        Unknown connections and ICMP have a CPU budget, so that a flood of them, which anyone can send, leaves time for
+        probes and known connections. A mux forwards an ICMP error to the host that may have the flow. Clients share the
+        budget by prefix.
         """
         if verdict not in (Verdict.UNKNOWN_CONNECTION, Verdict.ICMP):
             return self._handle(verdict, frame, now)
@@ -194,7 +195,7 @@ class AgentSlowPath:
         return Inbound([], [outer.link + again])
 
     def of_another_vip(self, frame: bytes) -> Inbound:
-        """Handle a packet whose client and port have a connection here that came by another VIP.
+        """Handle a packet whose client address and port have a connection here by another VIP.
 
         It is forged, or its connection is at another host: it returns to the mux.
         """
@@ -210,7 +211,7 @@ class AgentSlowPath:
         return Inbound([], [], [returned_packet(outer, packet)]) if outer.source in self.context.muxes else NOTHING
 
     def spend(self, seconds: float) -> None:
-        """Charge CPU time to the budget of unknown connections: that of sending the last packet back."""
+        """Charge the CPU time of sending the last packet back to the budget of unknown connections."""
         self._check_budget.spend(self._client, seconds * US_PER_S)
 
     def _check_sockets(self, outer: Packet, frame: bytes, now: float) -> Inbound:
@@ -230,7 +231,7 @@ class AgentSlowPath:
         if target is None:
             return mine
         at_server = _at_server(flow, target)
-        if opens_connection(packet):  # it has no entry because the entry is another VIP's
+        if opens_connection(packet):  # punted only because its entry is another VIP's
             if self.context.connected(at_server):
                 return self._of_another_vip(outer, packet)
             self.context.forget(at_server)

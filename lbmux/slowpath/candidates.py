@@ -30,7 +30,7 @@ def host_keys(flow: Flow, high: Words, low: Words) -> Words:
 
 
 def _mix(words: Words) -> Words:
-    """The finalizer of MurmurHash3: every bit of the input changes every bit of the output."""
+    """Return the finalizer of MurmurHash3: every bit of the input changes every bit of the output."""
     words = (words ^ words >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
     words = (words ^ words >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
     return words ^ words >> np.uint64(33)

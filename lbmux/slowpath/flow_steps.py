@@ -1,8 +1,8 @@
 """Compiled look-ups of a flow in the data path's tables, for the slow path.
 
-They are made of the data path's own steps in its own order: ``datapath.mux.with_service`` takes a packet of the flow to
-its service, and a step here does the rest.  The packet has no frame, because the slow path knows the flow from an ICMP
-quote or from the first fragment.
+They call the data path's own steps in its own order: ``datapath.mux.with_service`` finds the service of the flow's
+packet, and a step here does the rest. The packet has no frame, because the slow path knows the flow from an ICMP quote
+or from the first fragment.
 
 The arguments of each function begin with the address of a context (lbmux.targets.native), and continue with the flow:
 client and VIP as 128-bit halves as loaded, both ports as loaded, the protocol, and the family (4 or 6).

@@ -1,4 +1,4 @@
-"""Fragmentation of packets: outer packets of a tunnel that are too big for the path to the host.
+"""Fragmentation of a tunnel's outer packets that are too big for the path to the host.
 
 In IPv6 only the sender may fragment, and the mux is the sender of the outer packet (RFC 2473, section 7.1). The caller
 supplies the identification, which must not repeat between one pair of hosts.

@@ -12,11 +12,11 @@ from lbmux.wire.numbers import TCP_PROTOCOL, UDP_PROTOCOL
 
 @dataclass(frozen=True)
 class MuxContext:
-    """The configuration of the mux's slow path."""
+    """What the slow path needs of the mux's configuration. Addresses are as the models have them."""
 
     settings: SlowPath
     vips: Mapping[Address, Flow]
-    """Each VIP with a flow without a client: protocol and port of the service that gets forwarded pings."""
+    """The flow by which pings of each VIP are forwarded: its service's protocol and port, without a client."""
     muxes: frozenset[Address] = frozenset()
     hosts: Mapping[Address, Collection[Carrier]] = field(default_factory=dict)
     """The kinds of outer packets to each host."""

@@ -1,4 +1,4 @@
-"""What a mux's slow path sends: answers and tunnelled packets, each counted and within its rate limit."""
+"""The output of a mux's slow path: answers and tunnelled packets, each counted and rate-limited."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Sent(NamedTuple):
 
 @dataclass
 class MuxOutput:
-    """Makes and counts what is sent. ``messages`` is the rate limit of ICMP messages."""
+    """Builds and counts the packets to send. ``messages`` is the rate limit of ICMP messages."""
 
     forwarder: Forwarder
     counts: Counter[str]
@@ -30,7 +30,7 @@ class MuxOutput:
     def answer(
         self, packet: Packet, answer: bytes | None, what: str, now: float, rejects: SourceBudget | None = None
     ) -> list[Sent]:
-        """Send our own answer back through the link on which its cause, ``packet``, arrived.
+        """Send our own answer to ``packet`` through the link on which that arrived.
 
         ``answer``: an IP packet, or None if none is allowed; ``what``: its counter; ``rejects``: the rate limit that
         replaces that of ICMP messages.

@@ -100,7 +100,7 @@ class MuxSlowPath:
         return self._icmp(packet, now) if packet.is_icmp else []
 
     def spend(self, seconds: float) -> None:
-        """Charge CPU time to the budget of returned packets: that of sending one to the next candidate."""
+        """Charge the CPU time of sending a packet to the next candidate to the budget of returned packets."""
         self._returned.spend(seconds)
 
     def _budget(self, setting: str) -> SourceBudget:

@@ -68,7 +68,7 @@ def read_outer_error(error: Packet, hosts: Container[Address]) -> OuterError | N
 
 
 class PathMtus:
-    """The learned path MTUs, each for LIFETIME_S. ``of`` never returns more than the link's MTU."""
+    """The learned path MTUs in bytes, each kept for LIFETIME_S. ``of`` never returns more than the link's MTU."""
 
     def __init__(self) -> None:
         self._learned: dict[Address, tuple[float, int]] = {}

@@ -7,7 +7,7 @@ from lbmux.wire.packet import Packet, tcp_header, transport_packet
 
 
 def opens_connection(packet: Packet) -> bool:
-    """Whether a TCP packet, which has its ports, is a client's first: a SYN without ACK."""
+    """Return whether a TCP packet, which has its ports, is a client's first: a SYN without ACK."""
     flags_at = TCP.at("flags")
     return len(packet.payload) > flags_at and packet.payload[flags_at] & (SYN | ACK) == SYN
 

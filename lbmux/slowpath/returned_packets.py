@@ -34,7 +34,7 @@ class ReturnedPackets:
         self._hosts = {host.packed for host in context.hosts if host not in context.muxes}
 
     def is_over_budget(self, frame: bytes, now: float) -> bool:
-        """Return whether a host returned the frame while its client has no CPU time left. The test is cheap."""
+        """Return whether a host returned the frame and its client's CPU budget is used up. The test is cheap."""
         if source_bytes(frame) not in self._hosts:
             return False
         return not self._budget.has(source_inside(frame, *self._context.ports), now)
@@ -50,7 +50,7 @@ class ReturnedPackets:
         return sent
 
     def spend(self, seconds: float) -> None:
-        """Charge CPU time to the client of the last packet: that of sending it to the next candidate."""
+        """Charge the CPU time of sending the last packet to the next candidate to its client's budget."""
         self._budget.spend(self._client, seconds * US_PER_S)
 
     def _second_chance(self, outer: Packet) -> list[Sent]:

@@ -1,9 +1,9 @@
 """Second chance: a host returns a packet of a connection that it does not have, and the mux tries the next host.
 
-A mux has no entries for the connections of a mux that has failed. It sends their packets where its tables say, or said
-before the last change. If that is the wrong host, the host's agent returns them, and the mux tries the other backends
-in turn. A connection is therefore found again whatever has changed since it began, at the cost of one round trip per
-host (GLB's second chance, with more than two hosts).
+A mux has no entries for the connections of a mux that has failed. It sends their packets to the backend that its tables
+give, or gave before the last change. If that is the wrong host, the host's agent returns them, and the mux tries the
+other backends in turn. A connection is therefore found again whatever has changed since it began, at the cost of one
+round trip per host (GLB's second chance, with more than two hosts).
 
 The packet carries the state of the search. The outer source of a returned packet is the host that refused it; the outer
 TTL encodes the stage. A mux sends ordinary packets with a TTL of 64 and those of a search with more, and the agent

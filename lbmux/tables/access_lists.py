@@ -1,4 +1,4 @@
-"""Access lists: turns prefixes, of which the longest match wins, into the rows that the data path searches.
+"""Access lists: converts prefixes, of which the longest match applies, to the rows that the data path searches.
 
 Two prefixes are either nested or disjoint, so one sweep over their first addresses finds where "allowed" and "denied"
 alternate.  IPv4 addresses are mapped to IPv6, as in all tables, so one list serves both families.
@@ -40,7 +40,7 @@ def access_rows(rules: Iterable[tuple[Network, bool]], default: bool) -> NDArray
 
 
 def _boundaries(rules: Iterable[tuple[Network, bool]], default: bool) -> Iterator[tuple[int, bool]]:
-    """Yield (address, whether sources are allowed from there on); the last pair of an address wins."""
+    """Yield (address, whether sources are allowed from there on). The last pair of an address applies."""
     spans = sorted(((*_span(network), allowed) for network, allowed in rules), key=lambda span: (span[0], -span[1]))
     enclosing: list[tuple[int, bool]] = []  # the enclosing prefixes: end, allowed
     for start, end, allowed in spans:

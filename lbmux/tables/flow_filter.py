@@ -66,7 +66,7 @@ def parse(text: str, snapshot: Snapshot) -> Test:
 
 
 class Parser:
-    """Recursive descent over tokens; ``_kind`` is what a value alone would be."""
+    """Recursive descent over tokens; ``_kind`` is the (direction, type) of a value without keywords."""
 
     def __init__(self, text: str, snapshot: Snapshot) -> None:
         self._text, self._snapshot = text, snapshot
@@ -196,7 +196,7 @@ class Parser:
         return lambda flows: np.asarray(compare(flows.idle_ticks(), ticks))
 
     def _of_owner(self, matches: Callable[[Service, Backend], bool]) -> Test:
-        """A test by the flow's row, decided once for each row."""
+        """Return a test by the flow's row, decided once for each row."""
         rows = np.zeros(len(self._snapshot.ranks), np.bool_)
         for row, (service, backend) in self._snapshot.owners.items():
             rows[row] = matches(service, backend)
@@ -242,7 +242,7 @@ class Parser:
 
 
 def tokens(text: str) -> list[tuple[str, int]]:
-    """Yield the tokens with their offsets, and END after the last one."""
+    """Return the tokens with their offsets, and END after the last one. Raise FilterError for any other character."""
     with_offsets, at, end = list[tuple[str, int]](), 0, len(text.rstrip())
     while at < end:
         match = TOKEN.match(text, at)

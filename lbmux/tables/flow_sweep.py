@@ -39,8 +39,9 @@ destination_row, flag_row = rows(DESTINATION), rows(layout(("value", "u1")))
 
 
 def sweep(mux: MuxTables, now: int) -> None:
-    """Settle the slots that have been changing for long enough, and make slots without exceptions steady. ``now`` is in
-    ticks.
+    """Settle the slots that have been changing for long enough, and make slots without exceptions steady.
+
+    ``now`` is in ticks.
 
     A slot gets exceptions in one sweep and is steady in the next one at the earliest: an entry that the data path makes
     by the slot's base at this moment is found then.

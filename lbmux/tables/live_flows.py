@@ -125,7 +125,7 @@ def count(snapshot: Snapshot, test: Test | None = None) -> int:
 
 
 def by_backend(snapshot: Snapshot) -> NDArray[np.int64]:
-    """Count live flows by row and state; returns an array [row, state]."""
+    """Count live flows. Return an array [row of the backend or endpoint, state of the flow]."""
     size = len(snapshot.ranks)
     counts = np.zeros(size * 4, np.int64)
     for entries, alive in _chunks(snapshot, now_ticks()):

@@ -163,7 +163,10 @@ def _as_ours(
     generations: NDArray[np.uint8],
     now: NDArray[np.uint8],
 ) -> NDArray[Any]:
-    """``generations`` and ``now``: of the targets, by row before and by row now."""
+    """Return the flows with the new rows of their owners and targets, without those whose owner or target is gone.
+
+    ``generations`` are the targets' by old row, ``now`` those by new row.
+    """
     old = old[old["generation"] == generations[old["target"]]]  # otherwise the row had another owner before
     flows = np.zeros(len(old), FLOW)
     for name in KEPT:
@@ -191,14 +194,14 @@ def _held(identities: NDArray[Any], used: NDArray[Any] | None = None) -> dict[in
 
 
 def _renumber(before: NDArray[Any], now: Mapping[int, int]) -> NDArray[np.uint16]:
-    """One entry for every number that a flow can have."""
+    """Return the new row by old row, or NOWHERE, for every number that fits a flow's field."""
     numbers = np.full(NOWHERE + 1, NOWHERE, np.uint16)
     numbers[: len(before)] = [now.get(int(value), NOWHERE) if value else NOWHERE for value in before.tolist()]
     return numbers
 
 
 def _destinations(tables: Tables, kind: Kind) -> NDArray[np.uint64]:
-    """The low half of each owner's address, which is hashed to place its flows."""
+    """Return the low half of each owner's address, which is hashed to place its flows."""
     low = np.zeros(tables.sizes.services, np.uint64)
     for name in tables.addresses[tables.active]:
         if name["kind"] == kind.name:

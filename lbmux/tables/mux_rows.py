@@ -1,4 +1,4 @@
-"""The contents of a mux's rows of services and backends, made from the configuration.  Pure."""
+"""Makes the contents of a mux's rows of services and backends from the configuration. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -50,12 +50,12 @@ def ticks(seconds: float) -> int:
 
 
 def price_of(per_s: float | None) -> int:
-    """Return the ``price`` of a RATE row that admits this many a second; 0: no limit."""
+    """Return the ``price`` of a RATE row that admits ``per_s`` packets a second; 0: no limit."""
     return min(round(1e9 * (1 << PRICE_BITS - TICK_SHIFT) / per_s), MOST_PRICE) if per_s else 0
 
 
 def fill_service(row: Any, config: Config, service: Service) -> None:
-    """Fill a SERVICE row except its Maglev table and its access list, which must be there."""
+    """Fill a SERVICE row, whose fields of the Maglev table and the access list have been filled before."""
     row["tracking"] = TRACKING[service.tracking]
     row["idle_untrusted"], row["idle_trusted"] = ticks(service.idle.untrusted_s), ticks(service.idle_s)
     row["idle_closing"], row["seed"] = ticks(service.idle.fin_s), config.maglev.seed
@@ -68,7 +68,7 @@ def fill_service(row: Any, config: Config, service: Service) -> None:
 
 
 def is_special(row: Any) -> bool:
-    """Return the value of ``special`` for a SERVICE row whose other fields are there."""
+    """Return the value of ``special`` for a SERVICE row whose other fields have been filled."""
     return bool(row["rule_count"] or row["quic_bytes"] or row["limited"] or row["tracking"] == TRACK_ALL)
 
 
@@ -82,7 +82,7 @@ def prices_of(config: Config, service: Service) -> dict[int, int]:
 
 
 def shares_of(service: Service) -> dict[str, int]:
-    """Return the price of new flows to each backend: of its weight's share of ``new_flows_per_s``."""
+    """Return the price of a new flow by backend: each gets its weight's share of ``new_flows_per_s``."""
     limit, total = service.new_flows_per_s or 0, sum(backend.weight for backend in service.backends)
     return {backend.name: price_of(limit * backend.weight / total if total else 0) for backend in service.backends}
 

@@ -20,7 +20,7 @@ from lbmux.tables.table_limits import with_limit_after_restart
 from lbmux.targets.regions import Tables, now_ticks
 
 SOURCE_LINES = 1 << 16
-"""4 MiB for known sources: with 100,000 of them fewer than one stranger in thirty passes as known."""
+"""4 MiB for known sources: with 100,000 of them, under one unknown source in thirty is taken for a known one."""
 KERNEL_SLOT_BYTES = 1 << 29
 """Slots that a kernel program can address."""
 
@@ -30,7 +30,7 @@ def power_of_two(at_least: int) -> int:
 
 
 def sizes_for(config: Config, workers: int = 1) -> Sizes:
-    """Tables that hold this configuration and room to grow: twice its backends and Maglev tables.
+    """Return sizes that leave room to grow: for twice the configuration's backends and Maglev tables.
 
     The flow table has two places a flow, so that nearly all of the limit can be used (see datapath.flows).
     """
@@ -61,7 +61,7 @@ class MuxTables:
     """Plans and commits the contents of one mux's tables."""
 
     def __init__(self, tables: Tables, *local: Address, clock: Callable[[], int] = now_ticks) -> None:
-        """``local``: the source of the outer headers, one of each family that hosts have.
+        """``local``: the sources of outer headers, one for each family of the hosts' addresses.
 
         ``clock``: the clock by which packets are forwarded, in ticks; by default the machine's.
         """
@@ -171,7 +171,7 @@ class MuxTables:
         tables.backends[rows], tables.backend_identities[rows] = plan.backend_contents, values
 
     def _write_rates(self, plan: Plan) -> None:
-        """Write the rate limits of services that change. What was taken of a limit stays taken."""
+        """Write the rate limits of services that change. What their packets have used of a limit stays used."""
         for placed in plan.placed.values():
             if placed.row not in plan.changed:
                 continue
@@ -216,6 +216,6 @@ class MuxTables:
             set_route(backends[row], hop)
 
     def destinations(self) -> set[Address]:
-        """The hosts that packets are tunnelled to."""
+        """Return the hosts that packets are tunnelled to."""
         services = self.config.services if self.config else ()
         return {backend.tunnel_to for service in services for backend in service.backends}

@@ -23,7 +23,7 @@ COMING_UP_TICKS = 10_000_000_000 >> TICK_SHIFT
 
 
 class SlotStates:
-    """Services are named by the number of their row."""
+    """The slots of all services, each of which is identified by the number of its row."""
 
     def __init__(self, tables: Tables, clock: Callable[[], int]) -> None:
         """``clock``: the clock by which packets are forwarded, in ticks."""
@@ -165,7 +165,7 @@ class SlotStates:
         return freed
 
     def forget_row(self, index: int, row: int) -> None:
-        """Have no slot of a service name a backend's row as its base, before another backend gets the row."""
+        """Remove a backend's row as a base from a service's slots, before another backend gets the row."""
         slot_pairs.forget_row(self.pairs(index), row)
         at, size = self.former.get(index, NO_TABLE)
         former = self.tables.slots[at : at + size]

@@ -38,11 +38,11 @@ AMBIGUOUS = 0xFFFF
 KEY = np.dtype([("high", "u8"), ("low", "u8"), ("ports", "u4"), ("owner", "u2")])
 LOCAL_END = np.dtype([("high", "u8"), ("low", "u8"), ("port", "u2"), ("protocol", "u1")])
 AT_ONCE = 512
-"""Flows that are looked up between two batches of packets."""
+"""Number of flows that are looked up between two batches of packets."""
 
 
 class SocketFlows(NamedTuple):
-    """Flows with the target that each must have, or AMBIGUOUS, and the low halves of their DIPs."""
+    """The flows of sockets, as FLOW rows whose target may be AMBIGUOUS, and the low halves of their DIPs, as loaded."""
 
     flows: NDArray[Any]
     dips: NDArray[np.uint64]

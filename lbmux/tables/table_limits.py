@@ -1,4 +1,4 @@
-"""Adds the limit after a restart to errors about a configuration that is too large for the tables.
+"""Adds to an error about a configuration that is too large the limit that would apply after a restart.
 
 A reload keeps the tables, whose sizes were chosen for the configuration at the start.
 """

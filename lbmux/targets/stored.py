@@ -57,7 +57,7 @@ class StoredTables:
             raise
 
     def _fresh(self, sizes: Sizes, description: dict[str, Any]) -> Tables:
-        """New tables in zeroed pages; the description comes last, so an interrupted start leaves nothing to adopt."""
+        """Make tables in zeroed pages. The description comes last, so an interrupted start leaves nothing to adopt."""
         os.ftruncate(self._file, 0)
         os.posix_fallocate(self._file, 0, HEADER_BYTES + sum(map(_pages, sizes.regions().values())))
         tables = Tables(sizes, self._map(sizes.regions()))

@@ -48,7 +48,7 @@ class BackendState:
 
 
 def states_of(service: Service, snapshot: Snapshot, health: Sequence[BackendHealth]) -> list[BackendState]:
-    """The states of a service's backends.  ``health``: the mux's health list; empty for a configuration alone."""
+    """Return the states of a service's backends. ``health``: the mux's health list; empty for a configuration."""
     lines = {line.backend: line for line in health if line.service == service.name}
     states = []
     for name in dict.fromkeys([*lines, *(backend.name for backend in service.backends)]):
@@ -63,7 +63,7 @@ def states_of(service: Service, snapshot: Snapshot, health: Sequence[BackendHeal
 
 
 def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
-    """A summary for people and as data: how many backends take new flows, and why the others do not."""
+    """Return a summary for people and as data: how many backends take new flows, and why the others do not."""
     serving = sum(state.serves for state in states)
     others = [str(state) for state in states if not state.serves or state.state != "up"]
     more = [f"and {len(others) - MOST_NAMED} more: `lbmux show health`"] if len(others) > MOST_NAMED else []
@@ -72,7 +72,7 @@ def summary(states: Sequence[BackendState]) -> tuple[str, dict[str, Any]]:
 
 
 def to_have_one(states: Sequence[BackendState]) -> str:
-    """A hint for a service in which no backend takes new flows."""
+    """Return a hint for a service in which no backend takes new flows."""
     if not states:
         return "the service has no backend: add one, then run `lbmux reload`"
     by_cause: dict[str, list[BackendState]] = {}

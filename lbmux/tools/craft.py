@@ -84,7 +84,7 @@ class Expression:
             raise self._error(f"cannot be parsed: {error}") from error
 
     def _evaluate(self, node: ast.expr) -> Any:
-        """The value of a node: a packet, or a literal."""
+        """Return the value of a node: a packet, or a literal."""
         if isinstance(node, ast.Constant) and not isinstance(node.value, complex):
             return node.value
         if isinstance(node, ast.Tuple | ast.List):

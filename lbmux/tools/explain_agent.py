@@ -67,7 +67,7 @@ class Passage:
     ports: Ports
 
     def client_and_vip(self) -> HeaderSummary:
-        """The headers of the packet between client and VIP, as far as they are known."""
+        """Return the headers of the packet between client and VIP, as far as they are known."""
         return HeaderSummary.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
 
 
@@ -174,7 +174,7 @@ class _Run:
         return Step("endpoint", f"{endpoint}, {self._name(endpoint)}: {how}{asks}")
 
     def _known(self) -> list[dict[str, Any]]:
-        """The flow's entry, if it has one."""
+        """Return the flow's entry, if it has one."""
         return [dict(zip(ENTRY, self._entry.tolist(), strict=True))] if self._entry[0] > 0 else []
 
     def _flow_step(self, none: str) -> Step:
@@ -186,7 +186,7 @@ class _Run:
         return Step("flow", "; ".join(entries) or none)
 
     def _translation(self, packet: HeaderSummary, end: Callable[[HeaderSummary], str]) -> Iterator[Step]:
-        """The translation, by comparing the frame as it arrived and as it left."""
+        """Yield the translation, by comparing the frame as it arrived and as it left."""
         if self._passage.left is None:
             return
         before, after = end(packet), end(HeaderSummary.read(self._passage.left))

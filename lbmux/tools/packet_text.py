@@ -46,7 +46,7 @@ class ClientPacket:
 
     @classmethod
     def of_frame(cls, frame: bytes) -> "ClientPacket":
-        """The packet of a captured frame.  Raise PacketError if it is not IP."""
+        """Return the packet of a captured frame.  Raise PacketError if it is not IP."""
         header = HeaderSummary.read(frame)
         if header.source is None or header.destination is None:
             raise PacketError(str(header), "not an IP packet")

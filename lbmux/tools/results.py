@@ -12,7 +12,7 @@ MOST_BYTES = 1 << 26
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A file's object, with a list of objects in a field of KINDS.  Raise LbmuxError if it is anything else."""
+    """Return a file's object, with a list of objects in a field of KINDS.  Raise LbmuxError if it is anything else."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
@@ -28,7 +28,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def kind_of(document: dict[str, Any]) -> str | None:
-    """The key of KINDS that the object has; None if it has none."""
+    """Return the key of KINDS that the object has; None if it has none."""
     return next((kind for kind in KINDS if _are_lines(document.get(kind))), None)
 
 

@@ -69,7 +69,7 @@ def _choice(router: str, packet: ClientPacket) -> Step:
 
 
 def _choice6(router: str, packet: ClientPacket, route: dict[str, Any]) -> Step:
-    """The next hop that a replica of the router chooses."""
+    """Return the next hop that a replica of the router chooses."""
     hops = _next_hops(router, route)
     if not hops:
         return _sends(router, packet, route)
@@ -81,7 +81,7 @@ def _choice6(router: str, packet: ClientPacket, route: dict[str, Any]) -> Step:
 
 
 def _next_hops(router: str, route: dict[str, Any]) -> list[dict[str, Any]]:
-    """All next hops of a multipath route, in its order.  ``route`` may have any one of them."""
+    """Return all next hops of a multipath route, in its order.  ``route`` may have any one of them."""
     table = ["table", route["table"]] if "table" in route else []
     routes = _ip(router, "-6", "route", "show", "exact", route["dst"], *table)
     (whole, *_) = [one for one in routes if one.get("metric") == route.get("metric")] or [route]
@@ -95,7 +95,7 @@ def _sends(router: str, packet: ClientPacket, hop: dict[str, Any]) -> Step:
 
 
 def _hashing(router: str) -> Hashing:
-    """The router's own settings; seed 0 if they cannot be read."""
+    """Return the router's own settings; seed 0 if they cannot be read."""
     place = [] if router == HERE else ["ip", "netns", "exec", router]
     files = [f"/proc/sys/{name}" for name in HASHING]
     done = subprocess.run([*place, "cat", *files], capture_output=True, text=True, check=False)

@@ -31,7 +31,7 @@ ONE = {"mux": "a mux", "agent": "an agent"}
 
 
 def of_configuration(config: Config) -> Snapshot:
-    """A mux's tables for a configuration.
+    """Return a mux's tables for a configuration.
 
     Every next hop is a placeholder.  The outer source is the file's first mux of that family, or 0.0.0.0 (::).
     """
@@ -91,7 +91,7 @@ class LiveCopy:
         self._read("flows", at, BUCKET_BYTES)
 
     def is_current(self) -> bool:
-        """Whether layout and settings are unchanged since they were read, so that the copy is consistent."""
+        """Return whether layout and settings are unchanged since they were read, so that the copy is consistent."""
         settings = self.snapshot.tables.memory["settings"]
         length = self.snapshot.tables.settings.nbytes
         same = self._ask("settings", 0, length) == settings[:length].tobytes()
@@ -108,7 +108,7 @@ class LiveCopy:
 
 
 def _service(fields: dict[str, Any]) -> Service:
-    """The service as the mux runs it, not validated: a running mux may have states that no file can describe."""
+    """Return the service as the mux runs it, not validated: a running mux may have states that no file can describe."""
     backends = (Backend.model_construct(**one | {"dip": ip_address(one["dip"])}) for one in fields["backends"])
     port = 0 if fields["port"] == "any" else fields["port"]
     ends: dict[str, Any] = {"vip": ip_address(fields["vip"]), "port": port, "backends": tuple(backends)}

@@ -1,4 +1,4 @@
-"""The protocols' numbers, as RFCs and IANA's registries print them. The data path has some as it loads them."""
+"""Protocol numbers as values, as in RFCs and IANA's registries. lbmux.datapath.headers has some of them as loaded."""
 
 ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_VLAN, ETHERTYPE_QINQ = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8
 """IEEE 802.3, 802.1Q and 802.1ad."""
@@ -28,4 +28,4 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """TCP flags (RFC 9293, section 3.1)."""
 
 LOOPBACK = 1
-"""Linux's number of the interface lo: ``interface`` of a backend on the mux's own host, which is an edge."""
+"""Linux's index of the interface lo: ``interface`` of a backend on the mux's own host, which is an edge."""

@@ -237,14 +237,14 @@ def udp_header(source_port: int, destination_port: int, payload_bytes: int) -> b
 
 
 def transport_packet(source: Address, destination: Address, protocol: int, segment: bytes) -> bytes:
-    """Build a packet with a TCP segment or UDP datagram. This computes the checksum of both headers."""
+    """Build a packet with a TCP segment or UDP datagram, and compute the checksums of both headers."""
     return ip_packet(source, destination, protocol, with_checksum(source, destination, protocol, segment))
 
 
 def icmp_packet(
     source: Address, destination: Address, message: bytes, *, traffic_class: int = 0, hops: int = HOPS
 ) -> bytes:
-    """Build a packet with an ICMP message of the addresses' family. This computes the message's checksum."""
+    """Build a packet with an ICMP message of the addresses' family, and compute the message's checksum."""
     protocol = ICMP_BY_VERSION[source.version]
     message = with_checksum(source, destination, protocol, message)
     return ip_packet(source, destination, protocol, message, traffic_class=traffic_class, hops=hops)

@@ -129,7 +129,7 @@ def _destinations(wanted: ReplayOptions) -> Any:
 
 
 def _mux_arguments(wanted: ReplayOptions) -> tuple[Any, Any, Any]:
-    """The configuration, the outer source addresses and the next hop."""
+    """Return the configuration, the outer source addresses and the next hop."""
     from lbmux.config.loader import load
     from lbmux.linux.next_hops import NextHop
     from lbmux.tables.mux_rows import ETHERNET_MTU

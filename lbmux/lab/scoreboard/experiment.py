@@ -86,7 +86,7 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
 
 
 def doomed(system: SystemUnderTest, event: str, connections: list[dict[str, Any]]) -> set[int]:
-    """The client ports of connections that cannot survive, because their own server or the path to it is hit."""
+    """Return the client ports of connections that cannot survive, because their own server or the path to it is hit."""
     names = set(event.split("+"))
     hit = system.scenario.pop if "lose-pop" in names else frozenset[str]()
     if system.forwarder_is_backend or system.scenario.resolvers:

@@ -27,7 +27,7 @@ Packets = Iterator[bytes]
 
 
 def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKETS) -> Packets:
-    """IP packets with a bare ACK, each from the client's next port.  At most 31,744 flows differ."""
+    """Return IP packets with a bare ACK, each from the client's next port.  At most 31,744 flows differ."""
     for n in range(count):
         source_port = FIRST_PORT + n % (32768 - FIRST_PORT)
         header = tcp_header(source_port, port, ACK, 1000 + n, 2000 + n, window=1024)
@@ -35,7 +35,7 @@ def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKE
 
 
 def sources(seed: int = 1) -> Iterator[tuple[Address, int]]:
-    """Random addresses and ports, without end."""
+    """Yield random addresses and ports, without end."""
     numbers = random.Random(seed)
     while True:
         address = IPv4Address(SPOOFED + numbers.randrange(SPOOFED_COUNT))
@@ -59,7 +59,7 @@ def pings(vip: Address, port: int) -> Packets:
 
 
 def fragments(vip: Address, port: int) -> Packets:
-    """First fragments of datagrams whose rest never comes."""
+    """Return first fragments of datagrams whose rest never comes."""
     for number, (source, source_port) in enumerate(sources()):
         payload = udp_header(source_port, port, 2 * len(PAYLOAD)) + PAYLOAD
         header = IPV4.pack(
@@ -70,7 +70,7 @@ def fragments(vip: Address, port: int) -> Packets:
 
 
 def mixed(vip: Address, port: int) -> Packets:
-    """All kinds in turn."""
+    """Return all kinds in turn."""
     for group in zip(*(kind(vip, port) for kind in (syns, datagrams, pings, fragments)), strict=False):
         yield from group
 

@@ -21,7 +21,7 @@ from lbmux.lab.scoreboard.global_state import (
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 
 CENTRE, POP, USERS = "dc1", "pop1", "users1"
-"""What events act on, and the users who are nearest to that PoP."""
+"""The data centre and the PoP that events act on, and the users nearest to that PoP."""
 STRETCHED_S = 600
 """How long a resolver that ignores TTLs keeps answers (Unbound's cache-min-ttl)."""
 

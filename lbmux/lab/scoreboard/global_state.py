@@ -22,34 +22,34 @@ TIMEOUT_S = 2.0
 
 
 def count(lab: Lab, kind: str) -> int:
-    """The number of sites of a kind: pop, dc or region."""
+    """Return the number of sites of a kind: pop, dc or region."""
     return sum(node.name.removeprefix(kind).isdecimal() for node in lab.topology.nodes if node.name.startswith(kind))
 
 
 def home(lab: Lab, users: str) -> Site:
-    """The PoP nearest to the users of a region."""
+    """Return the PoP nearest to the users of a region."""
     return pop((int(users.removeprefix("users")) - 1) % count(lab, "pop") + 1)
 
 
 def answer(lab: Lab, users: str, server: str) -> str:
-    """The address that a DNS server gives to the users of a region; empty without one."""
+    """Return the address that a DNS server gives to the users of a region; empty without one."""
     with contextlib.suppress(OSError):
         return "".join(address for address, _ in lab.inside(users, partial(ask, server, NAME)))
     return ""
 
 
 def at_authority(lab: Lab, users: str) -> str:
-    """The address that the authoritative server gives to a region's users."""
+    """Return the address that the authoritative server gives to a region's users."""
     return answer(lab, users, AUTHORITY.on_wan[0])
 
 
 def proxies(lab: Lab, site: str) -> list[Path]:
-    """The runtime APIs of a site's proxies."""
+    """Return the runtime APIs of a site's proxies."""
     return sorted(lab.directory.glob(f"{site}-host*-haproxy.sock"))
 
 
 def runtime(api: Path, command: str) -> str:
-    """The answer of a proxy's runtime API."""
+    """Return the answer of a proxy's runtime API."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
         opened.settimeout(TIMEOUT_S)
         opened.connect(str(api))
@@ -58,14 +58,14 @@ def runtime(api: Path, command: str) -> str:
 
 
 def servers(api: Path) -> dict[str, tuple[str, int]]:
-    """The state and the weight of each server of a proxy (HAProxy Management Guide, section 9.1)."""
+    """Return the state and the weight of each server of a proxy (HAProxy Management Guide, section 9.1)."""
     head, *lines = [line.split(",") for line in runtime(api, f"show stat {BACKEND} 4 -1").splitlines() if line]
     rows = [dict(zip(head, line, strict=False)) for line in lines]
     return {row["svname"]: (row[STATE], int(row[WEIGHT] or 0)) for row in rows}
 
 
 def worker(api: Path) -> int:
-    """The process that answers a runtime API, or 0."""
+    """Return the process that answers a runtime API, or 0."""
     with contextlib.suppress(OSError):
         pids = [line for line in runtime(api, "show info").splitlines() if line.startswith("Pid:")]
         return int(pids[0].split()[1]) if pids else 0
@@ -73,7 +73,7 @@ def worker(api: Path) -> int:
 
 
 def is_normal(lab: Lab) -> bool:
-    """Whether all users are sent to their nearest PoP, and all proxies use all data centres alike."""
+    """Return whether all users are sent to their nearest PoP, and all proxies use all data centres alike."""
     users = [f"users{n}" for n in range(1, count(lab, "region") + 1)]
     if any(answer(lab, one, RESOLVERS[one]) != home(lab, one).vips[0] for one in users):
         return False
@@ -81,7 +81,7 @@ def is_normal(lab: Lab) -> bool:
 
 
 def pop_proxies(lab: Lab) -> list[Path]:
-    """The runtime APIs of all PoPs' proxies."""
+    """Return the runtime APIs of all PoPs' proxies."""
     return [api for n in range(1, count(lab, "pop") + 1) for api in proxies(lab, f"pop{n}")]
 
 

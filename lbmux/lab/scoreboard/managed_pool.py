@@ -90,7 +90,7 @@ class ManagedPool:
             processes.kill(self._lab.process(name, "manager"), signal.SIGTERM)
 
     def restore(self) -> None:
-        """Start what does not run, wait until all nodes follow, and drop the overrides of events."""
+        """Start the programs that do not run, wait until all nodes follow, and drop the overrides of events."""
         with ThreadPoolExecutor(len(self.managers)) as starts:
             list(starts.map(self._start_stopped, self.managers))
         self.primary()

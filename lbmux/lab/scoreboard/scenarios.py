@@ -84,7 +84,7 @@ class Scenario:
 
 
 def only_echo(topology: Topology, *backends: str) -> Topology:
-    """The topology with its echo service alone, which starts with these backends."""
+    """Return the topology with its echo service alone, which starts with these backends."""
     config = copy.deepcopy(topology.config)
     (echo,) = (service for service in config["services"] if service["name"] == "echo")
     echo["backends"] = [backend for backend in echo["backends"] if backend["name"] in backends]
@@ -99,7 +99,7 @@ def _ananta() -> Topology:
 
 
 def _udp() -> Topology:
-    """Ananta's system with the echo service by UDP; each server's TCP port says whether it is well."""
+    """Return Ananta's topology with the echo service over UDP. Health checks connect to each server's TCP port."""
     plain = _ananta()
     (echo,) = plain.config["services"]
     config = plain.config | {"services": [echo | {"protocol": "udp"}]}

@@ -61,7 +61,7 @@ def _reweight(system: SystemUnderTest) -> None:
 
 
 def _change_thrice(system: SystemUnderTest) -> None:
-    """Give one backend after another three times the weight of the others, and have one more from the start."""
+    """Add a backend, then give one backend after another three times the weight of the others."""
     for turn in range(CHANGES):
         system.change_backends(
             lambda backends: [
@@ -85,7 +85,7 @@ def _add_service(system: SystemUnderTest) -> None:
 
 
 def another(service: dict[str, Any]) -> dict[str, Any]:
-    """The same servers on the VIP's next port, without health checks, since the servers do not listen there."""
+    """Return the same servers on the VIP's next port, without health checks, since the servers do not listen there."""
     kept = {name: value for name, value in service.items() if name != "health"}
     return kept | {"name": f"{service['name']}-too", "port": service["port"] + 1}
 
@@ -157,7 +157,7 @@ def _disperse(system: SystemUnderTest) -> None:
 
 
 def flooded(service: dict[str, Any]) -> list[dict[str, Any]]:
-    """Services for TCP and UDP at the VIP that floods aim at, with the same hosts' web servers."""
+    """Return services for TCP and UDP at the VIP that floods aim at, with the same hosts' web servers."""
     kept = {name: value for name, value in service.items() if name != "health"}
     backends = [backend | {"port": SERVER_PORT} for backend in service["backends"]]
     common = kept | {"vip": FLOODED_VIP, "backends": backends}
@@ -184,7 +184,7 @@ def _stay_irq(system: SystemUnderTest) -> None:
 
 
 def _expire_soon(system: SystemUnderTest) -> None:
-    """A backend that is declared dead would have its connections reset, which this event does not test."""
+    """Raise ``fall``: connections of a backend that counts as dead are reset, which this event does not test."""
     system.change(lambda config: _patient(config) | {"idle": SHORT_IDLE})
 
 
@@ -271,7 +271,7 @@ EVENTS = {
 
 
 def events_of(name: str) -> list[Event]:
-    """The events of ``A``, ``A+B`` or more.  Raise LabError for an unknown name."""
+    """Return the events of ``A``, ``A+B`` or more.  Raise LabError for an unknown name."""
     events = [EVENTS.get(part) for part in name.split("+")]
     if any(event is None for event in events):
         raise LabError("", f"no event {name!r}: use one of {', '.join(EVENTS)}, or several joined by +")

@@ -17,7 +17,7 @@ LEGEND = "broken (own server hit) / longest stall in ms / new connections refuse
 
 
 def document(outcomes: Sequence[Outcome], failures: Sequence[Failure], load: Load, seconds: float) -> dict[str, Any]:
-    """The result file's document, which the web page reads too."""
+    """Return the result file's document, which the web page reads too."""
     return {
         "version": 1,
         "load": asdict(load),
@@ -44,14 +44,14 @@ def _colour(outcome: Outcome) -> str:
 
 
 def _columns(outcomes: Sequence[Outcome], failures: Sequence[Failure]) -> tuple[list[str], list[str]]:
-    """The names of scenarios and of events, in order of appearance."""
+    """Return the names of scenarios and of events, in order of appearance."""
     scenarios = dict.fromkeys([one.scenario for one in outcomes] + [one[0] for one in failures])
     events = dict.fromkeys([one.event for one in outcomes] + [one[1] for one in failures])
     return list(scenarios), list(events)
 
 
 def markdown(outcomes: Sequence[dict[str, Any]]) -> str:
-    """The table as Markdown.  ``outcomes``: as `lbmux lab run` writes them."""
+    """Return the table as Markdown.  ``outcomes``: as `lbmux lab run` writes them."""
     read = [Outcome(**one) for one in outcomes]
     scenarios, events = _columns(read, [])
     cells = {(one.event, one.scenario): cell(one) for one in read}

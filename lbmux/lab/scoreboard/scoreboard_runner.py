@@ -62,7 +62,7 @@ def _with(setting: Setting, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def knows(scenario: Scenario, event: str) -> bool:
-    """Whether a scenario has an event.  It has a pair if it has both events of the pair."""
+    """Return whether a scenario has an event.  It has a pair if it has both events of the pair."""
     return set(event.split("+")) <= {part for known in scenario.events for part in known.split("+")}
 
 

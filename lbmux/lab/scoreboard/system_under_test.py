@@ -201,7 +201,7 @@ class SystemUnderTest:
         self.lab.start(node, next(program for program in node.programs if program.name == self.scenario.server))
 
     def ports_at_backend(self) -> set[int]:
-        """The client ports of the backend's flows, of which its agent knows all: a mux has entries of a few only."""
+        """Return the client ports of the backend's flows, from its agent: a mux has entries of a few only."""
         agent = self._client(self.scenario.backends[self.backend])
         flows = (flow for answer in agent.stream(GetFlows()) for flow in answer.flows)
         return {flow.source_port for flow in flows if flow.backend == self.backend}
@@ -252,7 +252,7 @@ class SystemUnderTest:
         return reporting(self.lab, "client", self.scenario.traffic, self.scenario.vip, str(ECHO_PORT), *options)
 
     def next_hops(self, router: str, vip: str = "") -> frozenset[str]:
-        """The next hops to a VIP, by default the scenario's, that a router's kernel has."""
+        """Return the next hops to a VIP, by default the scenario's, that a router's kernel has."""
         words = ["ip", "-6" if ":" in (vip := vip or self.scenario.vip) else "-4", "-j", "route", "show", vip]
         ran = self.lab.run(router, words, capture_output=True, text=True)
         routes: list[dict[str, Any]] = json.loads(ran.stdout or "[]")
@@ -290,7 +290,7 @@ class SystemUnderTest:
                     self.lab.inside(port.node, partial(attach, port.interface))
 
     def _reachable(self, program: str) -> list[str]:
-        """The nodes on which a program runs and answers."""
+        """Return the nodes on which a program runs and answers."""
         return [
             node.name for node in self.lab.topology.nodes if node.name not in self._silent and self._has(node, program)
         ]

@@ -73,7 +73,7 @@ def _mux_address(topology: Topology, node: Node) -> str:
 
 
 def _balancing(topology: Topology, node: Node) -> Node:
-    """An edge with an address for its mux, and an MSS that leaves room for the outer header."""
+    """Return an edge with an address for its mux, and an MSS that leaves room for the outer header."""
     address = ("eth0", f"{_mux_address(topology, node)}/24")
     routes = tuple(replace(route, advmss=TUNNEL_ADVMSS) for route in node.routes)
     return replace(node, extra_addresses=(*node.extra_addresses, address), routes=routes)

@@ -113,12 +113,12 @@ def facebook_global(
 
 
 def resolver_of(site: Site) -> str:
-    """The address of a region's resolver, which is that of its users' node too."""
+    """Return the address of a region's resolver, which is that of its users' node too."""
     return f"10.{site.number}.0.2"
 
 
 def rtt_ms(place: int, to: int, pops: int) -> int:
-    """The round-trip time from a region to a PoP, both counted from 1."""
+    """Return the round-trip time from a region to a PoP, both counted from 1."""
     return NEAR_MS + FARTHER_MS * ((to - place) % pops)
 
 
@@ -127,7 +127,7 @@ def _networks(site: Site, n: int) -> tuple[str, str]:
 
 
 def _paths(pops: Sequence[Site], centres: Sequence[Site], places: Sequence[Site]) -> Iterator[str]:
-    """Delays between sites as options of `lbmux lab wan`."""
+    """Yield delays between sites as options of `lbmux lab wan`."""
 
     def path(a: Site, b: Site, round_trip_ms: float) -> str:
         return f"{a.name}>{b.name}:{round_trip_ms / 2:g}"
@@ -148,7 +148,7 @@ def _wan_link(site: Site) -> Link:
 
 
 def _router(site: Site, sites: Sequence[Site]) -> Node:
-    """A site's router, with routes to its own mux and to all other sites.  The DNS server is its site's router, too."""
+    """Return a site's router, with routes to its mux and all other sites. The DNS server is its site's router."""
     routes = [
         Route(network, (other.on_wan[":" in network],))
         for other in sites if other != site and other != AUTHORITY for network in other.networks
@@ -178,7 +178,7 @@ def _mux(site: Site) -> Node:
 
 
 def _host(site: Site, n: int, to_servers: tuple[str, ...]) -> Node:
-    """A host with an agent in mode local, and HAProxy; in a data centre an application server behind it, too."""
+    """Return a host with an agent in mode local, and HAProxy; in a data centre an application server behind it, too."""
     name = f"{site.name}-host{n}"
     proxy = Program("haproxy", "lbmux.lab.tls_proxy", ("{state}/{node}-haproxy", "--name", name, *to_servers))
     agent = Program(
@@ -194,7 +194,7 @@ def _host(site: Site, n: int, to_servers: tuple[str, ...]) -> Node:
 
 
 def _users(site: Site, resolves_at: Site) -> Node:
-    """The node of a region's users.  Its resolver runs here unless the region uses another region's."""
+    """Return the node of a region's users.  Its resolver runs here unless the region uses another region's."""
     programs: tuple[Program, ...] = ()
     if site == resolves_at:
         where = ("--listen", resolver_of(site), "--authority", AUTHORITY.on_wan[0], "--zone", NAME)
@@ -213,7 +213,7 @@ def _authority() -> tuple[Program, ...]:
 
 
 def _config(site: Site) -> dict[str, Any]:
-    """The file that a site's mux and agents share."""
+    """Return the file that a site's mux and agents share."""
     services = []
     for family, (vip, suffix) in enumerate(zip(site.vips, ("", "6"), strict=True)):
         dips = {
@@ -233,7 +233,7 @@ def _numbers(site: Site) -> range:
 
 
 def _steering(pops: Sequence[Site], centres: Sequence[Site]) -> dict[str, Any]:
-    """The configuration of `lbmux steer run`."""
+    """Return the configuration of `lbmux steer run`."""
     return {
         "name": NAME, "ttl_s": TTL_S, "groups": "groups.csv", "latency": "latency.csv", "default": pops[0].name,
         "health": {"kind": "tls", "port": HTTPS_PORT, "interval_s": 1.0, "timeout_s": 1.0, "rise": 2, "fall": 2},
@@ -247,7 +247,7 @@ def _steering(pops: Sequence[Site], centres: Sequence[Site]) -> dict[str, Any]:
 
 
 def _groups(pops: Sequence[Site], places: Sequence[Site]) -> dict[str, str]:
-    """The regions as client groups: /24 and /56, as resolvers report them (RFC 7871, section 11.1)."""
+    """Return the regions as client groups: /24 and /56, as resolvers report them (RFC 7871, section 11.1)."""
     groups, latency = ["prefix,users,resolver"], ["prefix,pop,rtt_ms"]
     for n, place in enumerate(places, 1):
         for prefix in (f"10.{place.number}.0.0/24", f"2001:db8:{place.number}::/56"):

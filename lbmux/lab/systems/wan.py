@@ -6,18 +6,18 @@ from dataclasses import replace
 from lbmux.lab.topology import WIRE, Link, Node, Port, Program, Topology, ananta
 
 ONE_WAY_MS, JITTER_MS = 75, 1
-"""150 ms there and back, as between a user and a data centre on another continent."""
+"""A round-trip time of 150 ms, as between a user and a data centre on another continent."""
 
 
 def wan(name: str, sites: Mapping[str, str], *paths: str) -> Node:
-    """A node that is the network between sites. ``sites``: its interface to each; ``paths`` as for `lbmux lab wan`."""
+    """Return a node that joins sites. ``sites``: its interface to each; ``paths`` as for `lbmux lab wan`."""
     options = [text for site, interface in sites.items() for text in ("--site", f"{site}={interface}")]
     options += [text for path in paths for text in ("--path", path)]
     return Node(name, "wan", programs=(Program("wan", "lbmux.cli.main", ("lab", "wan", *options)),))
 
 
 def joined(near: Port, far: Port, node: str) -> tuple[Link, Link]:
-    """Two links with a node between their ends, which sends frames as on a wire."""
+    """Return two links with a node between their ends, which sends frames as on a wire."""
     return (
         Link(Port(node, f"to-{near.node}"), replace(near, offloads=WIRE)),
         Link(Port(node, f"to-{far.node}"), replace(far, offloads=WIRE)),

@@ -17,8 +17,8 @@ NEXT, DROP = -1, 2
 LOAD_BYTES, LOOKUP, FROM_MAC_HEADER, FROM_NETWORK_HEADER = 68, 1, 0, 1
 """Helpers bpf_skb_load_bytes_relative and bpf_map_lookup_elem, and where offsets count from.
 
-Offsets from the start of the frame are wrong behind a generic XDP program that takes multi-buffer frames: it gets
-a copy whose mac_len is 0.
+Offsets from the start of the frame are wrong after a generic XDP program that accepts multi-buffer frames: the kernel
+gives it a copy whose mac_len is 0.
 """
 PROTOCOL_AT = 16  # struct __sk_buff
 TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, TYPE_QINQ = map(socket.htons, (ETHERTYPE_IPV4, ETHERTYPE_IPV6, *TAG_ETHERTYPES))

@@ -34,7 +34,7 @@ os._exit(0)
 
 
 class CompileError(LbmuxError):
-    """The compiler's process ended with an error: ``output`` is its output."""
+    """The compiler's process failed; ``output`` is what it wrote to stdout and stderr."""
 
     function: str
     output: str

@@ -26,8 +26,8 @@ OURS, FIRST_PID_NAMESPACE = "lbmux", 0xEFFFFFFC
 """The source name of a BPF file system that a daemon mounted; PROC_PID_INIT_INO, the host's own PID namespace."""
 LINK, EGRESS, PROGRAM, GATE_SLOT = "link-", "egress-", "program-", "gate-slot"
 BEHIND_MUX = "behind_mux"
-"""The attach mode of an edge's agent. In place of a link the pinned object is a program slot, from which the mux's
-program calls the agent's."""
+"""The attach mode of an edge's agent. The pinned object is not a link but a program slot, from which the mux's program
+calls the agent's."""
 MODE = 0o700
 
 

@@ -1,6 +1,6 @@
 """Tail calls: a program hands a frame over to the one in a program slot.
 
-An interface has one XDP program. On an edge that is the mux's, and the agent's is behind it. While a mux is overloaded
+An interface has one XDP program. On an edge it is the mux's, and the agent's is behind it. While a mux is overloaded
 it is the gate's (lbmux.datapath.gate), and the mux's is behind that.
 """
 

@@ -101,7 +101,7 @@ def health(node: NodeState) -> Iterator[Finding]:
 
 
 def _unreachable(ends: set[Address]) -> set[Address]:
-    """The addresses that this machine has no route to."""
+    """Return the addresses that this machine has no route to."""
     return {end for end in ends if route_to(end) is None}
 
 

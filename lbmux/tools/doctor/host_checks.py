@@ -86,7 +86,7 @@ def _hops(node: NodeState, probed: list[Target]) -> dict[Address, NextHop | None
 
 
 def _hop(host: Address, line: NeighbourLine | None) -> NextHop | None:
-    """The next hop as the mux has it.  A host with all backends down is not in the mux's tables: resolve it here."""
+    """Return the mux's next hop. A host with all backends down is not in the mux's tables: resolve it here."""
     if line is not None and line.interface and line.source_mac and line.mac:
         return NextHop(if_nametoindex(line.interface), mac_to_int(line.source_mac), mac_to_int(line.mac), LONGEST)
     route = route_to(host)

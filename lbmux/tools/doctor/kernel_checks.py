@@ -21,12 +21,12 @@ FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 def versions(node: NodeState) -> list[int]:
-    """The IP versions of the VIPs; IPv4 without a configuration."""
+    """Return the IP versions of the VIPs; IPv4 without a configuration."""
     return sorted({vip.version for vip in node.vips}) or [4]
 
 
 def sysctl(name: str) -> str | None:
-    """A setting's value; None where this kernel has no such setting.  ``name`` has slashes: interfaces have dots."""
+    """Return a sysctl's value; None if the kernel has none. ``name`` has slashes, since interfaces have dots."""
     try:
         return (SYSCTLS / name).read_text().strip()
     except OSError:
@@ -135,6 +135,6 @@ def clock(node: NodeState) -> Iterator[Finding]:
 
 
 def clock_state() -> int:
-    """The clock state from adjtimex(2), called read-only with modes 0; negative on error."""
+    """Return the clock state from adjtimex(2), called read-only with modes 0; negative on error."""
     libc, timex = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(TIMEX_BYTES)
     return int(libc.adjtimex(timex))

@@ -47,7 +47,7 @@ class NodeState:
 
     @classmethod
     def here(cls, role: Role | None, control: Path | None, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
-        """The state of this node.  A missing role is taken from the control sockets on this machine."""
+        """Return the state of this node.  A missing role is taken from the control sockets on this machine."""
         if role is None and control is not None:
             return cls._of_socket(control, file, peers)
         if role is None:

@@ -11,7 +11,7 @@ from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
 
 
 def digests(place: Place) -> dict[str, str | None]:
-    """The digest of each service's Maglev table, by a name with the service's VIP, protocol and port."""
+    """Return the digest of each service's Maglev table, by a name with the service's VIP, protocol and port."""
     return {
         f"{line.service} ({line.vip} {line.protocol} {line.port})": line.digest
         for line in ControlClient(place, TIMEOUT_S).whole(GetServices()).services

@@ -13,13 +13,13 @@ DATAGRAM, QUERY_NUMBER = b"lbmux", 1
 
 
 def sources(node: NodeState) -> dict[int, Address]:
-    """The mux's own addresses, by IP version."""
+    """Return the mux's own addresses, by IP version."""
     addresses = map(ip_address, node.runtime.addresses if node.runtime else ())
     return {address.version: address for address in addresses}
 
 
 def targets(node: NodeState) -> tuple[list[Target], dict[str, list[str]]]:
-    """The backends that can be probed, and the names of the others by reason."""
+    """Return the backends that can be probed, and the names of the others by reason."""
     config, own = node.config, sources(node)
     results, left = list[Target](), dict[str, list[str]]()
     for target, reason in _every(config, own) if config is not None and node.runtime is not None else ():
@@ -48,12 +48,12 @@ def _every(config: Config, own: dict[int, Address]) -> Iterator[tuple[Target, st
 
 
 def _port(service: Service) -> int:
-    """The port to probe; 0 if the configuration gives none."""
+    """Return the port to probe; 0 if the configuration gives none."""
     return service.port or (service.health.port if service.health else None) or 0
 
 
 def _payload(service: Service) -> tuple[bytes, bool]:
-    """The datagram's payload, and whether a healthy server answers it."""
+    """Return the datagram's payload, and whether a healthy server answers it."""
     health = service.health
     if service.protocol != "udp" or health is None or health.kind not in ("dns", "udp"):
         return DATAGRAM, False

@@ -19,7 +19,7 @@ PROGRAMS: tuple[Literal["mux", "agent"], ...] = ("mux", "agent")
 
 
 def guess_role(config: Config | None, own: Collection[Address]) -> Known | None:
-    """The most likely role; None without any evidence.  ``own``: this machine's addresses."""
+    """Return the most likely role; None without any evidence.  ``own``: this machine's addresses."""
     return next(_every(config, own), None)
 
 

@@ -42,7 +42,7 @@ def route_to(destination: Address, source: Address | None = None) -> Route | Non
 
 
 def gateways(destination: Address) -> list[str] | None:
-    """The gateways of the longest matching route in the main table; None if there is none."""
+    """Return the gateways of the longest matching route in the main table; None if there is none."""
     with IPRoute() as ip:
         routes = list(ip.get_routes(family=FAMILIES[destination.version], table=254))
     fits = [

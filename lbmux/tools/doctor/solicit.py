@@ -31,7 +31,7 @@ ReplyParser = Callable[[bytes], str | None]
 
 
 def who_has(interface: str, address: Address, source: Address | None = None) -> set[str]:
-    """The MAC addresses that answer for an address; none where it is unspecified's."""
+    """Return the MAC addresses that answer for an address; none where it is unspecified's."""
     asker = source or first_address(interface, address.version)
     kind = CARRIED_IN[address.version]
     try:
@@ -50,7 +50,7 @@ def who_has(interface: str, address: Address, source: Address | None = None) -> 
 
 
 def request_for(own: bytes, asker: Address, address: Address) -> tuple[bytes, ReplyParser]:
-    """The request frame with source MAC address ``own``, and the function that parses replies."""
+    """Return the request frame with source MAC address ``own``, and the function that parses replies."""
     if isinstance(address, IPv4Address):
         request = ARP.pack(
             hardware=ETHERNET_HARDWARE, protocol=ETHERTYPE_IPV4, hardware_bytes=MAC_BYTES,
@@ -96,7 +96,7 @@ def parse_advertisement(frame: bytes, address: Address) -> str | None:
 
 
 def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
-    """All replies that arrive in time: two hosts may claim the same address."""
+    """Return all replies that arrive in time: two hosts may claim the same address."""
     macs: set[str] = set()
     until = time.monotonic() + WAIT_S
     while (left := until - time.monotonic()) > 0:
@@ -112,7 +112,7 @@ def _answers(sock: socket.socket, parse: ReplyParser) -> set[str]:
 
 
 def first_address(interface: str, version: int) -> Address:
-    """The interface's first address, or the unspecified one, which makes the request a probe (RFC 5227, RFC 4862)."""
+    """Return the interface's first address, or the unspecified one: the request is a probe then (RFC 5227, 4862)."""
     unspecified: Address = IPv4Address(0) if version == 4 else IPv6Address(0)
     with IPRoute() as ip:
         messages = ip.get_addr(family=FAMILIES[version], index=ip.link_lookup(ifname=interface)[0])

@@ -151,14 +151,14 @@ class Wire:
 
 
 def listening_socket(version: int) -> socket.socket:
-    """A packet socket on every link, with a filter for answers to probes."""
+    """Return a packet socket on every link, with a filter for answers to probes."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPES[version]))
     attach(sock, answers(version, FIRST_PORT, LAST_PORT))
     return sock
 
 
 def parse_answer(packet: bytes, targets: Targets, sent: Sent) -> tuple[int, Answer] | None:
-    """The probe's port and the answer that an IP packet carries; None if it answers no probe."""
+    """Return the probe's port and the answer that an IP packet carries; None if it answers no probe."""
     ip = read_ip(packet)
     if ip is None or ip.is_fragment:
         return None
@@ -218,7 +218,7 @@ def _send(
 
 
 def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: Target, flags: int = SYN) -> bytes:
-    """The inner packet to the VIP, padded to the target's length."""
+    """Return the inner packet to the VIP, padded to the target's length."""
     from scapy.layers.inet import IP, TCP, UDP
     from scapy.layers.inet6 import IPv6
 
@@ -234,7 +234,7 @@ def packet_of(own: Mapping[int, Address], tunnels: Tunnels, port: int, target: T
 
 
 def parse_server_answer(sender: Address, protocol: str, segment: bytes, targets: Targets) -> tuple[int, Answer] | None:
-    """The answer that a segment or datagram carries; None if it answers no probe."""
+    """Return the answer that a segment or datagram carries; None if it answers no probe."""
     ports = PORTS.unpack(segment)
     target = targets.get(ports.destination_port)
     if target is None or (sender, ports.source_port, protocol) != (target.vip, target.port, target.protocol):
@@ -267,7 +267,7 @@ def parse_icmp_error(sender: Address, message: bytes, targets: Targets, sent: Se
 
 
 def _quotes(quoted: bytes, sent: bytes, version: int) -> bool:
-    """Whether a quote is the beginning of this packet.  Fields that routers change are not compared."""
+    """Return whether a quote is the beginning of this packet.  Fields that routers change are not compared."""
     header, behind = IP[version], slice(IP_BYTES[version], min(len(quoted), len(sent), QUOTED_BYTES))
     is_same_host = version_of(sent) == version and header.unpack(quoted).destination == header.unpack(sent).destination
     return is_same_host and quoted[behind] == sent[behind]

@@ -53,7 +53,7 @@ def _own(node: NodeState, vip: Address) -> Finding:
 
 
 def prefix_of(address: Address) -> tuple[int, str]:
-    """The prefix length and interface of an address of this machine; the shortest prefix if there are several."""
+    """Return the prefix length and interface of an address of this machine; of several, the shortest prefix."""
     with IPRoute() as ip:
         names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in ip.get_links()}
         prefixes = [
@@ -65,7 +65,7 @@ def prefix_of(address: Address) -> tuple[int, str]:
 
 
 def _served(node: NodeState) -> list[object]:
-    """The VIPs that have a backend on this host."""
+    """Return the VIPs that have a backend on this host."""
     own, services = set(addresses()), node.config.services if node.config else ()
     return [service.vip for service in services if any(backend.tunnel_to in own for backend in service.backends)]
 
@@ -111,7 +111,7 @@ def _on_links() -> list[tuple[Address, str]]:
 
 
 def links() -> list[str]:
-    """The names of all interfaces that are up, except loopback."""
+    """Return the names of all interfaces that are up, except loopback."""
     with IPRoute() as ip:
         return [m.get_attr("IFLA_IFNAME") for m in ip.get_links() if m["flags"] & (UP | LOOPBACK) == UP]
 

@@ -56,7 +56,7 @@ flow_row = rows(CAPTURED_FLOW)
 
 
 def plain_worker() -> Worker:
-    """A worker with tables of one row, for compiled code that parses frames and looks nothing up."""
+    """Return a worker with tables of one row, for compiled code that parses frames and looks nothing up."""
     sizes = Sizes(addresses=1, services=1, slots=1, backends=1, buckets=1, rules=1)
     return Worker(Tables.allocate(sizes))
 

@@ -67,7 +67,7 @@ class FlowOutcomes:
         self._removing = np.where(leaving, np.where(self._removing > 0, self._removing, change), 0)
 
     def number(self, identity: int) -> int:
-        """The number of a backend that ``update`` was given."""
+        """Return the number of a backend that ``update`` was given."""
         return self._numbers[identity]
 
     def add(self, frames: CapturedFrames, backends: NDArray[np.int64]) -> None:
@@ -81,11 +81,11 @@ class FlowOutcomes:
         )  # fmt: skip
 
     def effects(self) -> list[Effect]:
-        """The effect of each change, in their order."""
+        """Return the effect of each change, in their order."""
         return [Effect(*map(int, row)) for row in self._effects[1:].tolist()]
 
     def backends(self) -> list[list[int]]:
-        """The backend numbers of each flow, in the order in which it had them."""
+        """Return the backend numbers of each flow, in the order in which it had them."""
         results: list[list[int]] = [[] for _ in range(len(self.flows.records))]
         moves = self._moves[: self._move_count]
         for flow, backend in zip(moves["flow"].tolist(), moves["backend"].tolist(), strict=True):

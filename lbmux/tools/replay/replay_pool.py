@@ -119,7 +119,7 @@ class ReplayPool:
         return {name_of(number): sum(mux.verdicts().values(), NOTHING) for number, mux in enumerate(self._muxes)}
 
     def changes(self) -> tuple[ChangeResult, ...]:
-        """The changes that came into force, with their effects."""
+        """Return the changes that came into force, with their effects."""
         pairs = zip(self._changes, self.outcomes.effects(), strict=True)
         return tuple(ChangeResult(change.at_ns / 1e9, str(change), effect) for change, effect in pairs)
 

@@ -59,7 +59,7 @@ class Pace:
         self._time_ns: int | None = None  # its recorded time
 
     def due(self, time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The due times of the next frames, given their recorded times."""
+        """Return the due times of the next frames, given their recorded times."""
         if self._pps:
             due = (np.arange(len(time_ns)) + self._frames) * SECOND_NS // self._pps
         else:

@@ -92,7 +92,7 @@ def _tables(old: Service, new: Service, before: Config, after: Config, disabled:
 
 
 def _hashed(service: Service, config: Config) -> tuple[Any, ...]:
-    """The settings that decide a flow's slot."""
+    """Return the settings that decide a flow's slot."""
     slots = slots_of(config, service)
     return service.vip, service.protocol, service.port, service.hash, config.maglev.seed, slots
 
@@ -112,7 +112,7 @@ def _end(backend: Backend) -> tuple[Any, ...]:
 
 
 def _least(tables: _Tables) -> float:
-    """The share of slots that any method has to move: the sum of the backends' gains."""
+    """Return the share of slots that any method has to move: the sum of the backends' gains."""
     if len(tables.before) != len(tables.after):
         return 0.0
     highest = int(max(tables.before.max(), tables.after.max())) + 1

@@ -89,7 +89,7 @@ def _target(setting, slot, entry, newest, flow, packet, alive, is_open, changed)
 
 @step
 def _begin(flow, packet, target, alive, is_open, counts):  # type: ignore[no-untyped-def]
-    """The first packet of a connection, or a SYN again."""
+    """Return the first packet of a connection, or a SYN again."""
     flow.gone = 0
     owner = flow.owner
     if packet.late and owner != NONE and owner != target and alive[owner]:

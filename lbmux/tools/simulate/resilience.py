@@ -66,7 +66,7 @@ def resilience(settings: Resilience, tell: Tell = no_progress) -> SimulationResu
 
 
 def _changed(rng: Generator, settings: Resilience, size: int) -> list[float]:
-    """The percentage of slots that change, for each number of failures."""
+    """Return the percentage of slots that change, for each number of failures."""
     names = [f"{number:x}" for number in rng.integers(0, 1 << 62, settings.backends)]
     before = maglev.build(names, [1] * settings.backends, size)
     return [100 * maglev.disruption(before, _without(rng, names, failed, size)) for failed in settings.failures]

@@ -73,12 +73,12 @@ class Reading:
         return CounterSnapshot(self.time, counts.backends, counts.verdicts)
 
     def line(self) -> str:
-        """The reading as a line of a recording."""
+        """Return the reading as a line of a recording."""
         return to_json({"version": FORMAT, **vars(self)})
 
 
 def recorded(path: Path) -> Iterator[Reading]:
-    """The readings in a file.  LbmuxError with the number of a line that is not a reading."""
+    """Yield the readings in a file.  LbmuxError with the number of a line that is not a reading."""
     try:
         with path.open() as lines:
             for number, line in enumerate(iter(lambda: lines.readline(MOST_LINE_CHARACTERS), ""), 1):

@@ -79,7 +79,7 @@ def _help() -> Text:
 
 
 def _shown(row: Row, column: str, unknown: bool) -> str:
-    """A cell's text.  ``unknown``: sums lack the part of some mux."""
+    """Return a cell's text.  ``unknown``: sums lack the part of some mux."""
     value = row[column]
     if column not in UNITS:
         return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -89,7 +89,7 @@ def _shown(row: Row, column: str, unknown: bool) -> str:
 
 
 def _cell(value: float | None) -> str:
-    """A number, abbreviated if it is large (12.3M); - for None."""
+    """Return a number, abbreviated if it is large (12.3M); - for None."""
     if value is None:
         return "-"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -110,7 +110,7 @@ def raw(descriptor: int) -> Iterator[None]:
 
 
 def keys(descriptor: int, seconds: float) -> Iterator[str]:
-    """The names of the keys pressed within a time: the first, and those that arrive with it."""
+    """Yield the names of the keys pressed within a time: the first, and those that arrive with it."""
     if not select.select([descriptor], [], [], seconds)[0]:
         return
     typed = os.read(descriptor, 64)

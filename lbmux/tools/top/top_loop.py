@@ -20,7 +20,7 @@ Source = Callable[[View], Reading | None]
 
 
 def live(controls: Sequence[Place], record: TextIO | None = None) -> Source:
-    """A source that asks running muxes.  With ``record``, it asks for the flows of all backends and records them."""
+    """Return a source that asks running muxes. With ``record`` it asks for all backends' flows and records them."""
 
     def read(view: View) -> Reading:
         reading = Reading.of(controls, view.wanted_flows if record is None else view.wanted_flows or "")
@@ -33,7 +33,7 @@ def live(controls: Sequence[Place], record: TextIO | None = None) -> Source:
 
 
 def replayed(path: Path) -> Source:
-    """A source that plays a recording.  The whole file is checked first.  A paused view stops the playback."""
+    """Return a source that plays a recording.  The whole file is checked first.  A paused view stops the playback."""
     readings = iter(list(recorded(path)))
     return lambda view: view.after if view.paused and view.after else next(readings, None)
 
@@ -51,7 +51,7 @@ def views(source: Source, interval_s: float) -> Iterator[View]:
 
 
 def document(view: View) -> dict[str, Any]:
-    """Services and drops as JSON.  ``unknown``: muxes that are in none of the sums."""
+    """Return services and drops as JSON.  ``unknown``: muxes that are in none of the sums."""
     at = None if view.after is None else view.after.time
     drops = view.drops()
     sums = {reason: round(sum(by_mux.values()), 1) for reason, by_mux in drops.items()}

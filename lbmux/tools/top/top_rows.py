@@ -19,7 +19,7 @@ BITS = 8
 
 
 def unknown(before: Reading, after: Reading) -> list[str]:
-    """The muxes whose rates are unknown, because one of the two readings lacks them."""
+    """Return the muxes whose rates are unknown, because one of the two readings lacks them."""
     new = [mux for mux in after.muxes if before is not after and mux not in before.muxes]
     again = [mux for mux in after.muxes if mux in before.muted]
     return list(dict.fromkeys((*after.muted, *new, *again)))
@@ -62,7 +62,7 @@ def backend_rows(before: Reading, after: Reading, service: str) -> list[Row]:
 
 
 def flow_rows(reading: Reading, service: str, backend: str) -> list[Row]:
-    """The flows of a backend, with state and idle time.  Flows have no counters of their own."""
+    """Return the flows of a backend, with state and idle time.  Flows have no counters of their own."""
     return [
         {"client": flow.source, "port": flow.source_port, "mux": mux, "backend": flow.backend, "state": flow.state,
          "idle_s": flow.idle_s}
@@ -89,7 +89,7 @@ Name = TypeVar("Name")
 
 
 def _rates(before: Reading, after: Reading, name: Callable[[Key], Name]) -> dict[Name, list[TrafficRates]]:
-    """The rates of all backends at all muxes that answered both times, grouped by ``name``."""
+    """Return the rates of all backends at all muxes that answered both times, grouped by ``name``."""
     by_name: dict[Name, list[TrafficRates]] = defaultdict(list)
     for mux in _known(before, after):
         for key, rates in backend_rates(before.snapshot(mux), after.snapshot(mux)).items():
@@ -124,5 +124,5 @@ def _rounded(rate: float | None) -> float | None:
 
 
 def _all(texts: Iterator[str]) -> str:
-    """The muxes' values, each distinct one once."""
+    """Return the muxes' values, each distinct one once."""
     return "; ".join(dict.fromkeys(texts))

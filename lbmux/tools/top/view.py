@@ -69,7 +69,7 @@ class View:
         return {} if self.before is None or self.after is None else drops(self.before, self.after)
 
     def unknown(self) -> list[str]:
-        """The muxes whose rates are unknown."""
+        """Return the muxes whose rates are unknown."""
         return [] if self.after is None else unknown(self.before or self.after, self.after)
 
     def press(self, key: str) -> None:
@@ -114,5 +114,5 @@ class View:
 
 
 def _comparable(value: Any) -> tuple[int, Any]:
-    """A sort key for mixed columns: None first, then numbers, then text."""
+    """Return a sort key for mixed columns: None first, then numbers, then text."""
     return (0, 0) if value is None else (2, value) if isinstance(value, str) else (1, value)

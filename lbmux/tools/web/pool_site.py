@@ -86,7 +86,7 @@ class PoolSite:
         ]
 
     def _stamp(self) -> str | None:
-        """A stamp that changes with the scoreboard's file; None without a file."""
+        """Return a stamp that changes with the scoreboard's file; None without a file."""
         try:
             seen = self.scoreboard.stat() if self.scoreboard else None
         except OSError:

@@ -11,7 +11,7 @@ from lbmux.tools.web.web_routers import sessions_of, vips_of
 
 
 def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str, Any]:
-    """The whole pool as plain JSON.  ``before``: the previous poll of the same muxes.
+    """Return the whole pool as plain JSON.  ``before``: the previous poll of the same muxes.
 
     ``unknown``: muxes that are in no sum, because they did not answer one of the two polls.  Their kernel programs may
     still forward.

@@ -54,7 +54,7 @@ class Table:
         return cls(names, build(names, [weights[name] for name in names], size))
 
     def renamed(self, names: tuple[str, ...]) -> NDArray[np.uint16]:
-        """The slots as indices into other names, which must contain all of these."""
+        """Return the slots as indices into other names, which must contain all of these."""
         at = {name: place for place, name in enumerate(names)}
         places = np.full(NO_BACKEND + 1, NO_BACKEND, np.uint16)
         places[: len(self.names)] = [at[name] for name in self.names]

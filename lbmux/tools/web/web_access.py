@@ -23,7 +23,7 @@ HEADERS = {
 
 
 def is_local(host: str) -> bool:
-    """Whether an address or name is a loopback one."""
+    """Return whether an address or name is a loopback one."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -56,7 +56,7 @@ def guard(token: str | None) -> Middleware:
 
 
 def is_cross_origin(headers: Mapping[str, str]) -> bool:
-    """Whether a page of another origin caused this request (W3C Fetch Metadata; RFC 6454, section 7).
+    """Return whether a page of another origin caused this request (W3C Fetch Metadata; RFC 6454, section 7).
 
     Programs other than browsers send neither header.
     """

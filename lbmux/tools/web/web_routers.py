@@ -11,7 +11,7 @@ ROUTER = "router"
 
 
 def sessions_of(statuses: Sequence[MuxStatus | MuxSummary]) -> list[dict[str, Any]]:
-    """The sessions between routers and muxes.  A mux that does not answer may have a session with any router."""
+    """Return the sessions between routers and muxes.  A mux that does not answer may have a session with any router."""
     sessions = [
         {
             "router": peer.address,
