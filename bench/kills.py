@@ -78,7 +78,7 @@ def _kill_at_random(
     programs: Sequence[Program], seconds: float, chance: random.Random, acknowledged: Sized,
     report: Callable[[str], None],
 ) -> None:  # fmt: skip
-    end, told = time.monotonic() + seconds, time.monotonic()
+    end, last_report = time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < end:
         before, late = len(acknowledged), time.monotonic() + PROGRESS_S
         while len(acknowledged) == before and time.monotonic() < min(late, end):
@@ -89,10 +89,10 @@ def _kill_at_random(
         victim.kills += 1
         time.sleep(chance.uniform(*DEAD_S))
         victim.start()
-        if time.monotonic() - told > 30:
-            told = time.monotonic()
+        if time.monotonic() - last_report > 30:
+            last_report = time.monotonic()
             kills = sum(one.kills for one in programs)
-            report(f"{end - told:.0f} s left: {kills} kills, {len(acknowledged)} acknowledged")
+            report(f"{end - last_report:.0f} s left: {kills} kills, {len(acknowledged)} acknowledged")
 
 
 def _apply(client: ApiClient, outcome: Outcome, seconds: float, stop: threading.Event) -> None:

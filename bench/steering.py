@@ -20,10 +20,10 @@ class Region:
     capacity: Floats
 
 
-def random_region(groups: int, pops: int, seed: int, room: float) -> Region:
+def random_region(groups: int, pops: int, seed: int, capacity_ratio: float) -> Region:
     """Make a region from a seed, in which no group has over 1 % of the users.
 
-    ``room``: the sum of capacities, as a multiple of the users.
+    ``capacity_ratio``: the sum of capacities, as a multiple of the users.
     """
     random = np.random.default_rng(seed)
     sites, towns = random.uniform(0, 100, (pops, 2)), random.uniform(0, 100, (max(4, pops), 2))
@@ -33,7 +33,7 @@ def random_region(groups: int, pops: int, seed: int, room: float) -> Region:
     users = random.lognormal(3, 1.4, groups)
     users = np.minimum(users, users.sum() / 100)
     capacity = random.uniform(0.5, 1.5, pops)
-    return Region(rtt_ms * users, users, capacity * users.sum() * room / capacity.sum())
+    return Region(rtt_ms * users, users, capacity * users.sum() * capacity_ratio / capacity.sum())
 
 
 def lp_bound(region: Region) -> float:
@@ -61,15 +61,15 @@ def lp_bound(region: Region) -> float:
 
 def run() -> list[Result]:
     results = []
-    for room in (1.25, 1.05):
-        region = random_region(GROUPS, POPS, 1, room)
+    for capacity_ratio in (1.25, 1.05):
+        region = random_region(GROUPS, POPS, 1, capacity_ratio)
 
         def once(region: Region = region) -> float:
             start = time.perf_counter()
             assign(region.cost, region.users, region.capacity)
             return time.perf_counter() - start
 
-        name = f"{GROUPS} groups, {POPS} PoPs, {room - 1:.0%} room"
+        name = f"{GROUPS} groups, {POPS} PoPs, {capacity_ratio - 1:.0%} spare capacity"
         results.append(Result("steering", name, median(once), "s", goal="< 2"))
         cost = assign(region.cost, region.users, region.capacity).cost
         above = 100 * (cost / lp_bound(region) - 1)

@@ -88,6 +88,7 @@ ELSEWHERE = {
     "datapath/agent_flows.py": "datapath/test_agent.py",
     "datapath/agent_replies.py": "datapath/test_agent.py",
     "datapath/context.py": "datapath/test_mux.py",
+    "datapath/counters.py": "datapath/test_mux.py",
     "datapath/frame.py": "datapath/test_mux.py",
     "datapath/headers.py": "wire/test_header_layouts.py",
     "datapath/match.py": "tables/test_address_map.py",

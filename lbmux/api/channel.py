@@ -20,15 +20,15 @@ class Channel(Protocol):
         """Send a request's line and yield the lines of its answers; raise ControlError."""
 
 
-Place = Path | Channel
-"""The place of a daemon: the path of its control socket, or a channel to it."""
+ControlTarget = Path | Channel
+"""Where a daemon takes requests: at the path of its control socket, or through a channel."""
 PROGRAMS = ("mux", "agent", "edge")
 """The daemons with a control socket."""
 
 
-def place_name(place: Place) -> Path | str:
-    """Return the name of a place, for messages."""
-    return place if isinstance(place, Path) else place.name
+def target_name(target: ControlTarget) -> Path | str:
+    """Return the name of a control target, for messages."""
+    return target if isinstance(target, Path) else target.name
 
 
 def program_named(path: Path) -> str:
@@ -38,22 +38,22 @@ def program_named(path: Path) -> str:
 
 
 @contextmanager
-def answers(place: Place, request: bytes, timeout_s: float | None) -> Iterator[Iterator[bytes]]:
+def answers(target: ControlTarget, request: bytes, timeout_s: float | None) -> Iterator[Iterator[bytes]]:
     """Send a request's line, and give the lines of its answers; ``timeout_s`` limits the wait for each.
 
     Raise ControlError if nothing listens, OSError if the connection fails.
     """
-    if not isinstance(place, Path):
-        yield place.lines(request, timeout_s)
+    if not isinstance(target, Path):
+        yield target.lines(request, timeout_s)
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
-            connection.connect(str(place))
+            connection.connect(str(target))
         except (FileNotFoundError, ConnectionRefusedError):
-            program = program_named(place)
+            program = program_named(target)
             daemon = f"`lbmux {program}`" if program else "the daemon"
-            raise ControlError(place, f"nothing listens there; is {daemon} running?") from None
+            raise ControlError(target, f"nothing listens there; is {daemon} running?") from None
         connection.sendall(request)
         with connection.makefile("rb") as lines:
             yield lines

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lbmux.api.channel import Place, answers, place_name
+from lbmux.api.channel import ControlTarget, answers, target_name
 from lbmux.api.protocol import VERSION, from_plain
 from lbmux.api.requests import Answer, ListRequest, Request
 from lbmux.errors import ControlError
@@ -19,7 +19,7 @@ class ControlClient:
     refuses the request, does not answer, or has another version of the protocol.
     """
 
-    place: Place
+    place: ControlTarget
     timeout_s: float | None = 30.0
 
     def ask(self, request: Request[Answer]) -> Answer:
@@ -62,7 +62,7 @@ class ControlClient:
         raise self._error("the daemon closed the connection")
 
     def _error(self, reason: str, problems: tuple[str, ...] = ()) -> ControlError:
-        return ControlError(place_name(self.place), reason, problems)
+        return ControlError(target_name(self.place), reason, problems)
 
     def _understand(self, line: bytes) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(line)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lbmux.api.channel import PROGRAMS, Place
+from lbmux.api.channel import PROGRAMS, ControlTarget
 
 
 def default_path(program: str) -> Path:
@@ -17,10 +17,10 @@ def meant_path(explicit: Path | None) -> Path:
     return explicit or next((path for path in paths if path.exists()), paths[0])
 
 
-def named_places(places: Sequence[Place]) -> dict[str, Place]:
+def named_targets(targets: Sequence[ControlTarget]) -> dict[str, ControlTarget]:
     """Return daemons by name: `mux1` for mux1.sock and for the node mux1, the full path if two have the same name."""
-    names = [place.stem if isinstance(place, Path) else place.name for place in places]
+    names = [target.stem if isinstance(target, Path) else target.name for target in targets]
     return {
-        str(place) if names.count(name) > 1 and isinstance(place, Path) else name: place
-        for name, place in zip(names, places, strict=True)
+        str(target) if names.count(name) > 1 and isinstance(target, Path) else name: target
+        for name, target in zip(names, targets, strict=True)
     }

@@ -29,7 +29,7 @@ class TrafficRates:
     new_flows: float | None
 
 
-UNKNOWN, ZERO = TrafficRates(None, None, None), TrafficRates(0.0, 0.0, 0.0)
+UNKNOWN_RATES, NO_TRAFFIC = TrafficRates(None, None, None), TrafficRates(0.0, 0.0, 0.0)
 NAMES = tuple(field.name for field in fields(TrafficRates))
 
 
@@ -58,7 +58,7 @@ def drop_rates(before: CounterSnapshot, after: CounterSnapshot) -> dict[str, flo
 
 def _rates(before: BackendLine | None, after: BackendLine, seconds: float) -> TrafficRates:
     if before is None:
-        return UNKNOWN
+        return UNKNOWN_RATES
     return TrafficRates(
         packets=_per_s(before.packets, after.packets, seconds),
         bytes=_per_s(before.bytes, after.bytes, seconds),

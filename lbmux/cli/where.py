@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from lbmux.cli import options
 
 if TYPE_CHECKING:
-    from lbmux.api.channel import Place
+    from lbmux.api.channel import ControlTarget
     from lbmux.manager.documents import NodeReport
     from lbmux.manager.relayed_node import RelayedNode
 
@@ -31,7 +31,7 @@ class Where:
     is_pool: bool
     access: tuple[tuple[str, ...], Path, Path]
 
-    def all(self, *programs: str) -> "list[Place]":
+    def all(self, *programs: str) -> "list[ControlTarget]":
         """Return the daemons that are meant; without options the first of ``programs`` that runs on this machine."""
         from lbmux.api.control_paths import default_path, meant_path
 
@@ -41,15 +41,15 @@ class Where:
             return [*self.controls]
         return [default_path(programs[0]) if programs else meant_path(None)]
 
-    def one(self, *programs: str) -> "Place":
+    def one(self, *programs: str) -> "ControlTarget":
         """Return the only daemon that is meant; raise LbmuxError if there are several."""
-        from lbmux.api.channel import place_name
+        from lbmux.api.channel import target_name
         from lbmux.errors import LbmuxError
 
-        places = self.all(*programs)
-        if len(places) > 1:
-            raise LbmuxError(f"name one node with --node: {', '.join(str(place_name(one)) for one in places)}")
-        return places[0]
+        targets = self.all(*programs)
+        if len(targets) > 1:
+            raise LbmuxError(f"name one node with --node: {', '.join(str(target_name(one)) for one in targets)}")
+        return targets[0]
 
     def nodes(self, role: str = "") -> "list[RelayedNode]":
         """Return the selected nodes that are connected; raise LbmuxError if there are none."""
@@ -84,8 +84,8 @@ def where(*, repeated: bool = False, default: str = "the mux on this machine, el
             control = given.pop("control")
             controls = control if repeated else (() if control is None else (control,))
             access = (given.pop("managers"), given.pop("token_file"), given.pop("manager_ca"))
-            place = Where(controls, given.pop("node"), _is_pool(bool(controls), bool(access[0])), access)
-            return command(where=place, **given)
+            where = Where(controls, given.pop("node"), _is_pool(bool(controls), bool(access[0])), access)
+            return command(where=where, **given)
 
         text = "Control socket" + (" of a mux; repeat it for each mux" if repeated else "")
         control = click.option(

@@ -68,7 +68,7 @@ class SlowAgent:
         self._agent, self._worker, self._tun, self._sender = agent, worker, tun, sender
         self._sockets, self._socket_sync = sockets, socket_sync
         self._slow = AgentSlowPath(self._host())
-        self._one, self._room = Batch(1), np.zeros(BUFFER_BYTES, np.uint8)
+        self._one, self._buffer = Batch(1), np.zeros(BUFFER_BYTES, np.uint8)
         self._identification = 0
         self._device = socket.if_nametoindex(tun.name)
         self.to_own_mux: Callable[[bytes], bool] = _elsewhere
@@ -224,9 +224,9 @@ class SlowAgent:
             return True
 
     def _load(self, frame: bytes, flags: int = 0) -> None:
-        one, room = self._one, self._room
-        room[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
-        one.address[0], one.length[0] = room.ctypes.data + HEADROOM_BYTES, len(frame)
+        one, buffer = self._one, self._buffer
+        buffer[HEADROOM_BYTES : HEADROOM_BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
+        one.address[0], one.length[0] = buffer.ctypes.data + HEADROOM_BYTES, len(frame)
         one.flags[0], one.count = flags, 1
 
     def _deliver(self, packet: bytes) -> None:

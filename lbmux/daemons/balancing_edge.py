@@ -149,11 +149,11 @@ class OneFrame:
     """Passes frames, one at a time, to a function that takes frames of a batch and rewrites them in place."""
 
     def __init__(self, take: ToOwnHost) -> None:
-        self._take, self._batch, self._room = take, Batch(1), np.zeros(LARGEST_BYTES + ETHERNET_BYTES, np.uint8)
+        self._take, self._batch, self._buffer = take, Batch(1), np.zeros(LARGEST_BYTES + ETHERNET_BYTES, np.uint8)
 
     def __call__(self, frame: bytes) -> None:
-        self._room[: len(frame)] = np.frombuffer(frame, np.uint8)
-        self._batch.address[0], self._batch.length[0], self._batch.count = self._room.ctypes.data, len(frame), 1
+        self._buffer[: len(frame)] = np.frombuffer(frame, np.uint8)
+        self._batch.address[0], self._batch.length[0], self._batch.count = self._buffer.ctypes.data, len(frame), 1
         self._take(self._batch, FIRST)
 
 

@@ -11,13 +11,14 @@ VIP returns to the local stack, from the VIP to the DIP.
 
 from lbmux.datapath.agent_flows import as_delivered, dip_port_of, is_hairpin, learn_flow
 from lbmux.datapath.agent_replies import outbound
-from lbmux.datapath.context import barrier, endpoint_limit, endpoints, settings
+from lbmux.datapath.context import barrier, clock, current_worker, endpoint_limit, endpoints, settings, worker_limit
+from lbmux.datapath.counters import count_verdict
 from lbmux.datapath.decapsulate import Tunnel, combine_ecn, decapsulate, open_tunnel
-from lbmux.datapath.frame import frame, frame_end
+from lbmux.datapath.frame import frame, frame_end, frame_length
 from lbmux.datapath.headers import ethernet
 from lbmux.datapath.match import match_service
 from lbmux.datapath.memory import advance, beyond, int64, step, u16, u32
-from lbmux.datapath.mux import merge_verifier_paths, run_counted
+from lbmux.datapath.mux import merge_verifier_paths
 from lbmux.datapath.parse import (
     PARSED,
     destination_port,
@@ -92,6 +93,17 @@ def translate_inbound(context, endpoint):
     else:
         translate_destination(context, start, packet, endpoint.dip_high, endpoint.dip_low, port)
     return DELIVERED
+
+
+@step
+def run_counted(context, steps):
+    """Run ``steps`` (``inbound`` or ``outbound``) on one frame and count the verdict."""
+    worker, length = current_worker(context), frame_length(context)
+    if worker >= worker_limit(context):
+        return OUT_OF_TABLE, int64(-1)
+    verdict, target = steps(context, worker, clock(context))
+    count_verdict(context, worker, verdict, length)
+    return verdict, target
 
 
 @step

@@ -10,8 +10,9 @@ suppresses that reset and deletes the entry, and user space checks the sockets f
 """
 
 from lbmux.datapath.context import endpoint_limit, endpoints
+from lbmux.datapath.counters import count_lookup
 from lbmux.datapath.flow_lookup import delete, flow_hash, is_alive, lookup, target_of
-from lbmux.datapath.flows import count_lookup, remember, still_good
+from lbmux.datapath.flows import remember, still_good
 from lbmux.datapath.frame import KNOWN_LOCAL, frame_flags
 from lbmux.datapath.memory import int64, step, u32, u64
 from lbmux.datapath.parse import (

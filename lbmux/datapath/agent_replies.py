@@ -10,9 +10,10 @@ a client that does not know its source, and UDP has no connections to check, so 
 
 from lbmux.datapath.agent_flows import dip_port_of, find_endpoint, outbound_key
 from lbmux.datapath.context import barrier, endpoint_limit, endpoints, settings
+from lbmux.datapath.counters import count_lookup
 from lbmux.datapath.encapsulate import write_ethernet
 from lbmux.datapath.flow_lookup import delete, flow_hash, lookup
-from lbmux.datapath.flows import count_lookup, remember
+from lbmux.datapath.flows import remember
 from lbmux.datapath.frame import frame, frame_end, frame_length
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6, ethernet, icmp, ipv4, ipv6
 from lbmux.datapath.match import match, match_service

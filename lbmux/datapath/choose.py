@@ -4,8 +4,9 @@
 """
 
 from lbmux.datapath.context import backend_limit, backends, slot_limit, slots, traffic
+from lbmux.datapath.counters import count_lookup
 from lbmux.datapath.flow_lookup import flow_hash, is_alive, is_of, lookup, set_target, target_of
-from lbmux.datapath.flows import count_lookup, remember, still_good
+from lbmux.datapath.flows import remember, still_good
 from lbmux.datapath.hashing import murmur3, murmur3_wide, scale
 from lbmux.datapath.memory import int64, step, u32, u64, unlikely
 from lbmux.datapath.parse import unmapped

@@ -13,7 +13,8 @@ is not free within a few tries, the packet goes without an entry, and the next p
 
 from lbmux.datapath.atomics import compare_exchange, fetch_and, fetch_or, fetch_xor, load_first
 from lbmux.datapath.branchless import highest, is_negative, lowest, members
-from lbmux.datapath.context import barrier, lookups
+from lbmux.datapath.context import barrier
+from lbmux.datapath.counters import count_lookup
 from lbmux.datapath.flow_lookup import (
     STATE,
     bucket_at,
@@ -44,7 +45,6 @@ from lbmux.datapath.tables import (
     FULL,
     HIT,
     LOCKED,
-    LOOKUP_ROWS,
     LOST,
     NEW,
     OVERFLOWED,
@@ -53,7 +53,6 @@ from lbmux.datapath.tables import (
     VERSION_SHIFT,
     WAYS,
     entry_row,
-    lookup_row,
 )
 from lbmux.wire.numbers import FIN, RST, SYN
 
@@ -62,11 +61,6 @@ FIELDS = LOCKED - 1
 """The part of a word below its flags."""
 LOCK_TRIES = 8
 """With more tries LLVM would keep the loop, and the kernel's verifier follows each iteration."""
-
-
-@step
-def count_lookup(context, worker, outcome):
-    lookup_row(lookups(context), worker * LOOKUP_ROWS + outcome).count += u64(1)
 
 
 @step

@@ -23,9 +23,9 @@ from lbmux.datapath.context import (
     verdicts,
     worker_limit,
 )
+from lbmux.datapath.counters import count_lookup, count_verdict
 from lbmux.datapath.encapsulate import encapsulate, remaining_ttl
 from lbmux.datapath.flow_lookup import bucket_at, find, flow_hash, is_alive, state_of, target_of
-from lbmux.datapath.flows import count_lookup
 from lbmux.datapath.frame import UNFINISHED_CHECKSUM, frame, frame_end, frame_flags, frame_length
 from lbmux.datapath.gate import is_black_holed
 from lbmux.datapath.match import match, match_service
@@ -208,7 +208,7 @@ def send_ordinary(context, worker, start, length, backend, target, steps):
         row.bytes -= u64(outer)
         verdict.packets -= u64(1)
         verdict.bytes -= u64(length)
-        count(context, worker, NO_HEADROOM, length)
+        count_verdict(context, worker, NO_HEADROOM, length)
     return leaves_by
 
 
@@ -290,24 +290,6 @@ def to_backend(context, setting, packet, index, service, arguments):
 
 
 @step
-def count(context, worker, verdict, length):
-    row = count_row(verdicts(context), worker * VERDICTS + (int64(verdict) & (VERDICTS - 1)))
-    row.packets += u64(1)
-    row.bytes += u64(length)
-
-
-@step
-def run_counted(context, steps):
-    """Run ``steps`` (an agent's inbound or outbound) on one frame and count the verdict."""
-    worker, length = current_worker(context), frame_length(context)
-    if worker >= worker_limit(context):
-        return OUT_OF_TABLE, int64(-1)
-    verdict, target = steps(context, worker, clock(context))
-    count(context, worker, verdict, length)
-    return verdict, target
-
-
-@step
 def is_gated_off(context, start, end):
     """Return whether the gate drops the frame. In the kernel the gate is a program of its own."""
     return unlikely(settings_row(settings(context), 0).gated != 0) and is_black_holed(context, start, end)
@@ -321,7 +303,7 @@ def run(context):
     if worker >= worker_limit(context):
         return OUT_OF_TABLE, target, int64(0)
     if not is_plain(context) and is_gated_off(context, start, end):
-        count(context, worker, BLACK_HOLED, length)
+        count_verdict(context, worker, BLACK_HOLED, length)
         return BLACK_HOLED, target, int64(0)
     if is_plain(context) and is_ordinary(context, start, end, length):
         steps = ordinary_packet, fits_ipip, is_syn, outer_length, encapsulate_ordinary
@@ -339,7 +321,7 @@ def run(context):
     else:
         packet = parse(context, start, end)
     verdict, target = forward(context, worker, start, end, packet, target)
-    count(context, worker, verdict, length)
+    count_verdict(context, worker, verdict, length)
     if verdict != FORWARDED or target < 0 or target >= backend_limit(context):
         return verdict, target, int64(0)
     return verdict, target, int64(backend_row(backends(context), target).interface)

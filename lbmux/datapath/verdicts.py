@@ -1,4 +1,4 @@
-"""Verdicts: what became of a packet.  A packet never raises; it ends in one of these, and datapath.mux.count counts it.
+"""Verdicts: the results of a packet. A packet never raises; it ends in one of these, and datapath.counters counts it.
 
 A verdict's kind says what the driver does: send the frame, pass it to the kernel's stack unchanged, or drop it.
 """

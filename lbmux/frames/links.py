@@ -6,7 +6,9 @@ captured_frames.py replaces these headers with an Ethernet header, so that the d
 from lbmux.datapath.headers import TYPE_IPV4, TYPE_IPV6
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap32, u64
 
-ETHERNET, RAW, RAW_IPV4, RAW_IPV6, LOOPBACK, PPP, PPP_DIRECTION, PPP_PPPD, PPPOE, COOKED, COOKED2, UNKNOWN = range(12)
+ETHERNET, RAW, RAW_IPV4, RAW_IPV6, LOOPBACK, PPP, PPP_DIRECTION, PPP_PPPD, PPPOE, COOKED, COOKED2, UNKNOWN_LINK = range(
+    12
+)
 """Kinds of link header. RAW to PPPOE precede a bare IP packet; the cooked kinds may have VLAN tags."""
 LINKS = {
     0: LOOPBACK, 1: ETHERNET, 9: PPP, 12: RAW, 14: RAW, 50: PPP, 51: PPPOE, 101: RAW, 104: PPP, 108: LOOPBACK,

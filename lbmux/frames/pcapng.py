@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lbmux.codegen.compiled import address_of
 from lbmux.frames.captured_frames import CapturedFrames, ScanEnd
-from lbmux.frames.links import LINKS, UNKNOWN, is_bare
+from lbmux.frames.links import LINKS, UNKNOWN_LINK, is_bare
 from lbmux.frames.pcapng_blocks import (
     BLOCK_BYTES,
     INTERFACE,
@@ -119,7 +119,7 @@ class Pcapng:
             row = _units(self._options(body[8:]), self.order)
         except (ValueError, struct.error):
             return ScanEnd.INTERFACE_OPTIONS
-        row["kind"], row["snap"], row["link"] = LINKS.get(link, UNKNOWN), snap, link
+        row["kind"], row["snap"], row["link"] = LINKS.get(link, UNKNOWN_LINK), snap, link
         if self._count == len(self._interfaces):
             self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])
         self._interfaces[self._count] = row

@@ -7,7 +7,7 @@ and interfaces, which Python reads (lbmux.frames.pcapng).
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
 from lbmux.frames.captured_frames import LARGEST_BYTES, ScanEnd, has_room, host_order, put
-from lbmux.frames.links import UNKNOWN
+from lbmux.frames.links import UNKNOWN_LINK
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
 BLOCK_BYTES, TRAILER_BYTES = 12, 4
@@ -80,7 +80,7 @@ def _kind_of(block, left, swapped, interfaces, described):
     if kind not in (ENHANCED_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK):
         return IS_OTHER, kind, size, int64(0)
     number = _interface_number(kind, block, swapped)
-    if number < described and interface_at(at_address(interfaces), number).kind == UNKNOWN:
+    if number < described and interface_at(at_address(interfaces), number).kind == UNKNOWN_LINK:
         return IS_FOREIGN, kind, size, number
     return ABSURD_LENGTH if size > LARGEST_BLOCK_BYTES else IS_PACKET, kind, size, number
 

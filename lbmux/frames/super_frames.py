@@ -107,11 +107,11 @@ def inner_header(frame, length, transport):
 @step
 def place_for(record, arena, length):
     """Allocate a frame of this length, with headroom, in the arena. Return its address, or 0 if the arena is full."""
-    room = (HEADROOM_BYTES + length + 63) & ~63
-    if record.used + room > ARENA_BYTES:
+    size_bytes = (HEADROOM_BYTES + length + 63) & ~63
+    if record.used + size_bytes > ARENA_BYTES:
         return u64(0)
     start = arena + u64(record.used + HEADROOM_BYTES)
-    record.used += room
+    record.used += size_bytes
     return start
 
 

@@ -189,9 +189,9 @@ def _show_command(command: Sequence[str]) -> None:
     """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     arguments_start, environment_end = int(fields[45]), int(fields[48])  # fields 48 and 51 of proc_pid_stat(5)
-    room = environment_end - arguments_start
-    text = os.fsencode(" ".join(command))[: room - 1]
-    ctypes.memmove(arguments_start, text.ljust(room, b"\0"), room)
+    length = environment_end - arguments_start
+    text = os.fsencode(" ".join(command))[: length - 1]
+    ctypes.memmove(arguments_start, text.ljust(length, b"\0"), length)
 
 
 def end_at_once(codes: Sequence[int]) -> None:

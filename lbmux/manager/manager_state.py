@@ -63,8 +63,8 @@ class Manager:
     """On the primary: the reports of nodes by the other manager to which they are connected."""
     health: HealthRelay = field(default_factory=HealthRelay)
     order: RolloutOrder = field(default_factory=RolloutOrder)
-    told: Progress | None = None
-    """How far the pool's nodes are, as the primary says; None: it does not."""
+    primary_progress: Progress | None = None
+    """How far the pool's nodes are, as the primary reports; None: it does not."""
     changed: Signal = field(default_factory=Signal)
     """Sent when the state or the primary changed."""
     reported: Signal = field(default_factory=Signal)
@@ -97,8 +97,8 @@ class Manager:
     @property
     def progress(self) -> Progress:
         """How far the connected nodes are: those of the pool, or without a primary those that are connected here."""
-        if self.told is not None and not self.is_primary:
-            return self.told
+        if self.primary_progress is not None and not self.is_primary:
+            return self.primary_progress
         taken: dict[str, list[Version]] = {"agent": [], "mux": []}
         for one in self.nodes.values():
             if one.connected and one.role in taken:

@@ -90,7 +90,7 @@ class PeerLink:
             try:
                 await until_one_ends(self._contribute(socket), self._receive(socket), self._until_replaced(epoch))
             finally:
-                self._manager.told = None
+                self._manager.primary_progress = None
                 await socket.close()
 
     async def _until_replaced(self, epoch: int | None) -> None:
@@ -138,8 +138,8 @@ class PeerLink:
                 health, progress = self._manager.health, Progress(message.agents, message.muxes)
                 if message.lines or (message.epoch, message.number) != (health.view.epoch, health.view.number):
                     health.follow(message.epoch, message.number, message.lines, message.kept, message.weights)
-                if progress != self._manager.told:
-                    self._manager.told = progress
+                if progress != self._manager.primary_progress:
+                    self._manager.primary_progress = progress
                     self._manager.reported.send()
 
 

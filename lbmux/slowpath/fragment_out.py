@@ -22,9 +22,9 @@ def fragment_packet(packet: bytes, mtu_bytes: int, identification: int) -> list[
     return list((_cut_ipv4 if version_of(packet) == 4 else _cut_ipv6)(packet, mtu_bytes, identification))
 
 
-def _pieces(payload: bytes, room_bytes: int) -> Iterator[tuple[int, bytes, bool]]:
+def _pieces(payload: bytes, piece_bytes: int) -> Iterator[tuple[int, bytes, bool]]:
     """Yield (offset, bytes, whether more follow)."""
-    step = max(OFFSET_UNIT_BYTES, room_bytes - room_bytes % OFFSET_UNIT_BYTES)
+    step = max(OFFSET_UNIT_BYTES, piece_bytes - piece_bytes % OFFSET_UNIT_BYTES)
     for at in range(0, len(payload), step):
         yield at, payload[at : at + step], at + step < len(payload)
 

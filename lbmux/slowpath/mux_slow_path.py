@@ -191,21 +191,21 @@ class MuxSlowPath:
 
     def _sent_to(self, mux: Address, packet: Packet) -> list[Sent]:
         source = next(address for address in self.own if address.version == mux.version)
-        room = LINK_BYTES - IP_BYTES[mux.version]
+        inner_mtu = LINK_BYTES - IP_BYTES[mux.version]
         pieces = [packet.data]
-        if packet.version == 4 and packet.length_bytes > room:
-            pieces = fragment_packet(packet.data, room, packet.identification)  # routers may do so
+        if packet.version == 4 and packet.length_bytes > inner_mtu:
+            pieces = fragment_packet(packet.data, inner_mtu, packet.identification)  # routers may do so
         self.counts["to_mux"] += len(pieces)
         parts = (read_ip(piece) for piece in pieces)
         return [Sent(BY_ROUTE, to_mux(part, source, mux)) for part in parts if part is not None]
 
     def _forward(self, packet: Packet, backend: int, now: float) -> list[Sent]:
         """Send the packet to the backend in one outer packet or its fragments, or send the client an error."""
-        room = self.forwarder.inner_mtu(backend)
-        if packet.length_bytes > room:
+        inner_mtu = self.forwarder.inner_mtu(backend)
+        if packet.length_bytes > inner_mtu:
             may_be_cut = not packet.dont_fragment if packet.version == 4 else packet.length_bytes <= 1280
             if not may_be_cut:
-                error = icmp_errors.too_big(packet, room, packet.destination)
+                error = icmp_errors.too_big(packet, inner_mtu, packet.destination)
                 return self._output.answer(packet, error, "too_big_answered", now)
             if self.context.settings.too_big == "drop":
                 return self._output.drop("too_big_dropped")

@@ -71,15 +71,15 @@ class TunnelFrames:
         if inner is None or row["state"] == GONE:
             self.unsent += 1
             return []
-        packets, room = [inner], self.inner_mtu(backend)
+        packets, inner_mtu = [inner], self.inner_mtu(backend)
         if (
-            inner.length_bytes > room
+            inner.length_bytes > inner_mtu
             and inner.version == 4
             and not inner.dont_fragment
             and not _outer_may_fragment(row)
         ):
             packets = [
-                part for piece in fragment_packet(packet, room, inner.identification) if (part := read_ip(piece))
+                part for piece in fragment_packet(packet, inner_mtu, inner.identification) if (part := read_ip(piece))
             ]
         key = key_of(inner.source, inner.destination, inner.ports or (0, 0))
         return [frame for one in packets for frame in self._tunnel(one, backend, key, hops)]

@@ -59,7 +59,7 @@ def assign(cost: Floats, load: Floats, capacity: Floats) -> Assignment:
     pops = priced.argmin(axis=0)
     bound = float(priced.min(axis=0).sum() - prices @ capacity)
     search = _Search(priced, load, capacity, pops)
-    search.make_room()
+    search.relieve_overload()
     search.cost = cost
     for _ in range(MOST_ROUNDS):
         if not search.move_groups() and not search.swap_groups():
@@ -111,7 +111,7 @@ class _Search:
 
     def __init__(self, cost: Floats, load: Floats, capacity: Floats, pops: Indexes) -> None:
         self.cost, self.load, self.pops = cost, load, pops.copy()
-        self.room = capacity - np.bincount(pops, load, len(capacity))
+        self.spare = capacity - np.bincount(pops, load, len(capacity))
         self._groups = np.arange(cost.shape[1])
 
     def _extra(self) -> Floats:
@@ -120,17 +120,17 @@ class _Search:
         return extra
 
     def _move(self, group: int, pop: int) -> None:
-        self.room[self.pops[group]] += self.load[group]
-        self.room[pop] -= self.load[group]
+        self.spare[self.pops[group]] += self.load[group]
+        self.spare[pop] -= self.load[group]
         self.pops[group] = pop
 
-    def make_room(self) -> None:
+    def relieve_overload(self) -> None:
         """Move groups from overloaded PoPs, at the lowest cost per unit of load, while that lowers the overload."""
-        while (over := -self.room.min()) > SLACK:
-            pop = int(self.room.argmin())
+        while (over := -self.spare.min()) > SLACK:
+            pop = int(self.spare.argmin())
             mine = np.flatnonzero(self.pops == pop)
             load = self.load[mine]
-            left_over = np.maximum(0.0, load - np.maximum(self.room, 0.0)[:, None])
+            left_over = np.maximum(0.0, load - np.maximum(self.spare, 0.0)[:, None])
             relief = np.minimum(load, over) - left_over
             usable = relief > SLACK
             if (fits := usable & (left_over == 0)).any():
@@ -145,11 +145,11 @@ class _Search:
     def move_groups(self) -> bool:
         """Move groups to PoPs where they cost less and fit; return whether any moved."""
         extra = self._extra()
-        better = np.flatnonzero((extra < -SLACK) & (self.load <= self.room[:, None]))
+        better = np.flatnonzero((extra < -SLACK) & (self.load <= self.spare[:, None]))
         moved = set[int]()
         for at in better[np.argsort(extra.flat[better])]:
             pop, group = divmod(int(at), len(self.load))
-            if group not in moved and self.load[group] <= self.room[pop]:
+            if group not in moved and self.load[group] <= self.spare[pop]:
                 self._move(group, pop)
                 moved.add(group)
         return bool(moved)
@@ -172,7 +172,7 @@ class _Search:
         others = np.flatnonzero(self.pops == there)
         more = self.load[group] - self.load[others]
         price = self.cost[here, others] - self.cost[there, others]
-        fits = (more <= self.room[there]) & (-more <= self.room[here])
+        fits = (more <= self.spare[there]) & (-more <= self.spare[here])
         if not len(others) or not fits.any():
             return False
         at = int(np.where(fits, price, np.inf).argmin())

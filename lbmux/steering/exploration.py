@@ -19,19 +19,19 @@ def explored(
     weights: Sequence[Weights],
     rtt_ms: Floats,
     users: Floats,
-    has_room: NDArray[np.bool_],
+    has_capacity: NDArray[np.bool_],
     names: Sequence[str],
     share: float,
 ) -> list[Weights]:
     """Return the weights of the groups, with ``share`` for the second-best PoP of each group that has one PoP.
 
-    ``rtt_ms``: shape (PoPs, groups). ``has_room``: which PoPs are healthy and below 90 % of their capacity.
+    ``rtt_ms``: shape (PoPs, groups). ``has_capacity``: which PoPs are healthy and below 90 % of their capacity.
     """
     pairs = dict[int, tuple[str, str]]()
     for group, mine in enumerate(weights):
         if len(mine) == 1:
             (best,) = mine
-            others = np.where(has_room & (np.array(names) != best), rtt_ms[:, group], np.inf)
+            others = np.where(has_capacity & (np.array(names) != best), rtt_ms[:, group], np.inf)
             if np.isfinite(others.min()):
                 pairs[group] = best, names[int(others.argmin())]
     by_users = Counter[tuple[str, str]]()

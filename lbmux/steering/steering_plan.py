@@ -150,9 +150,9 @@ def _explored(
     steering: Steering, groups: Groups, estimates: Estimates, weights: Sequence[Weights], users: Floats
 ) -> list[Weights]:
     capacity = np.array([pop.capacity if pop.healthy else 0.0 for pop in steering.pops])
-    has_room = users * _load_of_a_user(steering, groups) < FULL * capacity
+    has_capacity = users * _load_of_a_user(steering, groups) < FULL * capacity
     names = [pop.name for pop in steering.pops]
-    return explored(weights, estimates.rtt_ms, groups.users, has_room, names, steering.explore)
+    return explored(weights, estimates.rtt_ms, groups.users, has_capacity, names, steering.explore)
 
 
 def _resolvers(groups: Groups, parts: _Parts, chosen: Indexes, names: list[str]) -> dict[str, str]:

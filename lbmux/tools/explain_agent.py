@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.addresses import Address, from_pair, port_from_wire
-from lbmux.api.channel import Place, place_name
+from lbmux.api.channel import ControlTarget, target_name
 from lbmux.codegen.compiled import address_of, compiled
 from lbmux.datapath.agent_flows import as_delivered, inbound_key, outbound_key
 from lbmux.datapath.context import context_at, endpoint_limit, endpoints, settings
@@ -71,7 +71,7 @@ class Passage:
         return HeaderSummary.read(flow_at_agent(self.came, self.left, self.verdict, self.ports) or self.came)
 
 
-def explain_at_agent(passage: Passage, place: Place) -> list[Step]:
+def explain_at_agent(passage: Passage, place: ControlTarget) -> list[Step]:
     """Run the steps of the agent at ``place`` on the frame now. Raise ControlError or SetupError."""
     header_summary = passage.client_and_vip()
     for _ in range(TRIES):
@@ -86,7 +86,7 @@ def explain_at_agent(passage: Passage, place: Place) -> list[Step]:
             run.dry_run()
         if copy.is_current():
             return list(run.steps())
-    raise SetupError(str(place_name(place)), "its configuration kept changing while it was read", "try again later")
+    raise SetupError(str(target_name(place)), "its configuration kept changing while it was read", "try again later")
 
 
 class _Run:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.config.models import Config
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import CaptureError
@@ -27,7 +27,7 @@ from lbmux.wire.packet import read_frame
 CHOICE_STEPS = ("service", "access", "backends", "flow", "slot", "backend", "next hop")
 
 
-def explain_frame(frame: bytes, mux: Place | Config) -> Explanation:
+def explain_frame(frame: bytes, mux: ControlTarget | Config) -> Explanation:
     """Explain by the mux that listens at a control socket, or by a configuration alone.
 
     Raise PacketError for a frame that is not IP.
@@ -62,7 +62,7 @@ def frame_of(path: Path, number: int) -> bytes:
         raise CaptureError(path, looped.offset, f"ends after {counted(before, 'packet')}: there is no packet {number}")
 
 
-def _explain(packet: ClientPacket, mux: Place | Config) -> Explanation:
+def _explain(packet: ClientPacket, mux: ControlTarget | Config) -> Explanation:
     return explain_configuration(packet, mux) if isinstance(mux, Config) else explain_live(packet, mux)
 
 

@@ -7,7 +7,7 @@ step did, and tools.mux_hints says what to do if the packet is not forwarded.
 from collections.abc import Sequence
 
 from lbmux.api.answers import BackendHealth
-from lbmux.api.channel import Place, place_name
+from lbmux.api.channel import ControlTarget, target_name
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetHealth
 from lbmux.config.models import Config
@@ -30,7 +30,7 @@ def explain_configuration(packet: ClientPacket, config: Config) -> Explanation:
     return _explanation(MuxRun(packet, of_configuration(config), 0), "configuration", [])
 
 
-def explain_live(packet: ClientPacket, place: Place) -> Explanation:
+def explain_live(packet: ClientPacket, place: ControlTarget) -> Explanation:
     """Explain what the mux at ``place`` would do now.
 
     Raise ControlError, or SetupError if its configuration keeps changing.
@@ -47,7 +47,7 @@ def explain_live(packet: ClientPacket, place: Place) -> Explanation:
         health = ControlClient(place).whole(GetHealth()).health
         if copy.is_current():
             return _explanation(run, "mux", health)
-    raise SetupError(str(place_name(place)), "its configuration kept changing while it was read", "try again later")
+    raise SetupError(str(target_name(place)), "its configuration kept changing while it was read", "try again later")
 
 
 def _explanation(run: MuxRun, source: str, health: Sequence[BackendHealth]) -> Explanation:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from lbmux.addresses import Address
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetRuntime
 from lbmux.errors import LbmuxError, SetupError
@@ -28,7 +28,7 @@ HASHING = (
 """A router's settings for IPv6, in the order of Hashing's fields.  The seed is shared by both families."""
 
 
-def with_router(explanation: Explanation, router: str, mux: Place | None) -> Explanation:
+def with_router(explanation: Explanation, router: str, mux: ControlTarget | None) -> Explanation:
     """Add a step with the choice of a router on this machine, after the packet.
 
     ``router``: the name of a network namespace (`ip netns`).  ``mux``: the mux that explained the
@@ -37,7 +37,7 @@ def with_router(explanation: Explanation, router: str, mux: Place | None) -> Exp
     return _with(explanation, _choice(router, explanation.packet), mux)
 
 
-def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux: Place | None) -> Explanation:
+def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux: ControlTarget | None) -> Explanation:
     """Add a step with the choice of a router elsewhere.  ``muxes``: its next hops to the VIP, in its route's order."""
     hashing = Hashing(seed)
     via = str(muxes[choice(explanation.packet, hashing, [1] * len(muxes))])
@@ -46,7 +46,7 @@ def with_seed(explanation: Explanation, seed: int, muxes: Sequence[Address], mux
     return _with(explanation, Step("router", f"a Linux router with {how} sends it to {via}", data), mux)
 
 
-def _with(explanation: Explanation, step: Step, mux: Place | None) -> Explanation:
+def _with(explanation: Explanation, step: Step, mux: ControlTarget | None) -> Explanation:
     if mux is not None and "via" in step.data:
         is_ours = step.data["via"] in ControlClient(mux).ask(GetRuntime()).addresses
         note = "this mux" if is_ours else "not this mux: ask that one as well"

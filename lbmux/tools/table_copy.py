@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lbmux.api.answers import Layout
-from lbmux.api.channel import Place, place_name
+from lbmux.api.channel import ControlTarget, target_name
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetLayout, ReadMemory
 from lbmux.config.models import Backend, Config, Service
@@ -46,7 +46,7 @@ def of_configuration(config: Config) -> Snapshot:
 class LiveCopy:
     """A copy of what the mux or agent that at ``place`` has about one VIP."""
 
-    place: Place
+    place: ControlTarget
     snapshot: Snapshot
     interfaces: dict[int, str]
     vip: str
@@ -54,13 +54,13 @@ class LiveCopy:
     """The layout before the tables were read."""
 
     @classmethod
-    def of(cls, place: Place, vip: str, program: str = "mux") -> "LiveCopy":
+    def of(cls, place: ControlTarget, vip: str, program: str = "mux") -> "LiveCopy":
         """Raise ControlError if no daemon answers, if it is another program, or if its tables have another version."""
         layout = ControlClient(place).ask(GetLayout(vip))
         if layout.program != program:
-            raise ControlError(place_name(place), f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")
+            raise ControlError(target_name(place), f"{ONE[layout.program]} listens there: give {ONE[program]}'s socket")
         if layout.tables != VERSION:
-            raise ControlError(place_name(place), f"the {program} runs another version: use an lbmux of that version")
+            raise ControlError(target_name(place), f"the {program} runs another version: use an lbmux of that version")
         services = tuple(_service(service) for service in layout.services)
         rows = {(service, backend): row for service, backend, row in layout.rows}
         snapshot = Snapshot(Tables.allocate(Sizes(**layout.sizes)), services, rows, is_agent=program == "agent")

@@ -1,19 +1,23 @@
-"""A trace event: one frame of a mux or an agent, its verdict, and what the slow path did with it.
+"""Trace events: makes one for each frame that trace clients may want to see.
 
-trace_hub.py makes the events.
+An event has the frame as it arrived and as it left, its verdict, its service and backend, and what the slow path did.
 """
 
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.frame_copy import FrameCopy
 from lbmux.slowpath.mux_output import BY_ROUTE
+from lbmux.slowpath.tunnels import Ports
+from lbmux.tables.snapshot import Snapshot
+from lbmux.tracing.event_owner import EventOwner
 from lbmux.tracing.header_summary import HeaderSummary
+from lbmux.tracing.inner_frames import flow_at_agent
 from lbmux.wire.packet import ethernet_header, version_of
 
 NO_DROPS = frozenset(
@@ -68,6 +72,23 @@ class TraceEvent:
     @cached_property
     def header_summary(self) -> HeaderSummary:
         return HeaderSummary.read(self.came.data if self.flow is None else self.flow)
+
+
+class EventMaker:
+    """Makes the events of one mux or agent. ``snapshot`` returns the services in force."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], is_agent: bool) -> None:
+        self._snapshot, self._is_agent, self._owner = snapshot, is_agent, EventOwner()
+
+    def make(
+        self, original: FrameCopy, verdict: Verdict, target: int, left: FrameCopy | None, is_reply: bool
+    ) -> TraceEvent:
+        """Return the event of a frame. ``target`` is the row that the data path chose, or -1."""
+        event, snapshot = TraceEvent(original, verdict, left=left, is_reply=is_reply), self._snapshot()
+        if self._is_agent:
+            event.flow = flow_at_agent(original.data, left and left.data, verdict, Ports.of(snapshot.tables))
+        event.service, event.backend = self._owner.find(snapshot, event.header_summary, target)
+        return event
 
 
 def by_route(packet: bytes) -> FrameCopy:

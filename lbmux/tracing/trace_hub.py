@@ -27,13 +27,11 @@ from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.regions import Tables
 from lbmux.tracing.event_filter import parse
-from lbmux.tracing.event_owner import EventOwner
-from lbmux.tracing.inner_frames import flow_at_agent
 from lbmux.tracing.kernel_recording import KernelRecording
 from lbmux.tracing.prefilter_builder import EVERYTHING, Prefilter, prefilter_of
 from lbmux.tracing.trace_budget import FRAMES_A_SECOND, Budget
 from lbmux.tracing.trace_client import TraceClient
-from lbmux.tracing.trace_event import TraceEvent
+from lbmux.tracing.trace_event import EventMaker, TraceEvent
 
 PAUSE_S = 0.02
 """Pause after the budget of frames is spent."""
@@ -87,7 +85,7 @@ class TraceHub:
         self._pausing = False
         self._program, self._is_agent = driver.role, driver.role == "agent"
         self._clients: set[TraceClient] = set()
-        self._owner = EventOwner()
+        self._events = EventMaker(snapshot, self._is_agent)
         self._budget = Budget(FRAMES_A_SECOND, time.monotonic())
         self._recording: KernelRecording | None = None
         if driver.kernel is not None:
@@ -137,7 +135,7 @@ class TraceHub:
             if verdict.kind == "send":
                 left_by = leaves_by or int(batch.interface[index]) or original.interface
                 left = FrameCopy.from_batch(batch, index, now_ns, left_by)
-            events.append(self._event(original, verdict, target, left, is_reply))
+            events.append(self._events.make(original, verdict, target, left, is_reply))
         return events
 
     def tell(self, frames: Iterable[TraceEvent]) -> None:
@@ -148,16 +146,7 @@ class TraceHub:
 
     def _recorded(self, frame: TapRecord) -> None:
         is_reply = self._is_agent and frame.verdict in OF_REPLIES
-        self.tell([self._event(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
-
-    def _event(
-        self, original: FrameCopy, verdict: Verdict, target: int, left: FrameCopy | None, is_reply: bool
-    ) -> TraceEvent:
-        event, snapshot = TraceEvent(original, verdict, left=left, is_reply=is_reply), self._snapshot()
-        if self._is_agent:
-            event.flow = flow_at_agent(original.data, left and left.data, verdict, Ports.of(snapshot.tables))
-        event.service, event.backend = self._owner.find(snapshot, event.header_summary, target)
-        return event
+        self.tell([self._events.make(frame.came, frame.verdict, frame.target, frame.left, is_reply)])
 
     def _skipped(self, frames: int) -> None:
         self._budget.skipped += frames

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lbmux.api import control_paths
-from lbmux.api.control_paths import meant_path, named_places
+from lbmux.api.control_paths import meant_path, named_targets
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_the_socket_that_is_meant(running: str, meant: str, tmp_path: Path, monk
 
 def test_sockets_of_one_name_are_called_by_their_paths() -> None:
     one, same, other = Path("/run/a/mux.sock"), Path("/run/b/mux.sock"), Path("/run/b/mux2.sock")
-    assert named_places([one, same, other]) == {str(one): one, str(same): same, "mux2": other}
+    assert named_targets([one, same, other]) == {str(one): one, str(same): same, "mux2": other}

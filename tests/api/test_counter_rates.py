@@ -6,7 +6,7 @@ from lbmux.api.answers import BackendLine, VerdictLine
 from lbmux.api.counter_rates import CounterSnapshot, TrafficRates, backend_rates, drop_rates, total
 from tests.api.lines import backend_line
 
-H1, UNKNOWN = ("web", "h1"), TrafficRates(None, None, None)
+H1, UNKNOWN_RATES = ("web", "h1"), TrafficRates(None, None, None)
 
 
 def snapshot(time_s: float, *backends: BackendLine, **drops: int) -> CounterSnapshot:
@@ -30,13 +30,13 @@ def test_a_counter_that_went_back_counts_from_0() -> None:
 
 def test_a_new_backend_has_no_rate_yet_and_a_removed_one_none() -> None:
     only, both = snapshot(10, h1(100)), snapshot(11, h1(200), backend_line(backend="h2", packets=10**6))
-    assert backend_rates(only, both) == {H1: TrafficRates(100, 0, 0), ("web", "h2"): UNKNOWN}
+    assert backend_rates(only, both) == {H1: TrafficRates(100, 0, 0), ("web", "h2"): UNKNOWN_RATES}
     assert backend_rates(both, snapshot(12, h1(250))) == {H1: TrafficRates(50, 0, 0)}
 
 
 def test_what_an_agent_does_not_count_has_no_rate() -> None:
     nothing = h1(None, bytes=None, new_flows=None)
-    assert backend_rates(snapshot(10, nothing), snapshot(11, nothing)) == {H1: UNKNOWN}
+    assert backend_rates(snapshot(10, nothing), snapshot(11, nothing)) == {H1: UNKNOWN_RATES}
 
 
 def test_without_time_nothing_has_moved() -> None:
@@ -50,4 +50,4 @@ def test_drops_are_those_that_go_on() -> None:
 
 def test_a_sum_skips_unknown_values() -> None:
     assert total([TrafficRates(1, 2, None), TrafficRates(3, None, None)]) == TrafficRates(4, 2, None)
-    assert total([]) == UNKNOWN
+    assert total([]) == UNKNOWN_RATES

@@ -68,8 +68,8 @@ def test_trace(lab: Lab, family: int) -> None:
         )  # fmt: skip
         hops = re.findall(r"^ *(\d+): +(\S+)", done.stdout, re.MULTILINE)
         assert ("2", VIPS[family]) in hops, done.stdout
-        room = {4: 1480, 6: 1460}[family]
-        assert f"pmtu {room}" in done.stdout, done.stdout
+        path_mtu = {4: 1480, 6: 1460}[family]
+        assert f"pmtu {path_mtu}" in done.stdout, done.stdout
         found = counters(mux)
         assert found["time_exceeded"] >= 1 and found["too_big_answered"] >= 1
 

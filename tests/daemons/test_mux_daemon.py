@@ -235,13 +235,14 @@ def test_an_unreadable_configuration_is_one_line(lab: Lab, program: str) -> None
 
 @PROGRAMS
 @pytest.mark.parametrize(
-    ("who", "capability"), [(("--bounding-set", "-net_raw"), "CAP_NET_RAW"), (("--bounding-set", "-all"), "CAP_NET_")]
+    ("setpriv", "capability"),
+    [(("--bounding-set", "-net_raw"), "CAP_NET_RAW"), (("--bounding-set", "-all"), "CAP_NET_")],
 )
-def test_a_missing_capability_is_one_line(lab: Lab, program: str, who: tuple[str, ...], capability: str) -> None:
+def test_a_missing_capability_is_one_line(lab: Lab, program: str, setpriv: tuple[str, ...], capability: str) -> None:
     lab.write_config(configuration(service("web", 80, [H1])))
     lab.inside("mux1", lambda: set_features("eth0", {"gro": True}))
     try:
-        said = failed(Daemon(lab, "mux1", program, prefix=("setpriv", *who)))
+        said = failed(Daemon(lab, "mux1", program, prefix=("setpriv", *setpriv)))
         assert said.startswith("lbmux: ") and capability in said, said
         assert lab.inside("mux1", lambda: features("eth0"))["gro"]
     finally:

@@ -47,8 +47,8 @@ class Case:
 
     def arrive(self, packet: Any, *seen: TraceEvent) -> None:
         frame = bytes(Ether(**ETHER) / packet)
-        room, batch = np.frombuffer(frame, np.uint8), Batch(4)
-        batch.address[0], batch.length[0], batch.count = room.ctypes.data, len(frame), 1
+        memory, batch = np.frombuffer(frame, np.uint8), Batch(4)
+        batch.address[0], batch.length[0], batch.count = memory.ctypes.data, len(frame), 1
         batch.verdict[0] = Verdict.ICMP
         self.slow.handle(batch, seen)
 

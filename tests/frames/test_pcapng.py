@@ -28,7 +28,7 @@ from tests.frames.captures import (
 FRAME = bytes(range(64))
 IPV4 = b"\x45" + bytes(39)
 START = section() + interface()
-UNKNOWN = 0x80000BAD
+UNKNOWN_BLOCK = 0x80000BAD
 
 
 def reason_of(error: CaptureError | None) -> tuple[int, str]:
@@ -66,7 +66,7 @@ class TestBlocks:
 
     @pytest.mark.parametrize("size", [0, 4, 5000, 3_000_000], ids=["empty", "small", "middle", "over the buffer"])
     def test_unknown_blocks_are_passed_over(self, tmp_path: Path, size: int) -> None:
-        unknown = block(UNKNOWN, bytes(size))
+        unknown = block(UNKNOWN_BLOCK, bytes(size))
         content = section() + unknown + interface() + unknown + enhanced(FRAME) + unknown + enhanced(FRAME)
         assert read_bytes(tmp_path, content) == ([Read(FRAME, 0)] * 2, None)
 
@@ -110,7 +110,7 @@ class TestInterfaces:
         [(interface(), False, False), (interface(101), True, False), (interface(resolution=b"\x09"), False, True),
          (interface(113), False, False), (interface(105, resolution=b"\x09"), True, False),
          (interface(105) + enhanced(FRAME) + interface(101), True, False),
-         (block(UNKNOWN, bytes(2_000_000)) + interface(101), True, False)],
+         (block(UNKNOWN_BLOCK, bytes(2_000_000)) + interface(101), True, False)],
     )  # fmt: skip
     def test_the_first_interface_decides_the_output_format(
         self, tmp_path: Path, content: bytes, raw: bool, nanoseconds: bool
@@ -168,7 +168,7 @@ class TestDamage:
             (enhanced(FRAME, captured=LARGEST_BYTES + 1), "a packet length above the maximum"),
             (block(6, bytes(84), trailer=100), "a block whose two lengths differ"),
             (block(1, bytes(8), trailer=24), "a block whose two lengths differ"),
-            (block(UNKNOWN, bytes(8), trailer=24), "a block whose two lengths differ"),
+            (block(UNKNOWN_BLOCK, bytes(8), trailer=24), "a block whose two lengths differ"),
             (enhanced(FRAME, captured=65), "a packet longer than its block"),
             (simple(FRAME, original=65), "a packet longer than its block"),
             (enhanced(FRAME, number=1), "a packet of an interface that is not described"),
@@ -192,7 +192,7 @@ class TestDamage:
 
     @given(st.data())
     def test_cut_anywhere(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-        blocks = [section(), interface(name=b"e"), enhanced(FRAME), block(UNKNOWN, FRAME)]
+        blocks = [section(), interface(name=b"e"), enhanced(FRAME), block(UNKNOWN_BLOCK, FRAME)]
         blocks += [simple(FRAME), obsolete(FRAME)]
         size = data.draw(st.integers(29, sum(map(len, blocks)) - 1))
         found, error = read_bytes(tmp_path_factory.getbasetemp(), b"".join(blocks)[:size])
@@ -206,7 +206,7 @@ class TestDamage:
 
     def test_cut_in_a_block_over_the_buffer(self, tmp_path: Path) -> None:
         good = START + enhanced(FRAME)
-        found, error = read_bytes(tmp_path, good + block(UNKNOWN, bytes(3_000_000))[:-1])
+        found, error = read_bytes(tmp_path, good + block(UNKNOWN_BLOCK, bytes(3_000_000))[:-1])
         assert len(found) == 1
         assert reason_of(error) == (len(good), "truncated")
 

@@ -101,16 +101,16 @@ def test_the_number_of_examined_frames_is_limited() -> None:
 @FAMILIES
 def test_too_big_with_df(family: int) -> None:
     case = Case()
-    room = 1480 if family == 4 else 1460
+    inner_mtu = 1480 if family == 4 else 1460
     size = 1500 - (40 if family == 4 else 60)
     packet = ip(4, flags="DF") / segment(size) if family == 4 else ip(6) / segment(size)
     error = case.answer(packet)
     assert case.verdict == Verdict.TOO_BIG
     if family == 4:
-        assert (error[ICMP].type, error[ICMP].code, error[ICMP].nexthopmtu, error.src) == (3, 4, room, VIP)
+        assert (error[ICMP].type, error[ICMP].code, error[ICMP].nexthopmtu, error.src) == (3, 4, inner_mtu, VIP)
     else:
-        assert (error[ICMPv6PacketTooBig].mtu, error.src) == (room, VIP6)
-    fits = ip(4, flags="DF") / segment(room - 40) if family == 4 else ip(6) / segment(room - 60)
+        assert (error[ICMPv6PacketTooBig].mtu, error.src) == (inner_mtu, VIP6)
+    fits = ip(4, flags="DF") / segment(inner_mtu - 40) if family == 4 else ip(6) / segment(inner_mtu - 60)
     case.arrive(fits)
     assert case.verdict == Verdict.FORWARDED
 

@@ -17,16 +17,16 @@ def loads(region: Region, found: Assignment) -> np.ndarray:
     return np.bincount(found.pops, region.users, len(region.capacity))
 
 
-@pytest.mark.parametrize("room", [1.25, 1.05])
-def test_within_2_percent_of_the_linear_programme(room: float) -> None:
-    region = random_region(1000, 20, 1, room)
+@pytest.mark.parametrize("capacity_ratio", [1.25, 1.05])
+def test_within_2_percent_of_the_linear_program(capacity_ratio: float) -> None:
+    region = random_region(1000, 20, 1, capacity_ratio)
     found, bound = solved(region), lp_bound(region)
     assert (loads(region, found) <= region.capacity * (1 + 1e-6)).all()
     assert bound <= found.cost < 1.02 * bound
     assert 0.98 * bound < found.bound <= bound * (1 + 1e-6)
 
 
-def test_with_room_each_group_has_its_best_pop() -> None:
+def test_with_spare_capacity_each_group_has_its_best_pop() -> None:
     region = random_region(200, 10, 3, 100.0)
     found = solved(region)
     assert (found.pops == region.cost.argmin(axis=0)).all()
@@ -51,8 +51,8 @@ def test_two_equal_inputs_have_one_result() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 1000), st.sampled_from([0.7, 1.0, 1.2, 3.0]))
 @settings(max_examples=60, deadline=None)
-def test_the_bound_is_below_the_cost_and_swaps_end(groups: int, pops: int, seed: int, room: float) -> None:
-    region = random_region(groups, pops, seed, room)
+def test_the_bound_is_below_the_cost_and_swaps_end(groups: int, pops: int, seed: int, capacity_ratio: float) -> None:
+    region = random_region(groups, pops, seed, capacity_ratio)
     found = solved(region)
     assert found.pops.shape == (groups,) and found.pops.min() >= 0 and found.pops.max() < pops
     assert (found.prices >= 0).all()

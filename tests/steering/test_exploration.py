@@ -16,16 +16,16 @@ NAMES = ("a", "b", "c")
 RTT_MS = np.array([[10.0, 30.0, 10.0], [20.0, 10.0, 15.0], [30.0, 20.0, 90.0]])
 
 
-def found(weights: Sequence[Weights], room: tuple[bool, ...] = (True, True, True)) -> list[Weights]:
-    return explored(weights, RTT_MS[:, : len(weights)], np.array([5.0, 9.0, 1.0][: len(weights)]), np.array(room),
-                    NAMES, 0.01)  # fmt: skip
+def found(weights: Sequence[Weights], has_capacity: tuple[bool, ...] = (True, True, True)) -> list[Weights]:
+    users = np.array([5.0, 9.0, 1.0][: len(weights)])
+    return explored(weights, RTT_MS[:, : len(weights)], users, np.array(has_capacity), NAMES, 0.01)
 
 
 def test_the_second_best_pop_gets_the_share() -> None:
     assert found([{"a": 1.0}, {"b": 1.0}]) == [{"a": 0.99, "b": 0.01}, {"b": 0.99, "c": 0.01}]
 
 
-def test_a_pop_without_room_gets_none_and_the_next_one_does() -> None:
+def test_a_pop_without_spare_capacity_gets_none_and_the_next_one_does() -> None:
     assert found([{"a": 1.0}], (True, False, True)) == [{"a": 0.99, "c": 0.01}]
     assert found([{"a": 1.0}], (True, False, False)) == [{"a": 1.0}]
 

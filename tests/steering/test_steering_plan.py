@@ -72,9 +72,9 @@ def test_a_group_without_samples_goes_where_its_resolver_goes() -> None:
     assert planned.steering_map.estimated == {G2, ip_network("198.51.3.0/24")}
 
 
-def large(room: float) -> tuple[Steering, Groups, Latency]:
+def large(capacity_ratio: float) -> tuple[Steering, Groups, Latency]:
     """A pool of 12 PoPs with 1200 groups, none over 1 % of the users."""
-    planned = random_region(1200, 12, 7, room)
+    planned = random_region(1200, 12, 7, capacity_ratio)
     names = [f"p{n}" for n in range(12)]
     pops = [{"name": name, "addresses": ["192.0.2.1"], "capacity": float(capacity)}
             for name, capacity in zip(names, planned.capacity, strict=True)]  # fmt: skip
@@ -92,9 +92,9 @@ def without(given: Steering, name: str) -> Steering:
     return given.model_copy(update={"pops": pops})
 
 
-def lost(room: float) -> tuple[Plan, Plan, Groups]:
+def lost(capacity_ratio: float) -> tuple[Plan, Plan, Groups]:
     """Plans before and after the loss of the PoP with most users."""
-    given, some, rtt = large(room)
+    given, some, rtt = large(capacity_ratio)
     before = plan(given, some, rtt, None, NOW)
     name = max(before.pops, key=lambda pop: pop.users).name
     return before, plan(without(given, name), some, rtt, before.steering_map, NOW), some
@@ -106,7 +106,7 @@ def test_nothing_moves_if_nothing_has_changed() -> None:
     assert plan(given, some, rtt, before.steering_map, NOW).moved == 0
 
 
-def test_only_the_users_of_a_lost_pop_move_while_the_others_have_room() -> None:
+def test_only_the_users_of_a_lost_pop_move_while_the_others_have_capacity() -> None:
     before, after, _ = lost(4.0)
     assert after.moved == pytest.approx(after.moved_from_dead) and after.moved > 0
     assert after.moved == pytest.approx(max(pop.users for pop in before.pops))

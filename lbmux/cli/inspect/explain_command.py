@@ -11,7 +11,7 @@ from lbmux.cli.where import Where, where
 
 if TYPE_CHECKING:
     from lbmux.addresses import Address
-    from lbmux.api.channel import Place
+    from lbmux.api.channel import ControlTarget
     from lbmux.config.models import Config
     from lbmux.tools.explanation import Explanation
     from lbmux.tools.packet_text import ClientPacket
@@ -99,7 +99,7 @@ def _print(explanation: "Explanation", layers: list[str], as_json: bool) -> None
 
 
 def _explain(
-    words: tuple[str, ...], number: int | None, syn: bool, length: int | None, source: "Place | Config | Where"
+    words: tuple[str, ...], number: int | None, syn: bool, length: int | None, source: "ControlTarget | Config | Where"
 ) -> "tuple[Explanation, list[str]]":
     """Return the explanation and, for a packet of a capture, a line for each of its headers."""
     from dataclasses import replace

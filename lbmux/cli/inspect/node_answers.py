@@ -11,7 +11,7 @@ from lbmux.cli.text_table import print_table
 from lbmux.cli.where import Where
 
 if TYPE_CHECKING:
-    from lbmux.api.channel import Place
+    from lbmux.api.channel import ControlTarget
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import ListRequest
 
@@ -20,15 +20,15 @@ Answer = TypeVar("Answer")
 Line = TypeVar("Line")
 
 
-def client_of(place: "Place", timeout_s: float | None = TIMEOUT_S) -> "ControlClient":
+def client_of(target: "ControlTarget", timeout_s: float | None = TIMEOUT_S) -> "ControlClient":
     from lbmux.api.control_client import ControlClient
 
-    return ControlClient(place, timeout_s)
+    return ControlClient(target, timeout_s)
 
 
-def node_of(place: "Place") -> str:
+def node_of(target: "ControlTarget") -> str:
     """Return the name of a node of the pool; empty for a daemon on this machine."""
-    return "" if isinstance(place, Path) else place.name
+    return "" if isinstance(target, Path) else target.name
 
 
 def ask_all(
@@ -40,12 +40,12 @@ def ask_all(
     from lbmux.cli.shown_error import show_error
     from lbmux.errors import ControlError
 
-    places, refused = where.all(), list[ControlError]()
-    with ThreadPoolExecutor(min(len(places), MOST_THREADS)) as threads:
-        futures = [(place, threads.submit(ask, client_of(place, timeout_s))) for place in places]
-        for place, answer in futures:
+    targets, refused = where.all(), list[ControlError]()
+    with ThreadPoolExecutor(min(len(targets), MOST_THREADS)) as threads:
+        futures = [(target, threads.submit(ask, client_of(target, timeout_s))) for target in targets]
+        for target, answer in futures:
             try:
-                yield node_of(place), answer.result()
+                yield node_of(target), answer.result()
             except ControlError as error:
                 refused.append(error)
     for more in refused[1:]:

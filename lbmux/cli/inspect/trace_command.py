@@ -12,7 +12,7 @@ from lbmux.cli.where import Where, where
 
 if TYPE_CHECKING:
     from lbmux.api.answers import TracedFrame
-    from lbmux.api.channel import Place
+    from lbmux.api.channel import ControlTarget
 
 
 @click.command(name="trace")
@@ -45,7 +45,7 @@ def command(where: Where, count: int, verbose: bool, as_json: bool, filter: tupl
             _print(frame, steps, layers)
 
 
-def _steps(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
+def _steps(path: "ControlTarget", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame's path: the result of each step that it reached, and what the slow path did."""
     steps = _ask_mux(path, frame) if frame.program == "mux" else _ask_agent(path, frame)
     return steps + _slow_path_note(frame)
@@ -65,7 +65,7 @@ def _step(step: str, found: str, afterwards: bool = False) -> dict[str, Any]:
     return {"step": step, "found": found, "afterwards": afterwards}
 
 
-def _ask_mux(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
+def _ask_mux(path: "ControlTarget", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return why a frame could not be parsed, if so, and the steps with which explain describes it now."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError
@@ -88,7 +88,7 @@ def _ask_mux(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
     return parsed + [_step(*one, afterwards=True) for one in results]
 
 
-def _ask_agent(path: "Place", frame: "TracedFrame") -> list[dict[str, Any]]:
+def _ask_agent(path: "ControlTarget", frame: "TracedFrame") -> list[dict[str, Any]]:
     """Return the frame that an agent got, the results of the agent's steps now, and the frame that left."""
     from lbmux.datapath.verdicts import Verdict
     from lbmux.errors import LbmuxError

@@ -9,11 +9,14 @@ from lbmux.plurals import counted
 
 if TYPE_CHECKING:
     from lbmux.api.answers import SlowPathReport, TracedFrame, TraceStart
-    from lbmux.api.channel import Place
+    from lbmux.api.channel import ControlTarget
 
 
 def traced(
-    path: "Place", expression: str, most: int | None, wanted: "Callable[[TracedFrame], bool]" = lambda frame: True
+    path: "ControlTarget",
+    expression: str,
+    most: int | None,
+    wanted: "Callable[[TracedFrame], bool]" = lambda frame: True,
 ) -> "Iterator[TracedFrame]":
     """Yield up to ``most`` matching frames; report the start, and frames that were skipped, on standard error."""
     from lbmux.api.answers import TraceStart

@@ -46,7 +46,7 @@ def announce(where: Where, pop: str, map_: Path | None) -> None:
     If it has some, they announce them, as `lbmux announce` does.  With --manager, --node names the muxes, and MAP is by
     default the pool's current one.
     """
-    from lbmux.api.channel import place_name
+    from lbmux.api.channel import target_name
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import HoldRoutes
     from lbmux.steering.steering_map import read
@@ -57,7 +57,7 @@ def announce(where: Where, pop: str, map_: Path | None) -> None:
     is_used = any(pop in weights for weights in steering_map.groups.values())
     for place in where.all("mux"):
         prefixes = ControlClient(place).ask(HoldRoutes(held=not is_used)).prefixes
-        click.echo(f"{place_name(place)}: announced: {' '.join(prefixes) or 'nothing'}")
+        click.echo(f"{target_name(place)}: announced: {' '.join(prefixes) or 'nothing'}")
 
 
 def _pools_map(where: Where) -> "SteeringMap":

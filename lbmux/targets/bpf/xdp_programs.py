@@ -10,6 +10,7 @@ from lbmux.datapath.context import (
     worker_limit,
     xdp_context,
 )
+from lbmux.datapath.counters import count_verdict
 from lbmux.datapath.frame import RECEIVED, SENT, arrived, frame, frame_end, frame_length, packet_mark, redirect
 from lbmux.datapath.memory import advance, beyond, int64, layout, rows, step
 from lbmux.datapath.tables import AGENT_MARK, settings_row
@@ -75,7 +76,7 @@ def gate_xdp(ctx):
     context = xdp_context(ctx)
     worker = current_worker(context)
     if worker < worker_limit(context) and gate.is_black_holed(context, frame(context), frame_end(context)):
-        mux.count(context, worker, BLACK_HOLED, frame_length(context))
+        count_verdict(context, worker, BLACK_HOLED, frame_length(context))
         return XDP_DROP
     to_mux(context)
     return XDP_PASS

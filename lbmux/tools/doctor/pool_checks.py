@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetServices
 from lbmux.errors import ControlError
@@ -10,7 +10,7 @@ from lbmux.tools.doctor.finding import Finding, fault, ok, warning
 from lbmux.tools.doctor.node_state import TIMEOUT_S, NodeState
 
 
-def digests(place: Place) -> dict[str, str | None]:
+def digests(place: ControlTarget) -> dict[str, str | None]:
     """Return the digest of each service's Maglev table, by a name with the service's VIP, protocol and port."""
     return {
         f"{line.service} ({line.vip} {line.protocol} {line.port})": line.digest

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbmux.api.answers import BackendLine, FlowLine, ServiceLine, VerdictLine
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.api.control_client import ControlClient
-from lbmux.api.control_paths import named_places
+from lbmux.api.control_paths import named_targets
 from lbmux.api.counter_rates import CounterSnapshot
 from lbmux.api.protocol import from_plain, to_json
 from lbmux.api.requests import GetBackends, GetCounters, GetFlows, GetServices
@@ -34,7 +34,7 @@ class Counts:
     flows: list[FlowLine]
 
     @classmethod
-    def of(cls, control: Place, flows: str | None) -> "Counts":
+    def of(cls, control: ControlTarget, flows: str | None) -> "Counts":
         """``flows``: a filter as for `show flows`, None for no flows. Raise ControlError if the mux does not answer."""
         client = ControlClient(control, TIMEOUT_S)
         parts = () if flows is None else client.stream(GetFlows(flows, limit=MOST_FLOWS))
@@ -53,12 +53,12 @@ class Reading:
     muted: dict[str, str]
 
     @classmethod
-    def of(cls, controls: Sequence[Place], flows: str | None = None) -> "Reading":
+    def of(cls, controls: Sequence[ControlTarget], flows: str | None = None) -> "Reading":
         """Raise ControlError if none of them answers."""
         muxes: dict[str, Counts] = {}
         muted: dict[str, ControlError] = {}
         with ThreadPoolExecutor(len(controls)) as threads:
-            answers = [(name, threads.submit(Counts.of, path, flows)) for name, path in named_places(controls).items()]
+            answers = [(name, threads.submit(Counts.of, path, flows)) for name, path in named_targets(controls).items()]
             for name, answer in answers:
                 try:
                     muxes[name] = answer.result()

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.errors import ControlError
 from lbmux.tools.top.readings import Reading, recorded
 from lbmux.tools.top.screen import keys, raw, render
@@ -19,7 +19,7 @@ Source = Callable[[View], Reading | None]
 """Returns the next reading for a view; None at the end of a recording."""
 
 
-def live(controls: Sequence[Place], record: TextIO | None = None) -> Source:
+def live(controls: Sequence[ControlTarget], record: TextIO | None = None) -> Source:
     """Return a source that asks running muxes. With ``record`` it asks for all backends' flows and records them."""
 
     def read(view: View) -> Reading:

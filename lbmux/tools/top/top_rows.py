@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lbmux.api.answers import BackendLine, Key, ServiceLine
-from lbmux.api.counter_rates import ZERO, TrafficRates, backend_rates, drop_rates, total
+from lbmux.api.counter_rates import NO_TRAFFIC, TrafficRates, backend_rates, drop_rates, total
 from lbmux.tools.top.readings import Counts, Reading
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def service_rows(before: Reading, after: Reading) -> list[Row]:
             "address": f"{lines[0][1].vip} {lines[0][1].protocol}/{lines[0][1].port}",
             "up": _all(f"{line.backends_up}/{line.backends}" for _, line in lines),
             # A service without a backend in the tables has no traffic.
-            **_traffic(after, lines, rates.get(name) or [ZERO] * has_rates),
+            **_traffic(after, lines, rates.get(name) or [NO_TRAFFIC] * has_rates),
         }
         for name, lines in _by_name(after, lambda counts: counts.services, lambda line: line.service).items()
     ]

@@ -10,7 +10,7 @@ import asyncio
 
 from aiohttp import web
 
-from lbmux.api.control_paths import named_places
+from lbmux.api.control_paths import named_targets
 from lbmux.errors import LbmuxError
 from lbmux.tools.explain_mux import explain_live
 from lbmux.tools.packet_text import ClientPacket
@@ -69,7 +69,7 @@ class DryRuns:
 
     async def explain(self, request: web.Request) -> web.Response:
         places = await self.poller.in_thread(self.poller.places)
-        path = named_places(places).get(request.query.get("mux", ""), places[0])
+        path = named_targets(places).get(request.query.get("mux", ""), places[0])
         try:
             packet = ClientPacket.parse(request.query.get("packet", ""))
             explanation = await asyncio.to_thread(explain_live, packet, path)

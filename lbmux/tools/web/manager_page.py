@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.errors import LbmuxError
 from lbmux.manager.api_client import ApiClient
 from lbmux.manager.api_models import NodesAnswer
@@ -133,13 +133,13 @@ class ManagerPage:
             name=f"{token.name} ({token.role})",
         )  # fmt: skip
 
-    def _places(self) -> Sequence[Place]:
+    def _places(self) -> Sequence[ControlTarget]:
         """Return the pool's muxes, also those that have gone; called in a thread of the poller."""
         loop = self._loop
         assert loop is not None  # a request came before
         return [self._place(one, loop) for one in self._reports() if one.role == "mux"]
 
-    def _place(self, report: NodeReport, loop: asyncio.AbstractEventLoop) -> Place:
+    def _place(self, report: NodeReport, loop: asyncio.AbstractEventLoop) -> ControlTarget:
         if report.manager == self._manager.url or not report.connected:
             return ConnectedNode(report.node, self._server.relay, loop)
         return RelayedNode(ApiClient([report.manager], "", self._manager.identity.client_context()), report.node)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lbmux.api.answers import BackendLine, Bgp, BgpNeighbour, HealthLine, History, Runtime, ServiceLine, VerdictLine
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.api.control_client import ControlClient
 from lbmux.api.counter_rates import CounterSnapshot, TrafficRates, backend_rates
 from lbmux.api.requests import GetBackends, GetBgp, GetCounters, GetHealth, GetHistory, GetRuntime, GetServices
@@ -23,7 +23,7 @@ class MuxStatus:
     """A mux's answers, or ``error`` if it does not answer."""
 
     name: str
-    place: Place
+    place: ControlTarget
     at: float
     error: str = ""
     runtime: Runtime | None = None
@@ -49,7 +49,7 @@ class MuxSummary:
     """A mux's answers that take it little time, whatever its pool's size, or ``error`` if it does not answer."""
 
     name: str
-    place: Place
+    place: ControlTarget
     error: str = ""
     runtime: Runtime | None = None
     bgp: Bgp | None = None
@@ -65,7 +65,7 @@ def _neighbours(bgp: Bgp | None) -> Sequence[BgpNeighbour]:
     return bgp.neighbours if bgp else ()
 
 
-def poll_summary(name: str, place: Place, since: float) -> MuxSummary:
+def poll_summary(name: str, place: ControlTarget, since: float) -> MuxSummary:
     """Poll one mux for its totals, and for its history after ``since`` in seconds since 1970."""
     client = ControlClient(place, TIMEOUT_S)
     try:
@@ -77,7 +77,7 @@ def poll_summary(name: str, place: Place, since: float) -> MuxSummary:
         return MuxSummary(name, place, error.reason)
 
 
-def poll(name: str, place: Place) -> MuxStatus:
+def poll(name: str, place: ControlTarget) -> MuxStatus:
     """Poll one mux for all that it knows of its services and backends."""
     now, client = time.monotonic(), ControlClient(place, DETAILS_TIMEOUT_S)
     try:

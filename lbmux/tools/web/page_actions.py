@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbmux.api.answers import Overridden
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.api.control_client import ControlClient
 from lbmux.api.protocol import from_plain
 from lbmux.api.requests import Override, Request, SetWeight
@@ -55,12 +55,12 @@ def parse(text: bytes) -> OverrideRequest:
     return request
 
 
-def manager_of(places: Sequence[Place]) -> ApiClient | None:
+def manager_of(places: Sequence[ControlTarget]) -> ApiClient | None:
     """Return the client of the pool's manager, or None for muxes on this machine."""
     return next((place.client for place in places if isinstance(place, RelayedNode)), None)
 
 
-def override(request: OverrideRequest, manager: ApiClient | None, places: Sequence[Place]) -> list[str]:
+def override(request: OverrideRequest, manager: ApiClient | None, places: Sequence[ControlTarget]) -> list[str]:
     """Put an override in force at the manager, or without one at the muxes; return what changed.
 
     Raise LbmuxError if the manager or a mux refuses it.
@@ -92,7 +92,7 @@ def _for_a_mux(request: OverrideRequest) -> Request[Overridden]:
     return Override(request.backend, ADMIN_STATES[request.action], request.service)
 
 
-def _states(place: Place, answer: Overridden) -> Iterator[str]:
+def _states(place: ControlTarget, answer: Overridden) -> Iterator[str]:
     name = place.stem if isinstance(place, Path) else place.name
     for one in answer.health:
         yield f"{name}: {one.service}/{one.backend} is {one.state}, weight {one.weight}"

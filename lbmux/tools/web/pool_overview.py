@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lbmux.api.channel import place_name
+from lbmux.api.channel import target_name
 from lbmux.tools.web.mux_status import MuxSummary
 from lbmux.tools.web.pool_history import PoolHistory
 from lbmux.tools.web.pool_lists import service_lines
@@ -57,7 +57,7 @@ def overview(
 def mux_line(one: MuxSummary, history: PoolHistory) -> dict[str, Any]:
     """Return a mux's figures; rates are those of its last second, None if unknown."""
     point = None if one.error else history.latest(one.name)
-    line: dict[str, Any] = {"name": one.name, "socket": str(place_name(one.place)), "error": one.error}
+    line: dict[str, Any] = {"name": one.name, "socket": str(target_name(one.place)), "error": one.error}
     line |= {
         "packets_per_s": point and point.packets,
         "bytes_per_s": point and point.bytes,

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lbmux.api.channel import Place
-from lbmux.api.control_paths import named_places
+from lbmux.api.channel import ControlTarget
+from lbmux.api.control_paths import named_targets
 from lbmux.tools.web.mux_status import MuxStatus, MuxSummary, poll, poll_summary
 from lbmux.tools.web.pool_history import PoolHistory
 from lbmux.tools.web.pool_overview import services_overview
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 class PoolPoller:
     """What is known of the muxes at ``places``, which is asked again for each poll."""
 
-    places: Callable[[], Sequence[Place]]
+    places: Callable[[], Sequence[ControlTarget]]
     interval_s: float
     history: PoolHistory = field(default_factory=PoolHistory)
     summaries: Sequence[MuxSummary] = ()
@@ -59,7 +59,7 @@ class PoolPoller:
             self.summaries = await asyncio.gather(
                 *(
                     self.in_thread(poll_summary, name, place, self.history.last(name))
-                    for name, place in named_places(await self.in_thread(self.places)).items()
+                    for name, place in named_targets(await self.in_thread(self.places)).items()
                 )
             )
             for one in self.summaries:
@@ -77,7 +77,7 @@ class PoolPoller:
         async with self._detailing:
             begun = time.monotonic()
             if self.details is None or begun >= self._next_details:
-                is_first, places = self.details is None, named_places(await self.in_thread(self.places)).items()
+                is_first, places = self.details is None, named_targets(await self.in_thread(self.places)).items()
                 statuses = await asyncio.gather(*(self.in_thread(poll, *mux) for mux in places))
                 self.details = await self.in_thread(document, statuses, self.statuses)
                 self.services = await self.in_thread(services_overview, self.details["services"])

@@ -60,8 +60,8 @@ def _backend_problems(service: str, backend: Mapping[str, Any]) -> Iterator[Prob
     for line in backend["health"]:
         severity = severity_of(line["state"])
         if severity != "good":
-            who = f" ({', '.join(line['muxes'])})" if len(backend["health"]) > 1 else ""
-            yield _problem(severity, name, f"{line['state']}: {line['reason']}{who}", *at)
+            muxes = f" ({', '.join(line['muxes'])})" if len(backend["health"]) > 1 else ""
+            yield _problem(severity, name, f"{line['state']}: {line['reason']}{muxes}", *at)
 
 
 def _problem(severity: str, what: str, text: str, *at: str) -> Problem:

@@ -24,7 +24,7 @@ from typing import Any
 
 from aiohttp import web
 
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.errors import LbmuxError
 from lbmux.tools.results import read_result
 from lbmux.tools.web import page_actions
@@ -55,7 +55,7 @@ class PoolSite:
     ``scoreboard``: a file with the scoreboard's last result.
     """
 
-    places: Callable[[], Sequence[Place]]
+    places: Callable[[], Sequence[ControlTarget]]
     visitor: Callable[[web.Request], Visitor]
     scoreboard: Path | None = None
     interval_s: float = INTERVAL_S

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lbmux.api.channel import place_name
+from lbmux.api.channel import target_name
 from lbmux.api.counter_rates import drop_rates
 from lbmux.tools.web.mux_status import MuxStatus, traffic
 from lbmux.tools.web.service_status import services_of
@@ -40,7 +40,7 @@ def document(now: Sequence[MuxStatus], before: Sequence[MuxStatus]) -> dict[str,
 def _mux(now: MuxStatus, before: MuxStatus | None) -> dict[str, Any]:
     line: dict[str, Any] = {
         "name": now.name,
-        "socket": str(place_name(now.place)),
+        "socket": str(target_name(now.place)),
         "error": now.error,
         "packets_per_s": None,
     }

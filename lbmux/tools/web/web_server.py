@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from lbmux.api.channel import Place
+from lbmux.api.channel import ControlTarget
 from lbmux.daemons.process import ready, stop_event
 from lbmux.errors import SetupError
 from lbmux.tools.web.dry_runs import DryRuns
@@ -26,7 +26,7 @@ class Site(PoolSite):
     """
 
     def __init__(
-        self, controls: Sequence[Place], scoreboard: Path | None = None, interval_s: float = INTERVAL_S, *,
+        self, controls: Sequence[ControlTarget], scoreboard: Path | None = None, interval_s: float = INTERVAL_S, *,
         actions: bool = False,
     ) -> None:  # fmt: skip
         manager = manager_of(controls)

@@ -32,20 +32,20 @@ KEYS, RANDOM, WRONG, HITS = 128, 0, 1, 2
 
 
 @step
-def enter_next(context, who):
+def enter_next(context, worker):
     """Enter the flow whose turn it is, with our own number as its target, and record the target that it got."""
     scratch = slots(context)
     turn, present = word_row(scratch, TURN).value, word_row(scratch, PRESENT).value
     if present != word_row(scratch, EXPECTED).value:
-        fetch_or(advance(scratch, 8 * PRESENT), u64(1) << u64(who & (RACERS - 1)))
+        fetch_or(advance(scratch, 8 * PRESENT), u64(1) << u64(worker & (RACERS - 1)))
     if present != word_row(scratch, EXPECTED).value or turn >= u64(RACE_FLOWS):
         return
     number, key = int64(turn & u64(RACE_FLOWS - 1)), turn + u64(1)
     word = remember(
-        context, settings_row(settings(context), 0), who, u32(number), u64(0), key, u32(key), int64(OWNER), who + 1,
-        int64(0), service_row(services(context), 0), clock(context),
+        context, settings_row(settings(context), 0), worker, u32(number), u64(0), key, u32(key), int64(OWNER),
+        worker + 1, int64(0), service_row(services(context), 0), clock(context),
     )  # fmt: skip
-    word_row(scratch, SAID + (who & (RACERS - 1)) * RACE_FLOWS + number).value = u64(target_of(word))
+    word_row(scratch, SAID + (worker & (RACERS - 1)) * RACE_FLOWS + number).value = u64(target_of(word))
     compare_exchange(scratch, turn, turn + u64(1))
 
 
@@ -60,9 +60,9 @@ def next_random(row):
 
 
 @step
-def hammer_once(context, who):
+def hammer_once(context, worker):
     """Do something to a random flow of few. Its target names it and who entered it; another flow's target is wrong."""
-    mine = advance(slots(context), (who & (RACERS - 1)) * 64)
+    mine = advance(slots(context), (worker & (RACERS - 1)) * 64)
     number, now = next_random(word_row(mine, RANDOM)), clock(context)
     key, kind = number & u64(KEYS - 1), int64((number >> u64(20)) & u64(7))
     hashed, low, ports = u32(u32(key) * u32(0x9E3779B1)), key * u64(5), u32(key * u64(7))
@@ -70,7 +70,7 @@ def hammer_once(context, who):
     bucket, way, word = lookup(context, hashed, u64(0), low, ports, OWNER)
     if way < 0:
         word = remember(
-            context, setting, who, hashed, u64(0), low, ports, int64(OWNER), int64(key << u64(4)) | who, int64(0),
+            context, setting, worker, hashed, u64(0), low, ports, int64(OWNER), int64(key << u64(4)) | worker, int64(0),
             service, now,
         )  # fmt: skip
     elif kind == 0:
@@ -78,7 +78,7 @@ def hammer_once(context, who):
     else:
         flags = int64(FIN | ACK) if kind == 1 else int64(ACK)
         row = backend_row(backends(context), 0)
-        still_good(context, setting, who, hashed, bucket, way & (WAYS - 1), word, row, service, flags, now)
+        still_good(context, setting, worker, hashed, bucket, way & (WAYS - 1), word, row, service, flags, now)
     if word != u64(0):
         word_row(mine, HITS).value += u64(1)
         if u64(target_of(word)) >> u64(4) != key:
@@ -87,27 +87,27 @@ def hammer_once(context, who):
 
 def race(ctx):
     context = xdp_context(ctx)
-    who = current_worker(context)
-    if who < worker_limit(context):
-        enter_next(context, who)
+    worker = current_worker(context)
+    if worker < worker_limit(context):
+        enter_next(context, worker)
     return XDP_DROP
 
 
 def hammer(ctx):
     context = xdp_context(ctx)
-    who = current_worker(context)
-    if who < worker_limit(context):
-        hammer_once(context, who)
+    worker = current_worker(context)
+    if worker < worker_limit(context):
+        hammer_once(context, worker)
     return XDP_DROP
 
 
 @compiled_nogil
-def race_in_user_space(context_address, who, turns):  # type: ignore[no-untyped-def]
+def race_in_user_space(context_address, worker, turns):  # type: ignore[no-untyped-def]
     for _ in range(turns):
-        enter_next(context_at(context_address), who)
+        enter_next(context_at(context_address), worker)
 
 
 @compiled_nogil
-def hammer_in_user_space(context_address, who, turns):  # type: ignore[no-untyped-def]
+def hammer_in_user_space(context_address, worker, turns):  # type: ignore[no-untyped-def]
     for _ in range(turns):
-        hammer_once(context_at(context_address), who)
+        hammer_once(context_at(context_address), worker)

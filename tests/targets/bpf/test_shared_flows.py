@@ -117,7 +117,7 @@ def test_all_who_enter_the_same_flow_at_once_agree_on_its_backend(spacious: Kern
     together = 0
     for _ in range(MOST_ROUNDS):
         numbers(spacious)[:] = 0
-        numbers(spacious)[EXPECTED] = sum(1 << who for who in (*CPUS, USER))
+        numbers(spacious)[EXPECTED] = sum(1 << racer for racer in (*CPUS, USER))
         spacious.tables.flows[:] = np.zeros((), spacious.tables.flows.dtype)
         at_once(spacious, f"{module}:race", race_in_user_space, lambda: numbers(spacious)[TURN] == RACE_FLOWS)
         said = numbers(spacious)[SAID:][: RACERS * RACE_FLOWS].reshape(RACERS, RACE_FLOWS)

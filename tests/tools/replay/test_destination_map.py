@@ -47,30 +47,30 @@ def right(packet: Packet) -> bytes:
     ],
 )  # fmt: skip
 def test_destination_is_replaced_and_checksums_are_right(tmp_path: Path, before: Packet, after: Packet) -> None:
-    for front in (Ether(dst="02::1", src="02::2"), Ether(dst="02::1", src="02::2") / Dot1Q(vlan=7)):
-        frames, count = mapped(tmp_path, front / before)
-        assert (bytes(frames[0]), count) == (right(front / after), 1)
+    for link in (Ether(dst="02::1", src="02::2"), Ether(dst="02::1", src="02::2") / Dot1Q(vlan=7)):
+        frames, count = mapped(tmp_path, link / before)
+        assert (bytes(frames[0]), count) == (right(link / after), 1)
 
 
 def test_others_stay_as_they_are(tmp_path: Path) -> None:
-    front = Ether(dst="02::1", src="02::2")
+    link = Ether(dst="02::1", src="02::2")
     packets = [
-        front / IP(dst="192.0.2.8") / TCP() / ODD,
-        front / IP(src="192.0.2.7", dst="192.0.2.8") / UDP() / ODD,
-        front / IP(dst="192.0.2.7") / ICMP(),
-        front / IP(dst="192.0.2.7", flags="MF") / TCP() / ODD,
-        front / Raw(bytes(60)),
+        link / IP(dst="192.0.2.8") / TCP() / ODD,
+        link / IP(src="192.0.2.7", dst="192.0.2.8") / UDP() / ODD,
+        link / IP(dst="192.0.2.7") / ICMP(),
+        link / IP(dst="192.0.2.7", flags="MF") / TCP() / ODD,
+        link / Raw(bytes(60)),
     ]
     frames, count = mapped(tmp_path, *packets)
     assert ([bytes(frame) for frame in frames], count) == ([bytes(packet) for packet in packets], 0)
 
 
 def test_wrong_checksum_stays_wrong_and_no_checksum_stays_none(tmp_path: Path) -> None:
-    front = Ether(dst="02::1", src="02::2")
-    wrong = Ether(bytes(front / IP(dst="192.0.2.7") / UDP(dport=53) / ODD))
+    link = Ether(dst="02::1", src="02::2")
+    wrong = Ether(bytes(link / IP(dst="192.0.2.7") / UDP(dport=53) / ODD))
     wrong[UDP].chksum ^= 0x0100
-    (one, two), _ = mapped(tmp_path, wrong, front / IP(dst="192.0.2.7") / UDP(dport=53, chksum=0) / ODD)
-    expected = Ether(right(front / IP(dst="203.0.113.1") / UDP(dport=53) / ODD))[UDP].chksum
+    (one, two), _ = mapped(tmp_path, wrong, link / IP(dst="192.0.2.7") / UDP(dport=53, chksum=0) / ODD)
+    expected = Ether(right(link / IP(dst="203.0.113.1") / UDP(dport=53) / ODD))[UDP].chksum
     assert one[UDP].chksum != expected and (one[UDP].chksum - expected) % 0xFFFF in (0x0100, 0xFFFF - 0x0100)
     assert two[UDP].chksum == 0
 

@@ -11,8 +11,8 @@ SMALL = Jet(JetTrace(30, 6, 4000, 120.0, 6.0), size=1009, entries=400, repeats=2
 
 
 def test_rows_and_panels_have_every_rule() -> None:
-    told: list[float] = []
-    found = jet(SMALL, told.append)
+    reported: list[float] = []
+    found = jet(SMALL, reported.append)
     names = ["full tracking", "JET", "lbmux", "lbmux, rendezvous"]
     assert [row["rule"] for row in found.rows] == names
     assert all(row["paper_broken"] is None for row in found.rows)
@@ -21,7 +21,7 @@ def test_rows_and_panels_have_every_rule() -> None:
         assert all(
             low <= y <= high for line in panel.lines for low, y, high in zip(line.low, line.y, line.high, strict=True)
         )
-    assert told == sorted(told) and told[-1] == pytest.approx(1)
+    assert reported == sorted(reported) and reported[-1] == pytest.approx(1)
 
 
 def test_one_seed_gives_one_result() -> None:
