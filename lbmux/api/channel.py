@@ -21,7 +21,7 @@ class Channel(Protocol):
 
 
 ControlTarget = Path | Channel
-"""Where a daemon takes requests: at the path of its control socket, or through a channel."""
+"""The way to a daemon: the path of its control socket, or a channel."""
 PROGRAMS = ("mux", "agent", "edge")
 """The daemons with a control socket."""
 

@@ -45,9 +45,25 @@ def defined(source: str) -> Iterator[str]:
         yield name.strip("_")
 
 
-def docstrings(source: str) -> Iterator[str]:
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(text) for path, text in texts().items() if path.suffix == ".py"}
+
+
+def bound(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of parameters, variables and attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id.strip("_")
+        elif isinstance(node, ast.arg):
+            yield node.arg.strip("_")
+        elif isinstance(node, ast.Attribute):
+            yield node.attr.strip("_")
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
     """Yield the texts of all statements that are only a string: of modules, classes, functions and attributes."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.value.value.strip()
 
@@ -59,6 +75,9 @@ def plain(text: str) -> str:
 
 def test_names_are_found_in_source() -> None:
     assert {*defined("class A:\n  def _b(self): pass\nasync def c(): pass\n")} == {"A", "b", "c"}
+    assert {*bound(ast.parse("def f(a, *, b=1):\n  c, (_d, *e) = self.g, h\n  for i in j: k: int = 1"))} == set(
+        "abcdegik"
+    )
     assert plain("# two\n  # Lines") == "two lines"
 
 
@@ -108,14 +127,20 @@ def test_no_test_has_a_riddle_for_a_name() -> None:
 
 @pytest.mark.slow
 def test_no_docstring_begins_as_a_fragment() -> None:
-    sources = [path for path in tracked() if path.suffix == ".py"]
-    found = [
+    fragments = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
-        for path in sources
-        for text in docstrings(texts()[path])
+        for path, tree in trees().items()
+        for text in docstrings(tree)
         if FRAGMENT.match(text)
     ]
-    assert not found, "\n".join(found)
+    assert not fragments, "\n".join(fragments)
+
+
+@pytest.mark.slow
+def test_no_variable_has_an_old_name() -> None:
+    names = set(OLD["names"]) - set(OLD["variables"])
+    old = [f"{path.relative_to(ROOT)}: {name}" for path, tree in trees().items() for name in names & {*bound(tree)}]
+    assert not old, "\n".join(old)
 
 
 def test_the_documentation_has_no_stilted_word() -> None:

@@ -53,8 +53,8 @@ class Case:
         self.has = False
         self.adopts = Adopted.KNOWN
         self.vip: tuple[Address, int] | None = None
-        self.forgotten: list[Flow] = []
-        ask = self.connected, self.adopt, self.forgotten.append, lambda flow: self.vip
+        self.deleted: list[Flow] = []
+        ask = self.connected, self.adopt, self.deleted.append, lambda flow: self.vip
         host = AgentContext(hosts, muxes, self.target, 6080, 6081, packets_per_s, *ask)
         self.slow = AgentSlowPath(host, cpu_s=lambda: 0.0)
 
@@ -210,7 +210,7 @@ def test_a_syn_by_another_vip_than_that_of_the_connection_goes_back_to_the_mux(f
     packets, frames, (back,), _ = case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0)
     outer = dissect(back)
     assert (packets, frames, outer.src, outer.dst) == ([], [], *((HOST, MUX) if family == 4 else (HOST6, MUX6)))
-    assert (case.slow.counts, case.forgotten) == ({"unknown_of_another_vip": 1}, [])
+    assert (case.slow.counts, case.deleted) == ({"unknown_of_another_vip": 1}, [])
 
 
 @pytest.mark.parametrize("has_muxes", [True, False])
@@ -220,7 +220,7 @@ def test_a_syn_by_another_vip_opens_a_connection_once_the_former_is_over(family:
     if not has_muxes:
         case.slow.configure(replace(case.slow.context, muxes=frozenset()))
     assert case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0) == ([], [frame], (), True)
-    assert case.forgotten == case.asked and case.slow.counts == {"unknown_reopened": 1}
+    assert case.deleted == case.asked and case.slow.counts == {"unknown_reopened": 1}
 
 
 @FAMILIES

@@ -46,7 +46,7 @@ class SqliteStore(Store):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._starts = self._forgotten = 0
+        self._starts = self._compacted_at = 0
         self._batches: list[Batch] = []
         self._published = asyncio.Event()
         self._leases: dict[int, tuple[asyncio.TimerHandle, float, set[str]]] = {}
@@ -63,7 +63,9 @@ class SqliteStore(Store):
         except (OSError, sqlite3.Error) as error:
             raise SetupError(f"store {self._directory}", str(error), "give another directory with --store") from error
         stack.callback(lambda: self._thread.submit(self._database.close).result())  # after what still runs
-        self._starts, self._forgotten = await self._run(lambda: (_number(self._database, "starts"), self._revision()))
+        self._starts, self._compacted_at = await self._run(
+            lambda: (_number(self._database, "starts"), self._revision())
+        )
         stack.callback(self._cancel_timers)
 
     async def read(self, prefix: str) -> Contents:
@@ -92,7 +94,7 @@ class SqliteStore(Store):
 
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch]:
         while True:
-            if after < self._forgotten:
+            if after < self._compacted_at:
                 raise CompactedError(after)
             published = self._published
             for batch in self._batches[bisect_right(self._batches, after, key=lambda one: one.revision) :]:
@@ -166,7 +168,7 @@ class SqliteStore(Store):
     def _publish(self, batch: Batch) -> None:
         self._batches.append(batch)
         if len(self._batches) > KEPT_BATCHES:
-            self._forgotten = self._batches[KEPT_BATCHES // 10].revision
+            self._compacted_at = self._batches[KEPT_BATCHES // 10].revision
             del self._batches[: KEPT_BATCHES // 10 + 1]
         self._published.set()
         self._published = asyncio.Event()

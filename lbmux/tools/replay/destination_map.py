@@ -84,9 +84,9 @@ class DestinationMap:
         for each, end in zip(mappings, ends, strict=True):
             if ends.count(end) > 1:
                 raise ValueError(f"{_text(*end)} has two mappings: {each} and another")
-        ordered = sorted(mappings, key=lambda each: each.port == 0)
-        self._rows = np.zeros(len(ordered), MAPPING)
-        for row, each in zip(self._rows, ordered, strict=True):
+        sorted_mappings = sorted(mappings, key=lambda each: each.port == 0)
+        self._rows = np.zeros(len(sorted_mappings), MAPPING)
+        for row, each in zip(self._rows, sorted_mappings, strict=True):
             row["high"], row["low"] = to_pair(each.address)
             row["new_high"], row["new_low"] = to_pair(each.vip)
             row["port"], row["new_port"] = port_to_wire(each.port), port_to_wire(each.vip_port)
