@@ -32,16 +32,16 @@ def main() -> None:
         help=f"of {', '.join(known)}; or 'all', all but {', '.join(LONG)}; default: {', '.join(RELEASE)}",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("bench/results.json"), help="default: %(default)s")
-    arguments = parser.parse_args()
-    parts = arguments.parts or RELEASE
+    options = parser.parse_args()
+    parts = options.parts or RELEASE
     if parts == ["all"]:
         parts = (*RELEASE, *OTHERS)
     unknown = sorted(set(parts) - set(known))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
-    print_table(_run(parts, arguments.json))
+    print_table(_run(parts, options.json))
     if "kernel" in parts:
-        _plot(arguments.json)
+        _plot(options.json)
 
 
 def _run(parts: list[str] | tuple[str, ...], path: Path) -> list[Result]:

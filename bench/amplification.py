@@ -100,10 +100,10 @@ def run() -> list[Result]:
 
 def _results(lab: Lab, path: str, idle: Totals) -> Iterator[Result]:
     before = _over_budget(lab)
-    found = _caused(lab, list(islice(PATHS[path](), PACKETS))) - idle
+    caused = _caused(lab, list(islice(PATHS[path](), PACKETS))) - idle
     dropped = ", ".join(f"{name} {count:,}" for name, count in (_over_budget(lab) - before).items())
     names = ("packets sent by the mux", "packets sent by hosts", "CPU of the mux", "CPU of agents")
-    for name, value, unit in zip(names, found, ("packets", "packets", "µs", "µs"), strict=True):
+    for name, value, unit in zip(names, caused, ("packets", "packets", "µs", "µs"), strict=True):
         yield Result("amplification", f"{path}: {name}", value / PACKETS, unit, note=dropped)
         dropped = ""
 

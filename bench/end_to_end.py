@@ -100,7 +100,7 @@ def run() -> list[Result]:
 
 
 def _beside_others() -> list[Result]:
-    found: dict[tuple[str, str], list[tuple[Figures, Figures]]] = {}
+    figures: dict[tuple[str, str], list[tuple[Figures, Figures]]] = {}
     with lab("xdp") as made, haproxy(made):
         ways: dict[str, Callable[[str], Figures]] = {
             "lbmux": lambda kind: used(made, kind, VIP),
@@ -111,13 +111,13 @@ def _beside_others() -> list[Result]:
             for kind in UNITS:
                 routed = used(made, kind, DIP, DIRECT_PORT)
                 for name, way in ways.items():
-                    found.setdefault((kind, name), []).append((way(kind), routed))
+                    figures.setdefault((kind, name), []).append((way(kind), routed))
     results = []
     for kind, unit in UNITS.items():
-        pairs = found[kind, "lbmux"]
+        pairs = figures[kind, "lbmux"]
         results.append(_result(kind, "plain routing", [routed for _, routed in pairs], unit))
         for name in ways:
-            pairs = found[kind, name]
+            pairs = figures[kind, name]
             ratio = statistics.median(one["per_s"] / routed["per_s"] for one, routed in pairs)
             results.append(
                 replace(_result(kind, name, [one for one, _ in pairs], unit), against="routing", ratio=ratio)

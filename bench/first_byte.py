@@ -74,7 +74,7 @@ def _first_bytes_ms(version: ssl.TLSVersion, address: str) -> list[float]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.minimum_version = context.maximum_version = version
-    begun, found = time.monotonic(), []
+    begun, times_ms = time.monotonic(), []
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(socket.create_connection((address, HTTPS_PORT), TIMEOUT_S))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the request waits for an acknowledgment
@@ -82,11 +82,11 @@ def _first_bytes_ms(version: ssl.TLSVersion, address: str) -> list[float]:
         for _ in range(2):
             sock.sendall(REQUEST)
             answer = sock.recv(1)
-            found.append(1000 * (time.monotonic() - begun))
+            times_ms.append(1000 * (time.monotonic() - begun))
             while not (whole := WHOLE.search(answer)) or len(answer) < whole.end() + int(whole[1]):
                 answer += sock.recv(65536)
             begun = time.monotonic()
-    return found
+    return times_ms
 
 
 def _wait_until_served(lab: Lab, address: str) -> None:

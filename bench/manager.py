@@ -101,14 +101,14 @@ class Bench:
 @asynccontextmanager
 async def _nodes(bench: Bench, count: int, prefix: str) -> AsyncIterator[list[Node]]:
     async with AsyncExitStack() as stack:
-        found: list[Node] = []
+        nodes: list[Node] = []
         for number in range(count):
-            found.append(node := Node(bench.client(f"{prefix}{number}", "mux")))
+            nodes.append(node := Node(bench.client(f"{prefix}{number}", "mux")))
             await stack.enter_async_context(node.client.following(node.accept))
             if number % AT_ONCE == AT_ONCE - 1:
-                await _until(lambda: all(bool(one.client.manager) for one in found))
-        await _until(lambda: all(one.revision > 0 for one in found))
-        yield found
+                await _until(lambda: all(bool(one.client.manager) for one in nodes))
+        await _until(lambda: all(one.revision > 0 for one in nodes))
+        yield nodes
 
 
 @asynccontextmanager
@@ -155,21 +155,21 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 async def _weights(bench: Bench, nodes: Sequence[Node], changes: int, every_s: float = 0.0) -> list[float]:
     """Return, for each change of a weight, the time until it was in force on all nodes, in milliseconds."""
-    found, due = [], time.monotonic()
+    times_ms, due = [], time.monotonic()
     async with bench.connected() as session:
         for number in range(changes):
             begun = time.perf_counter()
             version = await bench.weigh(session, 2 + number % 7)
             await _until(lambda version=version: all(node.overrides >= version for node in nodes))  # type: ignore[misc]
-            found.append(1000 * (max(node.at for node in nodes) - begun))
+            times_ms.append(1000 * (max(node.at for node in nodes) - begun))
             due += every_s
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-    return found
+    return times_ms
 
 
 async def _deaths(bench: Bench, muxes: Sequence[Node]) -> list[float]:
     """Return, for each death of a backend, the time from its agent's report to the last mux's view, in milliseconds."""
-    agent, states, found = bench.client("agent", "agent", _dip(0, 0)), dict[str, HealthLine](), list[float]()
+    agent, states, times_ms = bench.client("agent", "agent", _dip(0, 0)), dict[str, HealthLine](), list[float]()
     agent.health = lambda: tuple(states.values())
     async with agent.following(_accept):
         await _until(lambda: bool(agent.manager))
@@ -182,8 +182,8 @@ async def _deaths(bench: Bench, muxes: Sequence[Node]) -> list[float]:
             begun = time.perf_counter()
             agent.health_changed.send()
             await _until(lambda key=key: all(key in mux.down for mux in muxes))  # type: ignore[misc]
-            found.append(1000 * (time.perf_counter() - begun))
-    return found
+            times_ms.append(1000 * (time.perf_counter() - begun))
+    return times_ms
 
 
 def _config(services: int) -> str:

@@ -205,7 +205,7 @@ def run() -> list[Result]:
                 figures[name]["cpu_ns"].append((cpu_ns(bed.process.pid) - used_ns) / max(done["back"], 1))
                 for key, value in measure(bed).items():
                     figures[name][key].append(value)
-    middle = {name: {key: median(values) for key, values in found.items()} for name, found in figures.items()}
+    middle = {name: {key: median(values) for key, values in measured.items()} for name, measured in figures.items()}
     first, results = middle["v2-sendmmsg"], []
     for name, of in middle.items():
         note = f"there and back at 1000 pps: median {of['median_us']:.0f} µs, 99th percentile {of['p99_us']:.0f} µs"

@@ -124,10 +124,10 @@ def main() -> None:
     parser.add_argument("kind", choices=("serve", *KINDS))
     parser.add_argument("where", nargs="+", metavar="ADDRESS PORT | PORT...")
     parser.add_argument("--seconds", type=float, default=2.0)
-    given = parser.parse_args()
-    if given.kind == "serve":
-        serve(*map(int, given.where))
-    print(json.dumps(load(given.kind, (given.where[0], int(given.where[-1])), given.seconds)))
+    options = parser.parse_args()
+    if options.kind == "serve":
+        serve(*map(int, options.where))
+    print(json.dumps(load(options.kind, (options.where[0], int(options.where[-1])), options.seconds)))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def is_compiled(function: Function) -> bool:
 
 def parameters(function: Function) -> list[ast.arg]:
     """All that a caller gives: not ``self`` or ``cls``."""
-    given = function.args
-    more = [one for one in (given.vararg, given.kwarg) if one is not None]
-    found = [*given.posonlyargs, *given.args, *given.kwonlyargs, *more]
-    return found[1:] if found and found[0].arg in ("self", "cls") else found
+    arguments = function.args
+    more = [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *more]
+    return named[1:] if named and named[0].arg in ("self", "cls") else named

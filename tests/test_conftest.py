@@ -38,7 +38,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         command.append("--continue-on-collection-errors")
         environment = os.environ | {"LBMUX_REQUIRE_ALL": require_all, "COLUMNS": "200"}
         ran = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
-        return {found[2]: (found[1], found[0]) for found in OUTCOME.finditer(ran.stdout)}
+        return {match[2]: (match[1], match[0]) for match in OUTCOME.finditer(ran.stdout)}
 
     return run
 

@@ -18,10 +18,10 @@ def beyond(source: str) -> Iterator[str]:
     """Names of a file's functions that are too large."""
     for function in functions(source):
         lines = (function.end_lineno or 0) - function.lineno + 1
-        given = len(parameters(function))
+        count = len(parameters(function))
         if "command" in decorators(function):
-            given = 0  # click passes each option of a command as a parameter
-        if not is_compiled(function) and (lines > MOST_LINES or given > MOST_PARAMETERS):
+            count = 0  # click passes each option of a command as a parameter
+        if not is_compiled(function) and (lines > MOST_LINES or count > MOST_PARAMETERS):
             yield function.name
 
 
@@ -39,7 +39,7 @@ def test_every_exception_is_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "expected"),
     [
         ("def f(a, b, c, d, e, f, g, h): pass", []),
         ("def f(a, b, c, d, e, f, g, h, *i): pass", ["f"]),
@@ -50,8 +50,8 @@ def test_every_exception_is_needed() -> None:
         ("async def f():\n" + "    pass\n" * 40, ["f"]),
     ],
 )
-def test_lines_and_parameters_are_counted(source: str, found: list[str]) -> None:
-    assert [*beyond(source)] == found
+def test_lines_and_parameters_are_counted(source: str, expected: list[str]) -> None:
+    assert [*beyond(source)] == expected
 
 
 def test_the_whole_tree_is_checked() -> None:

@@ -28,13 +28,13 @@ FIXED = {"reason", "result", "state"}
 def known() -> dict[str, dict[str, set[str]]]:
     """Each metric's labels, and the values that they have."""
     text = exposition(readings()["mux"]).decode()
-    found: dict[str, dict[str, set[str]]] = {}
+    labels_by_metric: dict[str, dict[str, set[str]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            labels = found.setdefault(sample.name, {})
+            labels = labels_by_metric.setdefault(sample.name, {})
             for label, value in sample.labels.items():
                 labels.setdefault(label, set()).add(value)
-    return found
+    return labels_by_metric
 
 
 def alert_expressions() -> list[str]:
@@ -43,8 +43,8 @@ def alert_expressions() -> list[str]:
 
 
 def panels() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
-    return found
+    listed: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return listed
 
 
 def dashboard_expressions() -> list[str]:
@@ -69,10 +69,10 @@ def strangers(expressions: list[str]) -> Iterator[str]:
                     yield f"{name}: {label}={value}"
 
 
-def promtool(*arguments: str, given: str = "") -> str:
+def promtool(*arguments: str, text: str = "") -> str:
     """Return promtool's output; raise AssertionError if it reports a fault."""
     command = ["promtool", *arguments]
-    done = subprocess.run(command, cwd=ALERTS.parent, input=given, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ALERTS.parent, input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -101,14 +101,14 @@ def readings() -> dict[str, Reading]:
 @pytest.mark.parametrize("program", ["mux", "agent"])
 def test_promtool_finds_no_fault_with_the_metrics(program: str) -> None:
     """Names, types, help and units by the conventions: it says nothing at all then."""
-    assert promtool("check", "metrics", given=exposition(readings()[program]).decode()) == ""
+    assert promtool("check", "metrics", text=exposition(readings()[program]).decode()) == ""
 
 
 @pytest.mark.parametrize("name", ["lbmux_x", "lbmux_x_total"])
 def test_promtool_reports_a_bad_metric(name: str) -> None:
     """One counter is badly named and has no help, the other only lacks help."""
     with pytest.raises(AssertionError, match=name):
-        promtool("check", "metrics", given=f"# TYPE {name} counter\n{name} 1\n")
+        promtool("check", "metrics", text=f"# TYPE {name} counter\n{name} 1\n")
 
 
 def test_promtool_takes_the_rules() -> None:

@@ -30,7 +30,7 @@ def test_a_relaxed_file_has_compiled_steps(module: str) -> None:
     """One at least without types; and a file's own name, not a pattern."""
     source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
     steps = [one for one in functions(source) if is_compiled(one)]
-    assert any(given.annotation is None for one in steps for given in parameters(one))
+    assert any(parameter.annotation is None for one in steps for parameter in parameters(one))
 
 
 def test_outside_the_listed_files_only_compiled_functions_are_untyped() -> None:

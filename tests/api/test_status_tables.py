@@ -83,10 +83,10 @@ def test_user_space_counters_add_to_the_kernels() -> None:
 def test_lookups_and_every_verdict_by_name_and_kind() -> None:
     inside = Inside()
     inside.send(client(), client())
-    lookups, found = status_tables.lookups(inside.snapshot), status_tables.verdicts(inside.snapshot, in_kernel=False)
+    lookups, lines = status_tables.lookups(inside.snapshot), status_tables.verdicts(inside.snapshot, in_kernel=False)
     assert (lookups["new"], lookups["hit"]) == (1, 1)
-    assert [line.verdict for line in found] == [verdict.label for verdict in Verdict]
-    assert Counter(line.kind for line in found)["send"] == 4
+    assert [line.verdict for line in lines] == [verdict.label for verdict in Verdict]
+    assert Counter(line.kind for line in lines)["send"] == 4
 
 
 def test_hosts_stand_once_with_their_backends() -> None:

@@ -32,22 +32,22 @@ def snapshot(at: float, **packets: int | None) -> CounterSnapshot:
 
 
 def test_services_of_a_vip_are_added_and_the_busiest_vip_comes_first() -> None:
-    found = top_talkers(LINES, snapshot(10, web=0, secure=0, dns=100), snapshot(12, web=200, secure=100, dns=800))
-    assert found.seconds == 2
-    assert [(one.vip, one.services, one.packets, one.bytes, one.share) for one in found.vips] == [
+    talkers = top_talkers(LINES, snapshot(10, web=0, secure=0, dns=100), snapshot(12, web=200, secure=100, dns=800))
+    assert talkers.seconds == 2
+    assert [(one.vip, one.services, one.packets, one.bytes, one.share) for one in talkers.vips] == [
         ("192.0.2.2", ["dns"], 350.0, 35000.0, 0.7),
         ("192.0.2.1", ["web", "secure"], 150.0, 15000.0, 0.3),
     ]
 
 
 def test_a_vip_that_is_new_or_at_an_agent_has_no_rates() -> None:
-    found = top_talkers(LINES, snapshot(0, web=None), snapshot(1, web=None, dns=5))
-    assert {(one.packets, one.bytes, one.new_flows, one.share) for one in found.vips} == {(None, None, None, None)}
+    talkers = top_talkers(LINES, snapshot(0, web=None), snapshot(1, web=None, dns=5))
+    assert {(one.packets, one.bytes, one.new_flows, one.share) for one in talkers.vips} == {(None, None, None, None)}
 
 
 def test_an_idle_mux_has_shares_of_zero() -> None:
-    found = top_talkers(LINES[2:], snapshot(0, dns=5), snapshot(1, dns=5))
-    assert [one.share for one in found.vips] == [0.0]
+    talkers = top_talkers(LINES[2:], snapshot(0, dns=5), snapshot(1, dns=5))
+    assert [one.share for one in talkers.vips] == [0.0]
 
 
 def test_a_black_hole_comes_first_with_the_time_that_is_left(
@@ -76,11 +76,11 @@ def test_the_verb_measures_a_running_mux(
     monkeypatch.setattr(time, "sleep", lambda seconds: mux.send(*(client(port) for port in range(100))))
     where = ("--control", str(mux.path))
     try:
-        found: dict[str, Any] = json.loads(said(capsys, "-j", *where))
+        answer: dict[str, Any] = json.loads(said(capsys, "-j", *where))
         table = said(capsys, "--limit", "1", *where)
     finally:
         mux.close()
-    first, *_ = found["vips"]
-    assert (found["version"], first["vip"], first["share"]) == (1, "192.0.2.1", 1.0)
-    assert first["packets"] * found["seconds"] == pytest.approx(100)
+    first, *_ = answer["vips"]
+    assert (answer["version"], first["vip"], first["share"]) == (1, "192.0.2.1", 1.0)
+    assert first["packets"] * answer["seconds"] == pytest.approx(100)
     assert all(text in table for text in ("VIP", "new flows/s", "192.0.2.1", "100%")) and "192.0.2.2" not in table

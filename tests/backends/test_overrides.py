@@ -16,8 +16,8 @@ def backend(n: int, **more: Any) -> dict[str, Any]:
 
 
 def weights(config: Config, service: str = "web") -> dict[str, int]:
-    (found,) = (one for one in config.services if one.name == service)
-    return {backend.name: backend.weight for backend in found.backends}
+    (matching,) = (one for one in config.services if one.name == service)
+    return {backend.name: backend.weight for backend in matching.backends}
 
 
 TWO = configured(backend(1), backend(2, weight=2))

@@ -20,17 +20,17 @@ def test_equal_configurations_have_no_difference() -> None:
 
 
 def test_backend_removed_moves_its_slots_and_few_more() -> None:
-    (found,) = diff(configured(FOUR), configured({"a": 1, "b": 1, "c": 1}))
-    assert (found.service, found.change, found.removed, found.added, found.changed) == (
+    (change,) = diff(configured(FOUR), configured({"a": 1, "b": 1, "c": 1}))
+    assert (change.service, change.change, change.removed, change.added, change.changed) == (
         "web", "changed", ("d",), (), ()
     )  # fmt: skip
-    assert found.slots_moved is not None and 0.25 <= found.slots_moved < 0.45
+    assert change.slots_moved is not None and 0.25 <= change.slots_moved < 0.45
 
 
 def test_backend_added() -> None:
-    (found,) = diff(configured(FOUR), configured(FOUR | {"e": 1}))
-    assert found.added == ("e",)
-    assert found.slots_moved is not None and 0.2 <= found.slots_moved < 0.4
+    (change,) = diff(configured(FOUR), configured(FOUR | {"e": 1}))
+    assert change.added == ("e",)
+    assert change.slots_moved is not None and 0.2 <= change.slots_moved < 0.4
 
 
 def test_an_automatic_table_that_grows_moves_all() -> None:
@@ -42,29 +42,29 @@ def test_an_automatic_table_that_grows_moves_all() -> None:
 
 
 def test_backend_drained() -> None:
-    (found,) = diff(configured(FOUR), configured(FOUR | {"d": 0}))
+    (change,) = diff(configured(FOUR), configured(FOUR | {"d": 0}))
     (removed,) = diff(configured(FOUR), configured({"a": 1, "b": 1, "c": 1}))
-    assert found.changed == ("d",) and found.slots_moved == removed.slots_moved
+    assert change.changed == ("d",) and change.slots_moved == removed.slots_moved
 
 
 def test_changes_that_move_no_slot() -> None:
-    (found,) = diff(configured(FOUR), configured(FOUR, idle={"tcp_s": 7}))
-    assert found.slots_moved == 0.0 and not found.changed
+    (change,) = diff(configured(FOUR), configured(FOUR, idle={"tcp_s": 7}))
+    assert change.slots_moved == 0.0 and not change.changed
 
 
 @pytest.mark.parametrize("new", [configured(FOUR, size=65539), configured(FOUR, vip="192.0.2.2")])
 def test_another_table_moves_all(new: Config) -> None:
-    assert [found.slots_moved for found in diff(configured(FOUR), new)] == [1.0]
+    assert [changes.slots_moved for changes in diff(configured(FOUR), new)] == [1.0]
 
 
 def test_all_without_weight_before_and_after() -> None:
-    (found,) = diff(configured({}), configured({}, idle={"tcp_s": 7}))
-    assert found.slots_moved is None
+    (change,) = diff(configured({}), configured({}, idle={"tcp_s": 7}))
+    assert change.slots_moved is None
 
 
 def test_services_added_and_removed() -> None:
-    found = diff(configured(FOUR), configured(FOUR, name="mail"))
-    assert [(one.service, one.change, one.slots_moved) for one in found] == [
+    changes = diff(configured(FOUR), configured(FOUR, name="mail"))
+    assert [(one.service, one.change, one.slots_moved) for one in changes] == [
         ("web", "removed", None), ("mail", "added", None)
     ]  # fmt: skip
-    assert found[0].removed == found[1].added == ("a", "b", "c", "d")
+    assert changes[0].removed == changes[1].added == ("a", "b", "c", "d")

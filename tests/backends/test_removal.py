@@ -13,7 +13,7 @@ ONE = configured(backend(1))
 
 def left(after: Config, before: Config = TWO, overrides: Overrides | None = None, **tracker: Any) -> dict[str, str]:
     """Return the backends that leave service web: addresses by name."""
-    found = with_removals(
+    config = with_removals(
         after,
         overrides or Overrides(),
         before,
@@ -21,7 +21,7 @@ def left(after: Config, before: Config = TWO, overrides: Overrides | None = None
         5,
         "why",
     )
-    return {name: str(one.backend.dip) for (service, name), one in found.removals.items() if service == "web"}
+    return {name: str(one.backend.dip) for (service, name), one in config.removals.items() if service == "web"}
 
 
 def test_a_removed_backend_has_no_weight_a_reason_and_a_time() -> None:
@@ -69,8 +69,8 @@ def test_a_server_id_is_the_new_ones() -> None:
     before = configured(backend(1, server_id="01"), backend(2, server_id="02"), **quic)
     kept = with_removals(configured(backend(1, server_id="01"), **quic), Overrides(), before, {}, 5, "why")
     assert kept.removals[WEB2].backend.server_id == "02"
-    given = with_removals(configured(backend(1, server_id="02"), **quic), Overrides(), before, {}, 5, "why")
-    assert given.removals[WEB2].backend.server_id is None
+    overrides = with_removals(configured(backend(1, server_id="02"), **quic), Overrides(), before, {}, 5, "why")
+    assert overrides.removals[WEB2].backend.server_id is None
 
 
 LEAVES = Overrides({}, {WEB2: Removal(100, B9, "why")})

@@ -21,10 +21,10 @@ def tracker(now: float = 0.0, path: Path | None = None) -> BackendTracker:
 
 def line(health: BackendTracker, overrides: Overrides | None = None, name: str = "b1") -> dict[str, str]:
     overrides = overrides or Overrides()
-    (found,) = (
+    (status,) = (
         one for one in health.lines(CONFIG, with_overrides(CONFIG, overrides), overrides) if one["backend"] == name
     )
-    return found
+    return status
 
 
 def test_down_with_reason_and_time() -> None:
@@ -194,15 +194,15 @@ ADDED = B1.model_copy(update={"name": "b9", "dip": "10.0.2.9"})
     ("b1", Overrides({KEY: Override(86400, "drain", 7)}), "draining", "by command"),
 ])  # fmt: skip
 def test_an_override_says_its_source_and_its_time(name: str, overrides: Overrides, state: str, reason: str) -> None:
-    found = line(tracker(), overrides, name)
-    assert (found["state"], found["reason"], found["since"]) == (state, reason, "1970-01-02T00:00:00Z")
+    status = line(tracker(), overrides, name)
+    assert (status["state"], status["reason"], status["since"]) == (state, reason, "1970-01-02T00:00:00Z")
 
 
 def test_an_added_or_weighted_backend_is_up_and_says_so() -> None:
     overrides = Overrides({KEY: Override(0, weight=7), ("web", "b9"): Override(0, weight=3, added=ADDED)})
-    found = [line(tracker(), overrides, name) for name in ("b1", "b9")]
-    assert [one["state"] for one in found] == ["up", "up"]
-    assert [one["reason"].partition("; ")[2] for one in found] == [
+    states = [line(tracker(), overrides, name) for name in ("b1", "b9")]
+    assert [one["state"] for one in states] == ["up", "up"]
+    assert [one["reason"].partition("; ")[2] for one in states] == [
         "weight 7 by command", "added by command; weight 3 by command"
     ]  # fmt: skip
 
@@ -211,8 +211,8 @@ def test_without_weight_in_the_file_it_drains() -> None:
     (service,) = CONFIG.services
     backends = (B1.model_copy(update={"weight": 0}), *service.backends[1:])
     config = CONFIG.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
-    found = tracker().lines(config, config, Overrides())[0]
-    assert (found["state"], found["reason"], found["since"]) == ("draining", "weight 0 in the configuration", None)
+    status = tracker().lines(config, config, Overrides())[0]
+    assert (status["state"], status["reason"], status["since"]) == ("draining", "weight 0 in the configuration", None)
 
 
 def test_a_backend_being_removed_may_be_down() -> None:

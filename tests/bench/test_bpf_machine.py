@@ -35,7 +35,7 @@ def moved(code: int, left: int, right: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("code", "left", "right", "found"),
+    ("code", "left", "right", "result"),
     [
         (0x07, 5, -7, 0xFFFFFFFE), (0x17, 5, 7, 0xFFFFFFFE), (0x27, -3, 5, 0xFFFFFFF1), (0x37, 7, 2, 3),
         (0x37, 7, 0, 0), (0x97, 7, 4, 3), (0x97, 7, 0, 7), (0x47, 5, 2, 7), (0x57, 7, 5, 5), (0xA7, 7, -1, 0xFFFFFFF8),
@@ -44,8 +44,8 @@ def moved(code: int, left: int, right: int) -> int:
         (0xDC, 0x01020304, 32, 0x04030201),
     ],
 )  # fmt: skip
-def test_arithmetic(code: int, left: int, right: int, found: int) -> None:
-    assert moved(code, left, right) == found
+def test_arithmetic(code: int, left: int, right: int, result: int) -> None:
+    assert moved(code, left, right) == result
 
 
 def test_an_operation_on_32_bits_clears_the_upper_half() -> None:
@@ -110,15 +110,15 @@ def test_the_mux_does_what_it_does_natively() -> None:
     native.install_mux(services(), backends())
     native.tables.backends["interface"][:3] = 0, LOOPBACK, 7
     copy_tables(native.tables, twin.tables)
-    given = list(islice(frames(), 150))
-    batch, memory = Frames(given), [twin.tables.memory[name] for name in TABLES]
+    originals = list(islice(frames(), 150))
+    batch, memory = Frames(originals), [twin.tables.memory[name] for name in TABLES]
     native.worker.forward(batch, NOW)
     numbers = numbers_of(twin.tables.sizes, {"jiffy_ns": 0, "jiffy_offset_ns": NOW << 20})
     maps = {TABLE_SYMBOL + name: at for at, name in enumerate(TABLES)}
     code = objects.compiled(":mux_xdp").program(objects.SECTION, maps, numbers)
     machine = Machine(code, {at: memoryview(rows) for at, rows in enumerate(memory)})
     interfaces = batch.interface.tolist()
-    for frame, (verdict, _, after), interface in zip(given, batch.results(), interfaces, strict=True):
+    for frame, (verdict, _, after), interface in zip(originals, batch.results(), interfaces, strict=True):
         count = machine.run(frame)
         assert (count.result, count.frame) == (mux_action(verdict, interface), after), frame.hex()
     for name, rows in zip(TABLES, memory, strict=True):

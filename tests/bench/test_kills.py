@@ -11,10 +11,10 @@ SECONDS = 6
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", pytest.param("etcd", marks=needs("etcd"))])
 def test_what_was_acknowledged_is_there(store: str) -> None:
-    found = kills.run(store, SECONDS, report=lambda line: None)
-    assert found.acknowledged and sum(found.kills.values()) >= 2 and not found.lost
+    outcome = kills.run(store, SECONDS, report=lambda line: None)
+    assert outcome.acknowledged and sum(outcome.kills.values()) >= 2 and not outcome.lost
 
 
 def test_what_is_lost_is_found() -> None:
-    found = kills.Outcome({1: "change 1", 2: "change 2"}, kills={"manager0": 3}, lost={2: "change 2"})
-    assert str(found).startswith("2 revisions acknowledged, 1 of them lost; ")
+    outcome = kills.Outcome({1: "change 1", 2: "change 2"}, kills={"manager0": 3}, lost={2: "change 2"})
+    assert str(outcome).startswith("2 revisions acknowledged, 1 of them lost; ")

@@ -78,8 +78,15 @@ def test_a_vip_is_never_withdrawn_for_health_and_may_become_a_last_resort(
     first: tuple[object, str], second: tuple[object, str], is_last_resort: bool
 ) -> None:
     services = [
-        {"name": name, "vip": "192.0.2.1", "protocol": "tcp", "port": port, "backends": found, "on_no_backend": action}
-        for name, port, (found, action) in (("a", 80, first), ("b", 81, second))
+        {
+            "name": name,
+            "vip": "192.0.2.1",
+            "protocol": "tcp",
+            "port": port,
+            "backends": backends,
+            "on_no_backend": action,
+        }
+        for name, port, (backends, action) in (("a", 80, first), ("b", 81, second))
     ]
     config = Config.model_validate({"services": services})
     assert routes_of(config) == {Route(IPv4Network("192.0.2.1"), is_last_resort)}

@@ -89,8 +89,8 @@ def test_a_speaker_that_says_nothing_is_down() -> None:
 
 def test_an_answer_with_an_empty_block_is_of_no_session() -> None:
     """Found by tests.fuzz."""
-    found = parse_neighbours("1002-\0" + " " * 40 + "\n1002-", "", BGP, 0.0)
-    assert [peer.state for peer in found] == ["down", "down"]
+    sessions = parse_neighbours("1002-\0" + " " * 40 + "\n1002-", "", BGP, 0.0)
+    assert [peer.state for peer in sessions] == ["down", "down"]
     assert parse_neighbours(PROTOCOLS + "1002-", SESSIONS, BGP, 1_700_000_060.0)[0].state == "established"
 
 
@@ -101,5 +101,5 @@ def test_a_bird_that_hangs_is_the_reason_of_its_sessions(tmp_path: Path, monkeyp
         async with await asyncio.start_unix_server(lambda reader, writer: None, tmp_path / "bird.ctl"):
             return await Bird(BGP, tmp_path).neighbours()
 
-    found = asyncio.run(run())
-    assert [(one.state, one.reason) for one in found] == [("unknown", HANGS)] * len(BGP.peers)
+    sessions = asyncio.run(run())
+    assert [(one.state, one.reason) for one in sessions] == [("unknown", HANGS)] * len(BGP.peers)

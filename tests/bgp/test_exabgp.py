@@ -23,18 +23,18 @@ def test_routes_carry_metric_and_communities() -> None:
 
 def test_ipv6_prefixes_have_their_own_next_hop() -> None:
     both = [IPv4Network("192.0.2.1"), IPv6Network("2001:db8::1")]
-    given = Bgp(BGP.local, BGP.peers, local6=IPv6Address("2001:db8:9::1"))
-    assert commands("announce", both, given) == [
+    bgp = Bgp(BGP.local, BGP.peers, local6=IPv6Address("2001:db8:9::1"))
+    assert commands("announce", both, bgp) == [
         "announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32",
         "announce attributes next-hop 2001:db8:9::1 nlri 2001:db8::1/128",
     ]
     assert len(commands("announce", both, BGP)) == 1, "without an own address of that family"
-    assert "ipv6 unicast;" in configuration(given, Path("/run/x"))
+    assert "ipv6 unicast;" in configuration(bgp, Path("/run/x"))
 
 
 def test_an_ipv6_peer_without_an_own_ipv4_address_gets_ipv6_only() -> None:
-    given = Bgp(None, (Peer(IPv6Address("2001:db8::1")),), local6=IPv6Address("2001:db8::2"))
-    text = configuration(given, Path("/run/x"))
+    bgp = Bgp(None, (Peer(IPv6Address("2001:db8::1")),), local6=IPv6Address("2001:db8::2"))
+    text = configuration(bgp, Path("/run/x"))
     for part in ("neighbor 2001:db8::1 {", "local-address 2001:db8::2;", "family { ipv6 unicast; }"):
         assert part in text
 
@@ -47,13 +47,13 @@ def test_many_prefixes_go_in_few_lines_and_none_is_lost() -> None:
 
 
 def test_a_last_resort_has_a_longer_path_and_replaces_the_announcement() -> None:
-    vip, given = IPv4Network("192.0.2.1"), Bgp(BGP.local, BGP.peers)
+    vip, bgp = IPv4Network("192.0.2.1"), Bgp(BGP.local, BGP.peers)
     plain, last = frozenset({Route(vip)}), frozenset({Route(vip, True)})
-    assert change_commands(plain, last, given) == [
+    assert change_commands(plain, last, bgp) == [
         "announce attributes next-hop 10.0.1.2 as-path [ 65001 65001 65001 65001 ] nlri 192.0.2.1/32"
     ]
-    assert change_commands(last, plain, given) == ["announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
-    assert change_commands(last, frozenset(), given) == ["withdraw attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
+    assert change_commands(last, plain, bgp) == ["announce attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
+    assert change_commands(last, frozenset(), bgp) == ["withdraw attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
 
 
 def event(kind: str, **neighbour: object) -> dict[str, object]:

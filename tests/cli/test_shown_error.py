@@ -54,13 +54,13 @@ def test_without_json_standard_output_is_empty(tmp_path: Path, capsys: pytest.Ca
 
 def test_every_command_with_json_prints_its_errors_so() -> None:
     assert isinstance(main.group, click.Group)
-    found = {
+    json_options = {
         name: option
         for name, command in every(main.group, click.Context(main.group))
         for option in command.params
         if option.name == "as_json"
     }
-    assert len(found) > 40
-    remember = next(option for option in found.values()).callback
+    assert len(json_options) > 40
+    remember = next(option for option in json_options.values()).callback
     assert remember is not None and remember.__module__ == options.__name__
-    assert [name for name, option in found.items() if option.callback is not remember] == []
+    assert [name for name, option in json_options.items() if option.callback is not remember] == []

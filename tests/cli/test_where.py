@@ -51,13 +51,13 @@ def pool(tmp_path: Path, capsys: Out) -> Iterator[Pool]:
             stack.enter_context(manager.joined(name, "mux", mux.answers))
         stack.enter_context(manager.joined("host1", "agent", host.answers))
         muxes["mux2"].send(client(3000))
-        found = Pool(manager, muxes, capsys)
+        started = Pool(manager, muxes, capsys)
         file = tmp_path / "services.yaml"
         file.write_text(yaml.safe_dump(CONFIG))
-        found.table("apply", str(file))
+        started.table("apply", str(file))
         reports = manager.manager.reports
         wait_for(lambda: all(one.in_force == FIRST for one in reports.values()))
-        yield found
+        yield started
     for served in (*muxes.values(), host):
         served.close()
 
@@ -101,14 +101,14 @@ def test_a_socket_of_this_machine_comes_first(pool: Pool, monkeypatch: pytest.Mo
 
 
 def test_top_adds_up_all_muxes(pool: Pool) -> None:
-    (found,) = pool.json("top", "--once", "--interval", "0.1")
-    assert [one["service"] for one in found["services"]] == ["web", "dns"] and not found["unknown"]
+    (reading,) = pool.json("top", "--once", "--interval", "0.1")
+    assert [one["service"] for one in reading["services"]] == ["web", "dns"] and not reading["unknown"]
 
 
 def test_a_packet_is_explained_at_every_mux_and_at_the_agent(pool: Pool) -> None:
-    (found,) = pool.json("explain", FLOW)
-    steps = {one["step"]: one for one in found["steps"]}
-    backend = found["backend"]
+    (explanation,) = pool.json("explain", FLOW)
+    steps = {one["step"]: one for one in explanation["steps"]}
+    backend = explanation["backend"]
     assert steps["muxes"]["muxes"] == {"mux1": backend, "mux2": backend}
     assert steps["muxes"]["found"] == f"mux1 and mux2: {backend} (steps of mux2, which has the flow)"
     agent = steps["agent"]
@@ -120,8 +120,8 @@ def test_a_packet_is_explained_at_every_mux_and_at_the_agent(pool: Pool) -> None
 
 
 def test_the_doctor_checks_the_whole_pool(pool: Pool) -> None:
-    (found,) = pool.json("doctor")
-    assert {(one["check"], one["state"]) for one in found["findings"]} == {
+    (report,) = pool.json("doctor")
+    assert {(one["check"], one["state"]) for one in report["findings"]} == {
         (check, "ok") for check in ("manager", "nodes", "revision", "certificate", "tables")
     }  # fmt: skip
     pool.muxes["mux1"].reload({**CONFIG, "services": CONFIG["services"][:1]})

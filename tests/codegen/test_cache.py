@@ -154,9 +154,9 @@ def hits(function: Any = doubled) -> int:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.setenv("LBMUX_CACHE", str(tmp_path / "kept"))
     assert (hits(), hits()) == (0, 1)
-    found = [path for path in (tmp_path / "kept").rglob("*.nb?")]
-    assert {path.suffix for path in found} == {".nbi", ".nbc"}
-    return found
+    paths = [path for path in (tmp_path / "kept").rglob("*.nb?")]
+    assert {path.suffix for path in paths} == {".nbi", ".nbc"}
+    return paths
 
 
 @pytest.mark.usefixtures("files")

@@ -36,8 +36,8 @@ VARIANTS = [*_entry_points(xdp_programs), *_entry_points(tapped_programs)]
 
 
 def _code(data: bytes) -> tuple[bytes, list[tuple[int, str]]]:
-    found = Object(data)
-    return found.section(objects.SECTION), found.relocations(objects.SECTION)
+    program = Object(data)
+    return program.section(objects.SECTION), program.relocations(objects.SECTION)
 
 
 def test_every_program_is_a_variant() -> None:

@@ -117,9 +117,9 @@ class Evil:
 @pytest.mark.parametrize("content", ["evil", Path("x"), {"services": []}])
 def test_forged_snapshot_runs_nothing(file: Path, content: object, monkeypatch: pytest.MonkeyPatch) -> None:
     Evil.target = str(file.with_name("made"))
-    given = Evil() if content == "evil" else content
+    stored = Evil() if content == "evil" else content
     snapshot = ConfigSnapshot(file, TEXT.encode())
-    snapshot.write(given)  # type: ignore[arg-type]
+    snapshot.write(stored)  # type: ignore[arg-type]
     assert snapshot.read() is None
     assert not loads_quickly(file, monkeypatch) and not Path(Evil.target).exists()
 

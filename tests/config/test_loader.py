@@ -85,8 +85,8 @@ def test_aliases_and_merge_keys_keep_their_lines() -> None:
     ],
 )  # fmt: skip
 def test_junk(text: str | bytes, line: int) -> None:
-    ((found, _),) = problems(text)
-    assert found == line
+    ((errors, _),) = problems(text)
+    assert errors == line
 
 
 def test_brackets_without_end_are_a_problem_and_no_crash() -> None:
@@ -191,8 +191,8 @@ def test_a_fifo_without_a_writer_and_a_device_are_refused_at_once(tmp_path: Path
 
 
 def test_only_the_first_problems_are_listed() -> None:
-    found = problems("services: []\n" + "".join(f"k{number}: 1\n" for number in range(5000)))
-    assert len(found) == MOST_PROBLEMS + 1 and found[0] == (2, "k0")
+    errors = problems("services: []\n" + "".join(f"k{number}: 1\n" for number in range(5000)))
+    assert len(errors) == MOST_PROBLEMS + 1 and errors[0] == (2, "k0")
     with pytest.raises(ConfigError, match=r"4000 more problems not listed"):
         parse(b"services: []\n" + b"".join(b"k%d: 1\n" % number for number in range(5000)), Path("x"))
 

@@ -49,8 +49,8 @@ V6 = {"vip": "2001:db8::1", "backends": [{"dip": "2001:db8:1::2", "host": "10.1.
 def test_a_vip_of_ipv6_has_backends_of_ipv6_on_hosts_of_either_family() -> None:
     parsed = config(service(**V6)).services[0]
     assert (parsed.vip, parsed.backends[0].tunnel_to) == (ip_address("2001:db8::1"), ip_address("10.1.1.2"))
-    found = faults(service(**V6 | {"vip": "192.0.2.1"}))
-    assert found["services", 0, "backends", 0, "dip"] == "is IPv6, but the VIP is IPv4 (only `host` may differ)"
+    errors = faults(service(**V6 | {"vip": "192.0.2.1"}))
+    assert errors["services", 0, "backends", 0, "dip"] == "is IPv6, but the VIP is IPv4 (only `host` may differ)"
 
 
 @pytest.mark.parametrize("address", ["fe80::1", "::ffff:192.0.2.1", "ff02::1", "::"])
@@ -60,8 +60,8 @@ def test_an_ipv6_address_that_nothing_is_routed_to_is_refused(address: str) -> N
 
 def test_any_port_and_a_range() -> None:
     backend = {"backends": [{"dip": "10.1.1.2"}]}
-    given = service(port="any", **backend), service(name="b", port=1000, port_to=1999, **backend)
-    any_port, some = config(*given).services
+    both = service(port="any", **backend), service(name="b", port=1000, port_to=1999, **backend)
+    any_port, some = config(*both).services
     assert (any_port.port, list(any_port.ports), any_port.backends[0].port) == (0, [0], 0)
     assert (some.ports, some.backends[0].port) == (range(1000, 2000), 0)
 
@@ -81,31 +81,31 @@ def test_any_port_and_a_range() -> None:
     ],
 )
 def test_the_error_names_the_field(fields: dict[str, Any], field: str, why: str) -> None:
-    found = faults(service(**fields))
-    ((at, said),) = found.items()
+    errors = faults(service(**fields))
+    ((at, said),) = errors.items()
     assert at[:3] == ("services", 0, field)
     assert why in said
 
 
 def test_ports_of_two_services_must_not_overlap() -> None:
-    found = faults(service(port=1000, port_to=1999), service(name="b", port=1500))
-    assert found == {("services", 1, "port"): "is in the port range of service web"}
+    errors = faults(service(port=1000, port_to=1999), service(name="b", port=1500))
+    assert errors == {("services", 1, "port"): "is in the port range of service web"}
 
 
 def test_server_ids_are_unique_and_have_the_configured_length() -> None:
     backends = [{"dip": f"10.1.1.{at}", "server_id": one} for at, one in enumerate(["0a", "0a", "0b0c", "zz"], 1)]
-    found = faults(service(protocol="udp", quic={}, backends=backends))
-    assert found["services", 0, "backends", 1, "server_id"] == "another backend has 0a"
-    assert found["services", 0, "backends", 2, "server_id"] == "should have 1 byte (`quic.id_bytes`)"
-    assert found["services", 0, "backends", 3, "server_id"] == "should be bytes in hexadecimal, such as 0a1b"
-    found = faults(service(backends=[{"dip": "10.1.1.1", "server_id": "0a"}]))
-    assert found["services", 0, "backends", 0, "server_id"] == "does not apply: the service has no `quic`"
+    errors = faults(service(protocol="udp", quic={}, backends=backends))
+    assert errors["services", 0, "backends", 1, "server_id"] == "another backend has 0a"
+    assert errors["services", 0, "backends", 2, "server_id"] == "should have 1 byte (`quic.id_bytes`)"
+    assert errors["services", 0, "backends", 3, "server_id"] == "should be bytes in hexadecimal, such as 0a1b"
+    errors = faults(service(backends=[{"dip": "10.1.1.1", "server_id": "0a"}]))
+    assert errors["services", 0, "backends", 0, "server_id"] == "does not apply: the service has no `quic`"
 
 
 def test_prefixes_for_outer_sources() -> None:
     assert config(service(), tunnel={"sources": ["172.16.0.0/16", "2001:db8::/112"]}).tunnel.sources
-    found = faults(service(), tunnel={"sources": ["172.16.0.0/12"]})
-    assert found["tunnel", "sources"] == "172.16.0.0/12 should be a /16"
+    errors = faults(service(), tunnel={"sources": ["172.16.0.0/12"]})
+    assert errors["tunnel", "sources"] == "172.16.0.0/12 should be a /16"
 
 
 def test_service_overrides_only_the_idle_times_that_it_names() -> None:
@@ -148,15 +148,15 @@ def test_a_vip_that_is_not_a_unicast_address(vip: object) -> None:
     ],
 )  # fmt: skip
 def test_vip_and_mux_that_packets_are_not_routed_to(address: str, why: str) -> None:
-    found = faults(service(vip=address), muxes=[address])
-    assert {at: why in said for at, said in found.items()} == {("services", 0, "vip"): True, ("muxes", 0): True}
+    errors = faults(service(vip=address), muxes=[address])
+    assert {at: why in said for at, said in errors.items()} == {("services", 0, "vip"): True, ("muxes", 0): True}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1"])
 def test_a_backend_that_muxes_cannot_reach(address: str) -> None:
-    found = faults(service(backend(address), backend("10.1.1.2", host=address)))
+    errors = faults(service(backend(address), backend("10.1.1.2", host=address)))
     why = "is a loopback address, which other machines cannot reach"
-    assert found == {("services", 0, "backends", 0, "dip"): why, ("services", 0, "backends", 1, "host"): why}
+    assert errors == {("services", 0, "backends", 0, "dip"): why, ("services", 0, "backends", 1, "host"): why}
 
 
 def test_a_backend_on_its_link_alone() -> None:
@@ -169,9 +169,9 @@ def test_a_backend_on_its_link_alone() -> None:
 def test_addresses_that_would_loop_packets(vip: str, other: str, dip: str) -> None:
     by_dip = service(backend(vip), backend(other), vip=vip)
     by_host = service(backend(dip, host=vip), backend(dip + "9", host=other), name="hosts", vip=vip, port=81)
-    found = faults(by_dip, by_host, service(name="other", vip=other), muxes=[other, dip])
+    errors = faults(by_dip, by_host, service(name="other", vip=other), muxes=[other, dip])
     own, others = "is the service's own VIP", "is the VIP of service other"
-    assert {at: said.partition(": p")[0] for at, said in found.items()} == {
+    assert {at: said.partition(": p")[0] for at, said in errors.items()} == {
         ("services", 0, "backends", 0, "dip"): own,
         ("services", 0, "backends", 1, "dip"): others,
         ("services", 1, "backends", 0, "host"): own,
@@ -219,15 +219,15 @@ def test_setting_out_of_bounds(section: str, field: str, value: object) -> None:
 
 
 def test_unknown_fields_are_refused_everywhere() -> None:
-    found = faults(service(backend(colour=1), colour=1), colour=1, maglev={"colour": 1})
-    assert set(found) == {
+    errors = faults(service(backend(colour=1), colour=1), colour=1, maglev={"colour": 1})
+    assert set(errors) == {
         ("services", 0, "backends", 0, "colour"), ("services", 0, "colour"), ("colour",), ("maglev", "colour")
     }  # fmt: skip
 
 
 def test_second_service_of_a_name_or_an_address_is_at_fault() -> None:
-    found = faults(service(), service(port=81), service(name="web2"))
-    assert set(found) == {("services", 1, "name"), ("services", 2)}
+    errors = faults(service(), service(port=81), service(name="web2"))
+    assert set(errors) == {("services", 1, "name"), ("services", 2)}
 
 
 def test_tcp_and_udp_may_share_a_port() -> None:
@@ -235,14 +235,14 @@ def test_tcp_and_udp_may_share_a_port() -> None:
 
 
 def test_second_backend_of_a_name_is_at_fault() -> None:
-    found = faults(service(backend(name="h1"), backend("10.1.1.3", name="h1")))
-    assert found == {("services", 0, "backends", 1, "name"): "another backend has the name h1"}
+    errors = faults(service(backend(name="h1"), backend("10.1.1.3", name="h1")))
+    assert errors == {("services", 0, "backends", 1, "name"): "another backend has the name h1"}
 
 
 def test_two_backends_behind_one_host_are_refused() -> None:
-    found = faults(service(backend(), backend("10.1.1.3", host="10.1.1.2")))
-    assert list(found) == [("services", 0, "backends", 1)]
-    assert "remove `host`" in found["services", 0, "backends", 1]
+    errors = faults(service(backend(), backend("10.1.1.3", host="10.1.1.2")))
+    assert list(errors) == [("services", 0, "backends", 1)]
+    assert "remove `host`" in errors["services", 0, "backends", 1]
 
 
 def test_backends_of_two_services_may_share_a_host() -> None:
@@ -279,26 +279,26 @@ def test_all_weights_zero() -> None:
 
 
 def test_as_many_backends_as_slots() -> None:
-    found = faults(service(*(backend(f"10.1.1.{n}") for n in range(2, 5))), maglev={"size": 3})
-    assert list(found) == [("services", 0, "backends")]
+    errors = faults(service(*(backend(f"10.1.1.{n}") for n in range(2, 5))), maglev={"size": 3})
+    assert list(errors) == [("services", 0, "backends")]
 
 
 def test_too_many_services() -> None:
-    found = faults(*(service(name=f"s{n}", port=n + 1) for n in range(MAX_SERVICES + 1)))
-    assert list(found) == [("services",)]
+    errors = faults(*(service(name=f"s{n}", port=n + 1) for n in range(MAX_SERVICES + 1)))
+    assert list(errors) == [("services",)]
 
 
 def test_too_many_backends_in_all() -> None:
     many = [backend(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(MAX_BACKENDS // 2 + 1)]
-    found = faults(service(*many), service(*many, name="other", port=81))
-    assert list(found) == [("services",)]
+    errors = faults(service(*many), service(*many, name="other", port=81))
+    assert list(errors) == [("services",)]
 
 
 def test_a_broken_backend_does_not_hide_other_faults() -> None:
     twins = backend("10.1.1.3", name="x"), backend("10.1.1.4", name="x")
     broken = service(backend(weight=-1), *twins, vip="no")
-    found = faults(broken, service(name="a"), service(name="a", port=81))
-    assert set(found) == {
+    errors = faults(broken, service(name="a"), service(name="a", port=81))
+    assert set(errors) == {
         ("services", 0, "vip"),
         ("services", 0, "backends", 0, "weight"),
         ("services", 0, "backends", 2, "name"),

@@ -30,14 +30,14 @@ def refusal(text: str) -> str:
 @pytest.mark.parametrize(("section", "old", "new"), RENAMINGS)
 def test_an_old_key_is_refused_with_its_new_name(section: str, old: str, new: str) -> None:
     assert new in SECTIONS[section].model_fields and old not in SECTIONS[section].model_fields
-    found = refusal(f"{section}:\n  {old}: 2\nservices:\n{SERVICE}")
-    assert f"lbmux.yaml:2: {section}.{old}: was renamed to `{new}`" in found
+    error = refusal(f"{section}:\n  {old}: 2\nservices:\n{SERVICE}")
+    assert f"lbmux.yaml:2: {section}.{old}: was renamed to `{new}`" in error
 
 
 @pytest.mark.parametrize(("old", "new"), [("trusted_s", "tcp_s"), ("closing_s", "fin_s")])
 def test_an_old_idle_key_of_a_service_is_refused_too(old: str, new: str) -> None:
-    found = refusal(f"services:\n{SERVICE}    idle:\n      {old}: 2\n")
-    assert f"lbmux.yaml:8: services[0].idle.{old}: was renamed to `{new}`" in found
+    error = refusal(f"services:\n{SERVICE}    idle:\n      {old}: 2\n")
+    assert f"lbmux.yaml:8: services[0].idle.{old}: was renamed to `{new}`" in error
 
 
 def test_every_renamed_key_is_tried() -> None:

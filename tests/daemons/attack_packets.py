@@ -41,13 +41,13 @@ def forged(family: int, host: str, quoted_bytes: int) -> bytes:
 
 def with_checksum(family: int, packet: bytes) -> bytes:
     """The packet with the right ICMP checksum after a change of what it quotes."""
-    found = IP(packet) if family == 4 else IPv6(packet)
-    error = found[ICMP] if family == 4 else found[ICMPv6PacketTooBig]
+    parsed = IP(packet) if family == 4 else IPv6(packet)
+    error = parsed[ICMP] if family == 4 else parsed[ICMPv6PacketTooBig]
     if family == 4:
         del error.chksum
     else:
         error.cksum = None
-    return bytes(found)
+    return bytes(parsed)
 
 
 def mid_connection(family: int) -> Iterator[bytes]:

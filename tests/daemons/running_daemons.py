@@ -140,8 +140,8 @@ class Wire:
 
         ``tunnelled_from``: only those whose inner packet has that source port; earlier connections may be closing.
         """
-        deadline, found = time.monotonic() + seconds, list[bytes]()
-        while len(found) < wanted and (left := deadline - time.monotonic()) > 0:
+        deadline, received = time.monotonic() + seconds, list[bytes]()
+        while len(received) < wanted and (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             with contextlib.suppress(TimeoutError):
                 frame, origin = self.socket.recvfrom(65536)
@@ -149,8 +149,8 @@ class Wire:
                 is_probe = PROBE_PORTS in (frame[34:38], frame[54:58])  # a probe's answer, direct or tunnelled
                 is_for_us = origin[2] == socket.PACKET_HOST and frame[12:14] in self._kinds
                 if is_for_us and not is_probe and tunnelled_from in (None, source_port):
-                    found.append(frame)
-        return found
+                    received.append(frame)
+        return received
 
 
 def send(lab: Lab, node: str, *packets: bytes) -> None:
@@ -166,14 +166,14 @@ def send(lab: Lab, node: str, *packets: bytes) -> None:
 
 def by_backend(wires: dict[str, Wire], ports: Collection[int]) -> dict[int, list[str]]:
     """Source port of each tunnelled TCP packet, of these ports: the nodes that it came to."""
-    found, deadline = defaultdict[int, list[str]](list), time.monotonic() + 10
-    while sum(map(len, found.values())) < len(ports) and time.monotonic() < deadline:
+    received, deadline = defaultdict[int, list[str]](list), time.monotonic() + 10
+    while sum(map(len, received.values())) < len(ports) and time.monotonic() < deadline:
         for node, wire in wires.items():
             for frame in wire.frames(len(ports), 0.05):
                 port = int.from_bytes(frame[54:56])
                 if frame[23] == socket.IPPROTO_IPIP and port in ports:
-                    found[port].append(node)
-    return dict(found)
+                    received[port].append(node)
+    return dict(received)
 
 
 def rewrite(path: Path, old: str, new: str) -> None:

@@ -74,8 +74,8 @@ def balanced(
 
 def counters(daemon: Daemon) -> dict[str, int]:
     """What became of packets in its slow path."""
-    found: dict[str, int] = ask(daemon.control, "counters")["slowpath"]
-    return found
+    counts: dict[str, int] = ask(daemon.control, "counters")["slowpath"]
+    return counts
 
 
 @contextlib.contextmanager

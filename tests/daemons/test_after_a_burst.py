@@ -35,8 +35,8 @@ def cpu_s(daemons: list[Daemon]) -> list[float]:
 
 
 def counted(daemons: list[Daemon]) -> list[dict[str, int]]:
-    found = [ask(one.control, "counters")["slowpath"] for one in daemons]
-    return [{name: value for name, value in one.items() if name.startswith(ATTACKS)} for one in found]
+    counts = [ask(one.control, "counters")["slowpath"] for one in daemons]
+    return [{name: value for name, value in one.items() if name.startswith(ATTACKS)} for one in counts]
 
 
 def used_s(daemons: list[Daemon]) -> list[float]:
@@ -61,13 +61,13 @@ def request_s(lab: Lab, family: int) -> float:
 
 def as_quick_as(lab: Lab, family: int, usual_s: float) -> None:
     """Measure until requests take as long as usual; at once, unless other tests load the machine."""
-    deadline, found = time.monotonic() + PATIENCE_S, list[float]()
+    deadline, medians = time.monotonic() + PATIENCE_S, list[float]()
     while True:
-        found.append(request_s(lab, family))
-        print(f"median request, IPv{family}: {usual_s * 1e3:.2f} ms before, {found[-1] * 1e3:.2f} ms after")
-        if found[-1] <= SLOWER * usual_s:
+        medians.append(request_s(lab, family))
+        print(f"median request, IPv{family}: {usual_s * 1e3:.2f} ms before, {medians[-1] * 1e3:.2f} ms after")
+        if medians[-1] <= SLOWER * usual_s:
             return
-        assert time.monotonic() < deadline, (usual_s, found)
+        assert time.monotonic() < deadline, (usual_s, medians)
 
 
 def echo(sock: socket.socket, host: int) -> None:

@@ -180,8 +180,8 @@ def filter_directory() -> Path:
 
 
 def slow_path(control: Path) -> dict[str, int]:
-    found: dict[str, int] = ask(control, "counters")["slowpath"]
-    return found
+    counts: dict[str, int] = ask(control, "counters")["slowpath"]
+    return counts
 
 
 @contextlib.contextmanager

@@ -118,8 +118,8 @@ def test_probes_stay_within_the_slow_path_s_rate() -> None:
     mux = Mux()
     lost = mux.ports_at_h1(range(40000, 40400))
     begun = time.monotonic()
-    found = mux.prompted(11, packets_per_s=400, seconds=0.4)
-    assert 10 < len(found) <= 100 * (time.monotonic() - begun) + 2 < len(lost) + 30
+    probes = mux.prompted(11, packets_per_s=400, seconds=0.4)
+    assert 10 < len(probes) <= 100 * (time.monotonic() - begun) + 2 < len(lost) + 30
 
 
 def test_clients_of_a_service_without_a_backend_are_left_alone_until_it_has_one_again() -> None:

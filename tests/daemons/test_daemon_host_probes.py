@@ -64,8 +64,8 @@ def test_a_mux_that_starts_beside_a_dead_agent_does_not_use_its_host(lab: Lab) -
     to_one_mux(lab)
     with running(lab, "host2", "agent"), running(lab, "mux1", "mux") as mux:
         wait(lambda: states(mux) == {"h1": "down", "h2": "up"}, mux, 5)
-        found = {one["reason"] for one in ask(mux.control, "health")["health"] if one["backend"] == "h2"}
-        assert "no health check; host 10.1.2.2 answers through the tunnel" in found
+        reasons = {one["reason"] for one in ask(mux.control, "health")["health"] if one["backend"] == "h2"}
+        assert "no health check; host 10.1.2.2 answers through the tunnel" in reasons
         assert "does not answer" not in mux.log  # the agent might only be starting
 
 

@@ -66,10 +66,10 @@ def wait_for(lab: Lab, state: str) -> str:
         return dict(only)
 
     deadline = time.monotonic() + 10
-    while (found := line())["state"] != state or found["reason"] == "not probed yet":
-        assert time.monotonic() < deadline, found
+    while (status := line())["state"] != state or status["reason"] == "not probed yet":
+        assert time.monotonic() < deadline, status
         time.sleep(0.02)
-    return str(found["reason"])
+    return str(status["reason"])
 
 
 def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
@@ -80,8 +80,8 @@ def test_a_probe_goes_as_the_traffic_does(lab: Lab) -> None:
 
 def test_the_doctor_probes_as_the_traffic_goes(lab: Lab) -> None:
     def seen() -> list[tuple[str, str, str]]:
-        found = lab.inside("mux", lambda: [*examine(NodeState("mux", lab.directory / "mux.sock"))])
-        return [(one.check, one.state, one.seen) for one in found if one.check in ("backend", "MTU")]
+        findings = lab.inside("mux", lambda: [*examine(NodeState("mux", lab.directory / "mux.sock"))])
+        return [(one.check, one.state, one.seen) for one in findings if one.check in ("backend", "MTU")]
 
     assert seen() == [
         ("backend", "ok", "web/10.9.0.3:80 at 10.9.0.3 answers on the link"),

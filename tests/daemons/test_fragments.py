@@ -52,9 +52,9 @@ def test_9000_bytes_there_and_back(lab: Lab, family: int, options: tuple[str, ..
         assert len(answers) >= 4
         assert {answer[1:] for answer in answers} == {CONTENT}
         assert len({answer[:1] for answer in answers}) == 1, "one flow, one backend"
-        found = counters(mux)
-        assert found["fragment_forwarded"] >= 4 * 7
-        assert found["too_big_fragmented" if family == 4 else "too_big_answered"] >= 1
+        counts = counters(mux)
+        assert counts["fragment_forwarded"] >= 4 * 7
+        assert counts["too_big_fragmented" if family == 4 else "too_big_answered"] >= 1
 
 
 def test_flows_keep_their_backend_whether_in_fragments_or_not(lab: Lab) -> None:
@@ -63,14 +63,14 @@ def test_flows_keep_their_backend_whether_in_fragments_or_not(lab: Lab) -> None:
         for _ in range(12):
             with client_socket(lab, 4, "udp") as sock:
                 sock.connect((VIPS[4], PORT["udp"]))
-                found = set()
+                backends = set()
                 for content in (b"small", CONTENT, b"small again"):
                     sock.send(content)
                     answer = sock.recv(65536)
                     assert answer[1:] == content
-                    found.add(answer[:1])
-                assert len(found) == 1
-                hosts |= found
+                    backends.add(answer[:1])
+                assert len(backends) == 1
+                hosts |= backends
         assert hosts == {b"%d" % n for n in HOSTS}
 
 

@@ -91,14 +91,14 @@ class Router:
     def back(self, family: int, *packets: bytes) -> list[bytes]:
         """Destinations of these packets that the mux's kernel forwards; it always forwards one to elsewhere."""
         self.send(family, *packets, other(family))
-        found, at, end = list[bytes](), *((30, 34) if family == 4 else (38, 54))
+        frames, at, end = list[bytes](), *((30, 34) if family == 4 else (38, 54))
         vip, last = (ip_address(text).packed for text in (VIPS[family], OTHERS[family]))
-        while last not in found:
+        while last not in frames:
             frame, origin = self._socket.recvfrom(65536)
             is_ours = origin[2] == socket.PACKET_HOST and is_marked(family, frame)
             if is_ours and frame[at:end] in (last, vip):
-                found.append(frame[at:end])
-        return found[:-1]
+                frames.append(frame[at:end])
+        return frames[:-1]
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ def ping(lab: Lab, family: int, *options: str) -> tuple[int, str]:
         "client", ["ping", f"-{family}", "-n", "-c", "3", "-i", "0.2", "-W", "1", *options, VIPS[family]],
         capture_output=True, text=True, timeout=20,
     )  # fmt: skip
-    found = re.search(r"(\d+) received", done.stdout)
-    assert found, done.stdout + done.stderr
-    return int(found[1]), done.stdout
+    match = re.search(r"(\d+) received", done.stdout)
+    assert match, done.stdout + done.stderr
+    return int(match[1]), done.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--driver", "xdp", "--detach-on-exit")], ids=["packet", "xdp"])
@@ -70,8 +70,8 @@ def test_trace(lab: Lab, family: int) -> None:
         assert ("2", VIPS[family]) in hops, done.stdout
         path_mtu = {4: 1480, 6: 1460}[family]
         assert f"pmtu {path_mtu}" in done.stdout, done.stdout
-        found = counters(mux)
-        assert found["time_exceeded"] >= 1 and found["too_big_answered"] >= 1
+        counts = counters(mux)
+        assert counts["time_exceeded"] >= 1 and counts["too_big_answered"] >= 1
 
 
 def test_an_error_about_an_unknown_flow_is_dropped(lab: Lab) -> None:

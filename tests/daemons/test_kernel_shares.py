@@ -49,16 +49,16 @@ class Flooded:
 def test_a_flooded_vip_gets_what_the_other_leaves_and_the_other_everything() -> None:
     flooded = Flooded()
     flooded.second(a=1000, b=20)
-    found = flooded.second(a=1000, b=20)
-    assert found["b"] == 20 and found["a"] == pytest.approx(CAPACITY - 20, rel=0.15)
+    rates = flooded.second(a=1000, b=20)
+    assert rates["b"] == 20 and rates["a"] == pytest.approx(CAPACITY - 20, rel=0.15)
     assert [*map(str, flooded.shares.admitted)] == ["192.0.2.1"] and flooded.shares.dropped > 600
 
 
 def test_two_flooded_vips_get_their_weights_shares() -> None:
     flooded = Flooded(share=3)
     for _ in range(3):
-        found = flooded.second(a=1000, b=1000)
-    assert found == {"a": pytest.approx(CAPACITY / 4, rel=0.2), "b": pytest.approx(CAPACITY * 3 / 4, rel=0.2)}
+        rates = flooded.second(a=1000, b=1000)
+    assert rates == {"a": pytest.approx(CAPACITY / 4, rel=0.2), "b": pytest.approx(CAPACITY * 3 / 4, rel=0.2)}
 
 
 def test_nothing_is_held_before_and_after() -> None:
@@ -74,8 +74,8 @@ def test_nothing_is_held_before_and_after() -> None:
 def test_a_limit_of_the_service_stays_in_force() -> None:
     flooded = Flooded(packets_per_s=40)
     for per_s in (1000, 1000, 150, 150):
-        found = flooded.second(b=per_s)
-    assert found["b"] == pytest.approx(40, abs=4) and not flooded.shares.admitted
+        rates = flooded.second(b=per_s)
+    assert rates["b"] == pytest.approx(40, abs=4) and not flooded.shares.admitted
 
 
 def test_packets_to_no_service_take_half_of_the_capacity_at_most() -> None:

@@ -88,8 +88,8 @@ def test_shares_follow_the_weights_of_the_vips() -> None:
     shedding = Shedding(share=3)
     for _ in range(15):
         shedding.window((to(VIP), 5000), (to(OTHER), 5000))
-    found = {str(vip): 5000 * share.new for vip, share in shedding.admitted.items()}
-    assert found == {VIP: pytest.approx(CAPACITY / 4, rel=0.1), OTHER: pytest.approx(CAPACITY * 3 / 4, rel=0.1)}
+    admitted = {str(vip): 5000 * share.new for vip, share in shedding.admitted.items()}
+    assert admitted == {VIP: pytest.approx(CAPACITY / 4, rel=0.1), OTHER: pytest.approx(CAPACITY * 3 / 4, rel=0.1)}
 
 
 def test_the_program_is_in_force_only_while_there_is_too_much() -> None:

@@ -33,15 +33,15 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def samples(text: str) -> Samples:
     families = [*text_string_to_metric_families(text)]
     assert len({family.name for family in families}) == len(families)
-    found = [sample for family in families for sample in family.samples]
-    by_key = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
-    assert len(by_key) == len(found)
+    listed = [sample for family in families for sample in family.samples]
+    by_key = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in listed}
+    assert len(by_key) == len(listed)
     return by_key
 
 
 def scraped(reading: Reading) -> Callable[..., float]:
-    found = samples(exposition(reading).decode())
-    return lambda name, **labels: found["lbmux_" + name, frozenset(labels.items())]
+    values = samples(exposition(reading).decode())
+    return lambda name, **labels: values["lbmux_" + name, frozenset(labels.items())]
 
 
 def test_a_mux_has_traffic_and_new_flows_of_each_backend() -> None:
@@ -142,9 +142,9 @@ def test_metrics_from_outside_the_tables() -> None:
 
 
 def test_an_agent_counts_no_traffic_by_backend_but_its_flows() -> None:
-    found = samples(exposition(Reading(agent_with_a_flow())).decode())
-    assert "lbmux_forwarded_packets_total" not in {name for name, _ in found}
-    assert sum(value for (name, _), value in found.items() if name == "lbmux_flows") == 1
+    values = samples(exposition(Reading(agent_with_a_flow())).decode())
+    assert "lbmux_forwarded_packets_total" not in {name for name, _ in values}
+    assert sum(value for (name, _), value in values.items() if name == "lbmux_flows") == 1
 
 
 def test_names_with_quotes_and_backslashes_are_read_back() -> None:
@@ -264,8 +264,8 @@ def prometheus(lab: Lab, node: str, directory: Path, *targets: str) -> Iterator[
     def ask(query: str) -> dict[str, float]:
         command = ["promtool", "query", "instant", "-o", "json", f"http://{PROMETHEUS}", query]
         answer = lab.run(node, command, capture_output=True, text=True, timeout=20)
-        found = json.loads(answer.stdout) if answer.returncode == 0 else []
-        return {",".join(sorted(line["metric"].values())): float(line["value"][1]) for line in found}
+        series = json.loads(answer.stdout) if answer.returncode == 0 else []
+        return {",".join(sorted(line["metric"].values())): float(line["value"][1]) for line in series}
 
     with log.open("wb") as output, lab.popen(node, command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
@@ -277,11 +277,11 @@ def prometheus(lab: Lab, node: str, directory: Path, *targets: str) -> Iterator[
 
 
 def until(ask: Callable[[], dict[str, float]], wanted: dict[str, float], seconds: float = 40.0) -> None:
-    deadline, found = time.monotonic() + seconds, dict[str, float]()
-    while found != wanted and time.monotonic() < deadline:
-        found = ask()
+    deadline, values = time.monotonic() + seconds, dict[str, float]()
+    while values != wanted and time.monotonic() < deadline:
+        values = ask()
         time.sleep(0.2)
-    assert found == wanted
+    assert values == wanted
 
 
 @pytest.mark.root

@@ -138,9 +138,9 @@ def test_a_narrow_link_between_router_and_host(lab: Lab) -> None:
         upload.sendall(CONTENT)
         upload.shutdown(socket.SHUT_WR)
         assert upload.recv(32) == hashlib.sha256(CONTENT).digest()
-        found = counters(mux)
-        assert found["path_mtu_learned"] >= 1 and found["path_mtus"] == 1
-        assert found["outer_error_relayed"] >= 1
+        counts = counters(mux)
+        assert counts["path_mtu_learned"] >= 1 and counts["path_mtus"] == 1
+        assert counts["outer_error_relayed"] >= 1
 
 
 @pytest.mark.parametrize("agent_driver", ["tun", "xdp"])

@@ -60,10 +60,10 @@ def lasting(*services: dict[str, Any]) -> dict[str, Any]:
 def place(lab: Lab, wires: dict[str, Wire], ports: range = PORTS) -> dict[int, str]:
     """Return the host that a packet of each flow goes to."""
     send(lab, "client", *(syn(port) for port in ports))
-    found = by_backend(wires, ports)
-    assert sorted(found) == list(ports), "not every flow came through"
-    assert all(len(nodes) == 1 for nodes in found.values())
-    return {port: nodes[0] for port, nodes in found.items()}
+    backends = by_backend(wires, ports)
+    assert sorted(backends) == list(ports), "not every flow came through"
+    assert all(len(nodes) == 1 for nodes in backends.values())
+    return {port: nodes[0] for port, nodes in backends.items()}
 
 
 @pytest.mark.parametrize("transport", [TCP(sport=4000, dport=80) / b"hello", UDP(sport=4000, dport=53) / b"hello"])

@@ -27,10 +27,10 @@ def test_many_backends_come_in_parts_with_their_settings() -> None:
     async def parts() -> list[answers.Health]:
         return [part async for part in health.health(GetHealth())]
 
-    found = asyncio.run(parts())
-    assert [len(part.health) for part in found] == [LINES_AN_ANSWER, LINES_AN_ANSWER, 1]
-    assert {(part.version, part.program) for part in found} == {(VERSION, "mux")}
-    lines = [line for part in found for line in part.health]
+    received = asyncio.run(parts())
+    assert [len(part.health) for part in received] == [LINES_AN_ANSWER, LINES_AN_ANSWER, 1]
+    assert {(part.version, part.program) for part in received} == {(VERSION, "mux")}
+    lines = [line for part in received for line in part.health]
     assert [(line.backend, line.weight) for line in lines] == [(f"b{n}", n) for n in range(count)]
 
 

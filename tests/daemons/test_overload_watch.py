@@ -53,12 +53,12 @@ def test_more_packets_than_the_stated_capacity_are_noticed_and_the_end_too(lab: 
             assert time.monotonic() - begun < 20, mux.log
             send(lab, "client", *packets)
         assert "packets per second exceed capacity_pps (500)" in mux.log
-        found = ask(mux.control, "runtime")["overload"]
-        assert found["times"] >= 1 and "capacity_pps" in found["reason"]
+        reported = ask(mux.control, "runtime")["overload"]
+        assert reported["times"] >= 1 and "capacity_pps" in reported["reason"]
         until(lambda: "no longer overloaded after " in mux.log)
         assert ask(mux.control, "runtime")["overload"]["seconds"] is None
         text = lab.inside("mux1", lambda: urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics").read().decode())
-        assert "\nlbmux_overloaded 0.0\n" in text and f"\nlbmux_overloads_total {found['times']}.0\n" in text
+        assert "\nlbmux_overloaded 0.0\n" in text and f"\nlbmux_overloads_total {reported['times']}.0\n" in text
 
 
 def syn_to(vip: str, port: int) -> bytes:

@@ -56,9 +56,9 @@ def test_drained_by_configuration_says_so(lab: Lab) -> None:
         ask(mux.control, "reload")
         assert hosts(lab) == {2}
         echo(kept, 1.5)
-        found = line(mux.control, "h1")
-        assert (found["state"], found["reason"]) == ("draining", "weight 0 in the configuration")
-        assert not found["drained"]
+        status = line(mux.control, "h1")
+        assert (status["state"], status["reason"]) == ("draining", "weight 0 in the configuration")
+        assert not status["drained"]
         kept.close()
         wait(lambda: bool(line(mux.control, "h1")["drained"]), mux)
         assert not line(mux.control, "h2")["drained"]
@@ -102,8 +102,8 @@ def test_backend_is_added_weighed_and_removed_by_command(lab: Lab, kernel: bool)
         with running(lab, "mux1", "mux", *in_kernel(kernel)["options"]) as again:
             assert hosts(lab) == {2}
             wait(lambda: bool(line(again.control, "h1")["drained"]), again)
-            found = "no health check; host 10.1.1.2 answers through the tunnel"
-            assert tell(again, "weight", "h1").stdout == f"web/h1: up: {found}\n"
+            reason = "no health check; host 10.1.1.2 answers through the tunnel"
+            assert tell(again, "weight", "h1").stdout == f"web/h1: up: {reason}\n"
             assert hosts(lab) == {1, 2}
             assert not line(again.control, "h1")["drained"]
             assert tell(again, "remove", "h2", *where).returncode == 0

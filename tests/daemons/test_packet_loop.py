@@ -34,8 +34,8 @@ def ring() -> Ring:
 @pytest.fixture
 def loop(ring: Ring) -> PacketLoop:
     nothing: Any = None
-    given: Any = ring
-    return PacketLoop(given, nothing)
+    driver: Any = ring
+    return PacketLoop(driver, nothing)
 
 
 def test_an_idle_loop_makes_progress(loop: PacketLoop) -> None:

@@ -50,9 +50,9 @@ def test_removed_backend_keeps_its_connections_and_goes_with_the_last(lab: Lab, 
             for control in (agent(lab, 1), agent(lab, 2), mux.control):
                 ask(control, "reload")
         for control in (agent(lab, 1), mux.control):
-            found = line(control, "h1")
-            assert (found["state"], found["reason"], found["drained"]) == ("removing", why, False)
-            assert found["since"]
+            status = line(control, "h1")
+            assert (status["state"], status["reason"], status["drained"]) == ("removing", why, False)
+            assert status["since"]
         assert hosts(lab) == {2}
         echo(kept, TRUSTED_S + 2)
         assert rows(mux.control) == {"h1", "h2"} and rows(agent(lab, 1)) == {"h1"}

@@ -21,9 +21,9 @@ def listeners(lab: Lab) -> Iterator[list[socket.socket]]:
     def listen(host: int) -> socket.socket:
         return socket.create_server((DIPS[4].format(host), SERVER["tcp"]))
 
-    found = [lab.inside(f"host{n}", lambda n=n: listen(n)) for n in HOSTS]
-    yield found
-    for sock in found:
+    sockets = [lab.inside(f"host{n}", lambda n=n: listen(n)) for n in HOSTS]
+    yield sockets
+    for sock in sockets:
         sock.close()
 
 

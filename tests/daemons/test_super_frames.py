@@ -43,11 +43,11 @@ def server(lab: Lab, vip: str, kind: socket.SocketKind) -> socket.socket:
 
 
 def services(protocol: str) -> dict[str, object]:
-    found = [
+    configured = [
         service(f"s{number}", 80, [{"name": "h1", "dip": dip, "port": 8080}], vip=vip, protocol=protocol)
         for number, (vip, dip) in enumerate(HOSTS.items())
     ]
-    return configuration(*found) | {"muxes": ["10.0.1.2", "2001:db8:0:1::2"]}
+    return configuration(*configured) | {"muxes": ["10.0.1.2", "2001:db8:0:1::2"]}
 
 
 def counters(daemon: Daemon) -> tuple[int, dict[str, int]]:
@@ -109,7 +109,7 @@ def test_super_frames_are_as_quick_as_single_frames(lab: Lab, super_frames: None
             if min(took[True]) <= SPREAD * min(took[False]):
                 break
         print(
-            {is_on: [round(UPLOAD_BYTES * 8 / 1e6 / one) for one in found] for is_on, found in took.items()}, "Mbit/s"
+            {is_on: [round(UPLOAD_BYTES * 8 / 1e6 / one) for one in times] for is_on, times in took.items()}, "Mbit/s"
         )
         assert min(took[True]) <= SPREAD * min(took[False]), took
 
@@ -126,9 +126,9 @@ def test_datagrams_of_one_call(lab: Lab, super_frames: None) -> None:
                         sock.sendto(bytes(range(250)) * 48 + b"rest", (vip, 80))
 
                 lab.inside("client", send)
-                found = [listening.recv(65536) for _ in range(11)]
-            assert b"".join(found) == bytes(range(250)) * 48 + b"rest"
-            assert [len(piece) for piece in found] == [1200] * 10 + [4]
+                datagrams = [listening.recv(65536) for _ in range(11)]
+            assert b"".join(datagrams) == bytes(range(250)) * 48 + b"rest"
+            assert [len(piece) for piece in datagrams] == [1200] * 10 + [4]
         came, verdicts = counters(mux)
     assert came >= len(HOSTS)
     assert verdicts["malformed"] == verdicts["too_big"] == 0

@@ -100,9 +100,9 @@ def test_flows_keep_their_backends_though_the_file_has_changed(lab: Lab, limit: 
                 other.goes_on(1.2)
     stream.assert_nothing_is_lost()
     other.assert_nothing_is_lost()
-    ours = set[str]().union(*(found for port, found in stream.backends.items() if port < 50000))
+    ours = set[str]().union(*(backends for port, backends in stream.backends.items() if port < 50000))
     assert ours == {"10.1.0.1", "10.1.0.2"}
-    new = set[str]().union(*(found for port, found in other.backends.items() if port >= 50000))
+    new = set[str]().union(*(backends for port, backends in other.backends.items() if port >= 50000))
     assert new == {f"10.1.0.{n}" for n in range(1, 7)}
 
 

@@ -197,9 +197,9 @@ def test_puts_the_usual_programs_back(lab: Lab, kernel_mux: Daemon) -> None:
 
     def program() -> int:
         done = lab.run("mux1", ["ip", "-d", "link", "show", "eth0"], capture_output=True, text=True)
-        found = re.search(r"prog/xdp id (\d+)", done.stdout)
-        assert found, done.stdout
-        return int(found[1])
+        match = re.search(r"prog/xdp id (\d+)", done.stdout)
+        assert match, done.stdout
+        return int(match[1])
 
     usual = program()
     with trace_hub(kernel_mux, "trace", "drop"):
@@ -238,7 +238,7 @@ def test_traces_and_captures_both_directions_of_an_agent(lab: Lab, driver: str, 
     (first, *there, last), (first_back, *back, last_back) = (
         [(step["step"], step["found"]) for step in frame["steps"]] for frame in (came, reply)
     )
-    assert [found.partition(",")[0] for _, found in (first, last, first_back, last_back)] == [
+    assert [line.partition(",")[0] for _, line in (first, last, first_back, last_back)] == [
         "10.0.1.2 > 10.1.1.2 protocol 4", f"{CLIENT}:4700 > 10.1.1.2:8080 tcp [S]",
         f"10.1.1.2:8080 > {CLIENT}:4700 tcp [R.]", f"{VIP}:80 > {CLIENT}:4700 tcp [R.]",
     ]  # fmt: skip

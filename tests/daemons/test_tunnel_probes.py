@@ -53,11 +53,11 @@ def wait_for(mux: Daemon, *expected: str) -> dict[str, dict[str, Any]]:
     """Wait until probes have given the backends these states."""
     deadline = time.monotonic() + 15
     while True:
-        found = lines(mux)
-        probed = all(line["reason"] != "not probed yet" for line in found.values())
-        if probed and tuple(found[f"h{n}"]["state"] for n in HOSTS) == expected:
-            return found
-        assert time.monotonic() < deadline, f"{found}\n{mux.log}"
+        states = lines(mux)
+        probed = all(line["reason"] != "not probed yet" for line in states.values())
+        if probed and tuple(states[f"h{n}"]["state"] for n in HOSTS) == expected:
+            return states
+        assert time.monotonic() < deadline, f"{states}\n{mux.log}"
         time.sleep(0.02)
 
 
@@ -83,8 +83,8 @@ def test_whole_backends_are_up(lab: Lab, driver: str, family: int, protocol: str
             lab, options=drivers[driver], agent_options=agent[driver], services=[service(family, protocol)]
         ) as mux,
     ):
-        found = wait_for(mux, "up", "up")
-        assert all(line["reason"].endswith(", through the tunnel") for line in found.values())
+        states = wait_for(mux, "up", "up")
+        assert all(line["reason"].endswith(", through the tunnel") for line in states.values())
 
 
 @pytest.mark.parametrize("tunnel", ["gue1", "gre", "geneve"])
@@ -114,8 +114,8 @@ def test_a_host_without_an_agent_is_down_though_its_server_answers(lab: Lab) -> 
 def test_a_dead_server_is_down_and_the_others_probes_do_not_reach_another(lab: Lab) -> None:
     with balanced(lab, services=[service()]) as mux:
         with served(lab, 4, "tcp", page, hosts=(2,)):
-            found = wait_for(mux, "down", "up")
-            assert "refused" in found["h1"]["reason"].lower()
+            states = wait_for(mux, "down", "up")
+            assert "refused" in states["h1"]["reason"].lower()
             with served(lab, 4, "tcp", page, hosts=(1,)):
                 wait_for(mux, "up", "up")
         wait_for(mux, "down", "down")

@@ -82,8 +82,8 @@ def test_replies_are_translated_wherever_routes_lead(lab: Lab, arm: str, driver:
         if "xdp" in driver:
             until(lambda: arm in ask(control, "runtime")["egress"])
         assert [asked(lab, family) for family in VIPS] == [b"hello"] * 2
-        found = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
-        seen = [finding.seen for finding in found if finding.check == "replies"]
+        findings = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
+        seen = [finding.seen for finding in findings if finding.check == "replies"]
         assert [f"on {arm}, bypassing the muxes" in one for one in seen] == [True, True], seen
         assert all(("translated at arm0, eth0" in one) == ("xdp" in driver) for one in seen)
 
@@ -94,11 +94,11 @@ def test_a_rule_by_source_before_the_agent_s_own_is_a_fault(lab: Lab) -> None:
         for priority, state in (([], "fault"), (["priority", "9200"], "ok")):
             lab.run("host1", ["ip", "rule", "add", *rule, *priority], check=True)
             try:
-                found = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
+                findings = lab.inside("host1", lambda: list(examine(NodeState("agent", control))))
             finally:
                 lab.run("host1", ["ip", "rule", "del", *rule], check=True)
-            four, six = [one for one in found if one.check == "replies"]
-            assert (four.state, six.state) == (state, "ok"), found
+            four, six = [one for one in findings if one.check == "replies"]
+            assert (four.state, six.state) == (state, "ok"), findings
             assert ("9117: from 10.1.1.2/32 lookup 254` comes before the agent's" in four.seen) == (state == "fault")
 
 

@@ -34,8 +34,8 @@ def config(*vips: str) -> Config:
 
 def routes(*vips: str) -> tuple[VipRoutes, Announcer]:
     announcer, mux = Announcer(), SimpleNamespace(config=config(*vips))
-    given: tuple[Any, Any] = announcer, mux
-    return VipRoutes(*given), announcer
+    doubles: tuple[Any, Any] = announcer, mux
+    return VipRoutes(*doubles), announcer
 
 
 def test_a_removed_vip_is_withdrawn_before_the_commit() -> None:

@@ -120,12 +120,12 @@ def to_host(lab: Lab, wanted: int) -> socket.socket:
 
 def hosts(lab: Lab, count: int = 30) -> set[int]:
     """Those that get one of some new connections, none of which fails."""
-    found = set()
+    names = set()
     for _ in range(count):
         connection, host = connect(lab)
         connection.close()
-        found.add(host)
-    return found
+        names.add(host)
+    return names
 
 
 def echo(connection: socket.socket, seconds: float = 0.0) -> None:
@@ -144,8 +144,8 @@ def states(mux: Daemon) -> dict[str, str]:
 
 
 def line(control: Path, backend: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(one for one in ask(control, "health")["health"] if one["backend"] == backend)
-    return found
+    status: dict[str, Any] = next(one for one in ask(control, "health")["health"] if one["backend"] == backend)
+    return status
 
 
 def rows(control: Path) -> set[str]:

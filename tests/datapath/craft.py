@@ -196,7 +196,7 @@ class Stream:
 
     def _extensions(self) -> tuple[tuple[int, bytes], ...]:
         """Up to ten, one more than are followed and some over; now and then with a length that lies."""
-        pick, found = self.random, []
+        pick, headers = self.random, []
         if pick.random() < 0.2:
             return ((60, bytes(7)),) * 9
         for _ in range(pick.choice([1, 1, 1, 2, 3, 9, 10])):
@@ -209,8 +209,8 @@ class Stream:
                 data = bytes([units]) + bytes(8 * units + 6)
             if pick.random() < 0.05:
                 data = bytes([pick.getrandbits(8)]) + data[1:]
-            found.append((kind, data))
-        return tuple(found)
+            headers.append((kind, data))
+        return tuple(headers)
 
 
 def _with_byte(frame: bytes, at: int, value: int) -> bytes:

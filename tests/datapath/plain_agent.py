@@ -206,15 +206,15 @@ class PlainAgent:
 
     def _without_ports(self, verdict: Verdict, frame: bytes) -> Verdict:
         """Fragments and ICMP errors from a backend's address."""
-        found = packets.ethernet(frame, self.plain)
-        if verdict not in (Verdict.FRAGMENT, Verdict.ICMP) or isinstance(found, Verdict):
+        header = packets.ethernet(frame, self.plain)
+        if verdict not in (Verdict.FRAGMENT, Verdict.ICMP) or isinstance(header, Verdict):
             return verdict
-        source, _ = packets.addresses_at(frame, *found)
+        source, _ = packets.addresses_at(frame, *header)
         if source not in {e.dip for e in self.endpoints if e.mode == NAT and e.state}:
             return verdict
         if verdict == Verdict.FRAGMENT:
             return Verdict.REPLY_FRAGMENT
-        headers = packets.ip_headers(frame, found[0], len(frame), found[1], self.plain)
+        headers = packets.ip_headers(frame, header[0], len(frame), header[1], self.plain)
         assert not isinstance(headers, Verdict)
         if headers.transport >= len(frame):
             return verdict

@@ -126,12 +126,12 @@ class PlainFlows:
         hashed, first, second = self._places(flow.key, destination)
         if self._trusted(second) >= self.trusted_ways:
             return
-        found = self._place(second, second_hash(hashed), flow.key.owner, idle, now)
-        if found:
+        free_place = self._place(second, second_hash(hashed), flow.key.owner, idle, now)
+        if free_place:
             flow.state = TRUSTED
             self.overflowed[first] = True
             self.buckets[place[0]][place[1]] = None
-            self.buckets[second][found[0]] = flow
+            self.buckets[second][free_place[0]] = flow
 
     def _trusted(self, number: int) -> int:
         return sum(1 for flow in self.buckets[number] if flow and flow.state == TRUSTED)
@@ -170,16 +170,16 @@ class PlainFlows:
 
     def differences(self, rows: Any) -> list[str]:
         """Return the differences between these flows and the table's FLOW rows."""
-        found = []
+        differing = []
         names = ("high", "low", "ports", "owner", "target", "generation", "seen", "state")
         for number, bucket in enumerate(self.buckets):
             if bool(int(rows[number, 0]["version"]) << 48 & OVERFLOWED) != self.overflowed[number]:
-                found.append(f"bucket {number}: overflowed")
+                differing.append(f"bucket {number}: overflowed")
             for way, flow in enumerate(bucket):
                 row = {name: int(rows[number, way][name]) for name in names}
                 if not (row == _row(flow) if flow else row["state"] == 0):
-                    found.append(f"{number}.{way}: {flow} against {row}")
-        return found
+                    differing.append(f"{number}.{way}: {flow} against {row}")
+        return differing
 
 
 def _row(flow: Flow) -> dict[str, int]:

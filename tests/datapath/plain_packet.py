@@ -129,8 +129,8 @@ def _ipv6(  # noqa: C901 -- one decision a line, as in RFC 8200
 
 def parse(frame: bytes, plain: bool = False) -> Packet | Verdict:
     """The TCP or UDP packet of a frame, or why it is none."""
-    found = ethernet(frame, plain)
-    return found if isinstance(found, Verdict) else parse_at(frame, found[0], len(frame), found[1], plain)
+    header = ethernet(frame, plain)
+    return header if isinstance(header, Verdict) else parse_at(frame, header[0], len(frame), header[1], plain)
 
 
 def parse_at(frame: bytes, offset: int, end: int, kind: int, plain: bool = False) -> Packet | Verdict:

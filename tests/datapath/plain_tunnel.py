@@ -89,10 +89,10 @@ class Tunnel(NamedTuple):
 
 
 def open_tunnel(frame: bytes, plain: bool) -> Tunnel | Verdict:
-    found = packets.ethernet(frame, plain)
-    if isinstance(found, Verdict):
-        return found
-    network, kind = found
+    header = packets.ethernet(frame, plain)
+    if isinstance(header, Verdict):
+        return header
+    network, kind = header
     outer = packets.ip_headers(frame, network, len(frame), kind, plain)
     if isinstance(outer, Verdict):
         return Verdict.NOT_TUNNELLED if outer == Verdict.FRAGMENT else outer

@@ -237,8 +237,8 @@ def local(flags: int) -> bytes:
 @pytest.mark.parametrize(("opening", "later"), [(way_in(WEB, SYN), way_in(WEB)), (local(SYN), local(ACK))])
 def test_a_connection_is_known_from_its_first_packet_on(opening: bytes, later: bytes) -> None:
     pair = Pair(checks_sockets=True)
-    found = [verdict for verdict, *_ in pair.inbound([later, opening, later], 1)]
-    assert found == [Verdict.UNKNOWN_CONNECTION, Verdict.DELIVERED, Verdict.DELIVERED]
+    verdicts = [verdict for verdict, *_ in pair.inbound([later, opening, later], 1)]
+    assert verdicts == [Verdict.UNKNOWN_CONNECTION, Verdict.DELIVERED, Verdict.DELIVERED]
     pair.check_tables()
 
 
@@ -415,7 +415,7 @@ def test_a_connection_straight_to_the_dip_is_known_by_its_syn_ack(checks_sockets
 @pytest.mark.parametrize("checks_sockets", [False, True])
 def test_a_connection_straight_to_the_dip_that_the_stack_denies_is_over(checks_sockets: bool) -> None:
     pair = Pair(checks_sockets=checks_sockets)
-    assert [found[0] for found in pair.outbound([from_dip(SYN | ACK), from_dip(RST)], 1)] == [
+    assert [result[0] for result in pair.outbound([from_dip(SYN | ACK), from_dip(RST)], 1)] == [
         Verdict.NOT_TRANSLATED
     ] * 2
     assert (pair.machine.tables.flows["state"] != 0).sum() == (not checks_sockets)

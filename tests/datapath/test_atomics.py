@@ -18,12 +18,12 @@ from lbmux.datapath.memory import at_address
 
 
 @compiled
-def _changed(address, value, found):  # type: ignore[no-untyped-def]
+def _changed(address, value, results):  # type: ignore[no-untyped-def]
     """Write what each operation returns to ``found``; its word is in the next place of the array at ``address``."""
-    found[0] = fetch_or(at_address(address), value)
-    found[1] = fetch_and(at_address(address + 8), value)
-    found[2] = fetch_xor(at_address(address + 16), value)
-    found[3] = atomic_add(at_address(address + 24), value)
+    results[0] = fetch_or(at_address(address), value)
+    results[1] = fetch_and(at_address(address + 8), value)
+    results[2] = fetch_xor(at_address(address + 16), value)
+    results[3] = atomic_add(at_address(address + 24), value)
 
 
 @compiled
@@ -38,10 +38,10 @@ def _loaded(context_address, address):  # type: ignore[no-untyped-def]
 
 
 def test_operations_that_change_a_word() -> None:
-    words, found = np.full(4, 0b1100, np.uint64), np.zeros(4, np.uint64)
-    _changed(np.uint64(words.ctypes.data), np.uint64(0b1010), found)
+    words, returned_words = np.full(4, 0b1100, np.uint64), np.zeros(4, np.uint64)
+    _changed(np.uint64(words.ctypes.data), np.uint64(0b1010), returned_words)
     assert words.tolist() == [0b1110, 0b1000, 0b0110, 0b1100 + 0b1010]
-    assert found.tolist() == [0b1100] * 4
+    assert returned_words.tolist() == [0b1100] * 4
 
 
 @pytest.mark.parametrize(("before", "kept"), [(7, 9), (8, 7)], ids=["as expected", "changed meanwhile"])

@@ -59,5 +59,5 @@ def test_negative(number: int) -> None:
 def test_every_set_of_four() -> None:
     for four in range(16):
         inside = [bit for bit in range(4) if four >> bit & 1]
-        found = len(inside), min(inside, default=0), max(inside, default=0)
-        assert compiled_of_four(four) == found
+        expected = len(inside), min(inside, default=0), max(inside, default=0)
+        assert compiled_of_four(four) == expected

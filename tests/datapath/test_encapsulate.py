@@ -22,8 +22,8 @@ INBOUND = Ether(src="02:00:00:00:00:02", dst="02:00:00:00:00:01")
 
 def through(packet: Ether, **backend: object) -> tuple[Verdict, bytes]:
     """What becomes of a frame at a mux with one backend."""
-    given = {"remote": bytes([10, 1, 0, 9])} | backend
-    host = Backend(destination_mac=bytes.fromhex("02aabbccddee"), source_mac=bytes.fromhex("021122334455"), **given)  # type: ignore[arg-type]
+    fields = {"remote": bytes([10, 1, 0, 9])} | backend
+    host = Backend(destination_mac=bytes.fromhex("02aabbccddee"), source_mac=bytes.fromhex("021122334455"), **fields)  # type: ignore[arg-type]
     machine = Machine.make(16)
     vips = [ip_address(vip).packed for vip in (VIP, VIP6)]
     machine.install_mux([Service(vip, *port, (0,)) for vip in vips for port in ((6, 80), (17, 53))], [host])

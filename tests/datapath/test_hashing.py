@@ -66,8 +66,8 @@ def test_the_keyed_hash_equals_its_plain_twin(
     for index, key in enumerate(keys):
         row[f"key{index}"] = key
     address, halves = np.uint64(row.ctypes.data), (np.uint64(high), np.uint64(low))
-    given = address, np.uint32(salt), *halves, np.uint32(ports), np.uint32(owner)
-    assert int(compiled_keyed(*given)) == keyed(keys, high, low, ports, owner, salt)
+    arguments = address, np.uint32(salt), *halves, np.uint32(ports), np.uint32(owner)
+    assert int(compiled_keyed(*arguments)) == keyed(keys, high, low, ports, owner, salt)
 
 
 @given(words)
@@ -91,6 +91,6 @@ def test_keyed_spreads_neighbours_evenly() -> None:
     address = np.uint64(row.ctypes.data)
     for client in range(25_600):
         low = np.uint64((0x0100000A + (client << 8)) << 32 | 0xFFFF0000)
-        given = address, np.uint32(0), np.uint64(0), low, np.uint32(0x50009C40), np.uint32(1)
-        counts[int(compiled_keyed(*given)) & 255] += 1
+        arguments = address, np.uint32(0), np.uint64(0), low, np.uint32(0x50009C40), np.uint32(1)
+        counts[int(compiled_keyed(*arguments)) & 255] += 1
     assert ((counts - 100) ** 2 / 100).sum() < 400

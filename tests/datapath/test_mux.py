@@ -113,11 +113,11 @@ class Pair:
         plain: bool = False,
         rows: tuple[list[Service], list[Backend]] | None = None,
     ) -> None:
-        given, self.backends = rows or (services(), backends())
+        configured, self.backends = rows or (services(), backends())
         self.machine = Machine.make(buckets, trusted_ways, untrusted_ways, plain=plain)
-        self.machine.install_mux(given, self.backends)
+        self.machine.install_mux(configured, self.backends)
         flows = PlainFlows(self.machine.keys, buckets, trusted_ways, untrusted_ways)
-        self.plain = PlainMux(given, self.backends, flows, plain, SOURCES)
+        self.plain = PlainMux(configured, self.backends, flows, plain, SOURCES)
 
     def run(self, frames: list[bytes], now: int, flags: list[int]) -> None:
         batch = Frames(frames, flags)

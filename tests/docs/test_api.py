@@ -11,5 +11,5 @@ def test_every_block_prints_what_the_page_says() -> None:
     text = "\n".join(blocks(PAGE, "python"))
     test = doctest.DocTestParser().get_doctest(text, {}, PAGE.name, str(PAGE), 0)
     said: list[str] = []
-    found = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
-    assert found.attempted > 20 and found.failed == 0, "".join(said)
+    results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
+    assert results.attempted > 20 and results.failed == 0, "".join(said)

@@ -87,9 +87,9 @@ def resolved(words: list[str]) -> tuple[click.Command, str, list[str]]:
     name = words.pop(0)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name = words.pop(0)
-        found = command.get_command(click.Context(command), name)
-        assert found is not None, f"no command {name}"
-        command = found
+        subcommand = command.get_command(click.Context(command), name)
+        assert subcommand is not None, f"no command {name}"
+        command = subcommand
     return command, name, words
 
 
@@ -113,8 +113,8 @@ def test_commands_are_found_in_a_page() -> None:
 def test_it_parses(command: str) -> None:
     words = words_of(command)
     if words[0] == "lbmux":
-        found, name, arguments = resolved(words)
-        found.make_context(name, arguments)  # click raises UsageError if it refuses them
+        subcommand, name, arguments = resolved(words)
+        subcommand.make_context(name, arguments)  # click raises UsageError if it refuses them
     elif words[0] == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True, timeout=TIMEOUT_S)
     elif words[1:3] == ["-m", "bench"]:
@@ -125,16 +125,16 @@ def test_it_parses(command: str) -> None:
 
 @pytest.mark.parametrize("command", [line for lines in EXAMPLES.values() for line in lines])
 def test_examples_of_the_manual_parse(command: str) -> None:
-    found, name, arguments = resolved(words_of(command))
-    found.make_context(name, arguments)
+    subcommand, name, arguments = resolved(words_of(command))
+    subcommand.make_context(name, arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_in_sentences_exist(page: Path) -> None:
     for command in inline(page.read_text()):
-        found, _, arguments = resolved(shlex.split(command))
+        subcommand, _, arguments = resolved(shlex.split(command))
         unknown = {word.partition("=")[0] for word in arguments if word.startswith("-") and word != "-"} - options(
-            found
+            subcommand
         )
         assert not unknown, command
 
@@ -176,8 +176,8 @@ def in_lab(command: str, name: str) -> str:
         verb = " ".join(command.split()[:3])
         return command.replace(verb, f"{verb} --name {name}", 1)
     if command.startswith("lbmux "):
-        found, _, _ = resolved(words_of(command))
-        if "--control" in options(found) and " -c " not in command:
+        subcommand, _, _ = resolved(words_of(command))
+        if "--control" in options(subcommand) and " -c " not in command:
             command += f" --control /run/lbmux/lab/{name}/mux1.sock"
     node = next((node for start, node in NODES.items() if begins(command, start)), None)
     return f"lbmux lab exec --name {name} {node} {command}" if node else command

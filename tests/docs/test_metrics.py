@@ -17,7 +17,7 @@ COUNTING = re.compile(r"counts$|^_?drop(ped)?$|^answer$")
 
 def counted(source: str) -> set[str]:
     """Names that a module counts by: subscripts of `counts`, arguments of what drops and answers, faults it returns."""
-    found = set[str]()
+    names = set[str]()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Subscript):
             name, values = getattr(node.value, "attr", ""), [node.slice]
@@ -28,8 +28,8 @@ def counted(source: str) -> set[str]:
         else:
             continue
         if COUNTING.search(name):
-            found |= {one.value for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)}
-    return found - {""}
+            names |= {one.value for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return names - {""}
 
 
 def test_the_page_is_the_codes() -> None:

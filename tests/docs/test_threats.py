@@ -22,22 +22,22 @@ def rows() -> list[list[str]]:
 
 def ports_of(model: type[BaseModel], before: str = "") -> dict[str, int]:
     """The keys of a configuration that name a port to listen on, with their defaults."""
-    found = {}
+    ports = {}
     for name, field in model.model_fields.items():
         if name.endswith("_port") and isinstance(field.default, int):
-            found[f"{before}{name}"] = field.default
+            ports[f"{before}{name}"] = field.default
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             for inner in (kind, *getattr(kind, "__args__", ())):
                 if isinstance(inner, type) and issubclass(inner, BaseModel):
-                    found |= ports_of(inner, f"{name}.")
-    return found
+                    ports |= ports_of(inner, f"{name}.")
+    return ports
 
 
 def default_of(command: str, option: str) -> Any:
     context: Any = None
-    found = group.get_command(context, command)
-    assert found is not None
-    return next(one.default for one in found.params if option in one.opts)
+    subcommand = group.get_command(context, command)
+    assert subcommand is not None
+    return next(one.default for one in subcommand.params if option in one.opts)
 
 
 def test_each_port_of_the_configuration_is_named_with_its_default() -> None:

@@ -36,13 +36,13 @@ class Command:
 
 def commands(text: str) -> Iterator[Command]:
     for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        found: list[Command] = []
+        steps: list[Command] = []
         for line in block.splitlines():
             if line.startswith("$ "):
-                found.append(Command(line[2:]))
+                steps.append(Command(line[2:]))
             else:
-                found[-1].said.append(line)
-        yield from found
+                steps[-1].said.append(line)
+        yield from steps
 
 
 def test_a_line_that_does_not_come_is_noticed() -> None:
@@ -57,8 +57,8 @@ def test_a_line_that_does_not_come_is_noticed() -> None:
 def test_every_command_says_what_the_tutorial_says() -> None:
     name = f"tutorial{os.getpid()}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    found = list(commands(TUTORIAL.read_text()))
-    assert len(found) > 10
+    steps = list(commands(TUTORIAL.read_text()))
+    assert len(steps) > 10
 
     def run(text: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -67,7 +67,7 @@ def test_every_command_says_what_the_tutorial_says() -> None:
         )  # fmt: skip
 
     try:
-        for command in found:
+        for command in steps:
             ran = run(command.text)
             output = ran.stdout.replace(name, "tutorial")
             assert ran.returncode == 0, f"{command.text}\n{output}"

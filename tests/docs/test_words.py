@@ -84,45 +84,43 @@ def test_names_are_found_in_source() -> None:
 def test_no_name_is_an_old_one() -> None:
     names, modules = set(OLD["names"]), set(OLD["names"]) | set(OLD["modules"])
     sources = [path for path in tracked() if path.suffix == ".py" and path.exists()]
-    found = [f"{path.relative_to(ROOT)}: module" for path in sources if path.stem in modules]
-    found += [
-        f"{path.relative_to(ROOT)}: {name}" for path in sources for name in defined(texts()[path]) if name in names
-    ]
-    assert not found, "\n".join(found)
+    old = [f"{path.relative_to(ROOT)}: module" for path in sources if path.stem in modules]
+    old += [f"{path.relative_to(ROOT)}: {name}" for path in sources for name in defined(texts()[path]) if name in names]
+    assert not old, "\n".join(old)
 
 
 def test_no_text_has_an_old_phrase() -> None:
     phrases = [plain(phrase) for phrase in OLD["phrases"]]
     plain_texts = {path: plain(text) for path, text in texts().items()}
-    found = [
+    old = [
         f"{path.relative_to(ROOT)}: {phrase}"
         for path, text in plain_texts.items()
         for phrase in phrases
         if phrase in text
     ]
-    assert not found, "\n".join(found)
+    assert not old, "\n".join(old)
 
 
 def test_no_text_has_an_old_label() -> None:
     labels = re.compile(rf"\b({'|'.join(OLD['labels'])})\b")
-    found = [f"{path.relative_to(ROOT)}: {label}" for path, text in texts().items() for label in labels.findall(text)]
-    assert not found, "\n".join(found)
+    old = [f"{path.relative_to(ROOT)}: {label}" for path, text in texts().items() for label in labels.findall(text)]
+    assert not old, "\n".join(old)
 
 
 def test_no_text_has_a_word_that_an_engineer_would_not_say() -> None:
-    found = [f"{path.relative_to(ROOT)}: {word}" for path, text in texts().items() for word in NEVER.findall(text)]
-    assert not found, "\n".join(found)
+    unusual = [f"{path.relative_to(ROOT)}: {word}" for path, text in texts().items() for word in NEVER.findall(text)]
+    assert not unusual, "\n".join(unusual)
 
 
 def test_no_test_has_a_riddle_for_a_name() -> None:
     sources = [path for path in tracked() if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")]
     names = [(path, name) for path in sources for name in defined(texts()[path]) if name.startswith("test_")]
-    found = [
+    riddles = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, name in names
         if NOT_IN_TEST_NAMES.search(name) or NEVER.search(name.replace("_", " "))
     ]
-    assert not found, "\n".join(found)
+    assert not riddles, "\n".join(riddles)
 
 
 @pytest.mark.slow
@@ -144,5 +142,5 @@ def test_no_variable_has_an_old_name() -> None:
 
 
 def test_the_documentation_has_no_stilted_word() -> None:
-    found = [f"{page.name}: {word}" for page in [*PAGES, TUTORIAL] for word in STILTED.findall(page.read_text())]
-    assert not found, "\n".join(found)
+    stilted = [f"{page.name}: {word}" for page in [*PAGES, TUTORIAL] for word in STILTED.findall(page.read_text())]
+    assert not stilted, "\n".join(stilted)

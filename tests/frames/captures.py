@@ -79,17 +79,17 @@ def frame_at(frames: CapturedFrames, index: int) -> bytes:
 
 def read_all(path: Path) -> tuple[list[Read], CaptureError | None]:
     """All that a reader delivers, and the error it ends with."""
-    frames, found = CapturedFrames(), []
+    frames, reads = CapturedFrames(), []
     with CaptureReader(path) as reader:
         try:
             for batch in reader.batches(frames):
-                found += [
+                reads += [
                     Read(frame_at(batch, at), *(int(a[at]) for a in (batch.time_ns, batch.missing, batch.interface)))
                     for at in range(batch.count)
                 ]
         except CaptureError as error:
-            return found, error
-    return found, None
+            return reads, error
+    return reads, None
 
 
 def read_bytes(directory: Path, content: bytes) -> tuple[list[Read], CaptureError | None]:

@@ -49,8 +49,8 @@ class PlainLines:
 
     def leave(self, now: int) -> list[tuple[int, bytes]]:
         """Target and frame of all that are due."""
-        found = []
+        frames = []
         for ends, line in sorted(self.waiting.items()):
             while line and line[0][0] <= now:
-                found.append((ends[1], line.pop(0)[1]))
-        return found
+                frames.append((ends[1], line.pop(0)[1]))
+        return frames

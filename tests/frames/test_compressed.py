@@ -43,8 +43,8 @@ class TestBoth:
 
     def test_more_than_a_chunk(self, tmp_path: Path, compress: Compress) -> None:
         packets = [at.to_bytes(4, "big") * 300 for at in range(3000)]
-        found, error = read_bytes(tmp_path, compress(pcap(*map(record, packets))))
-        assert ([read.data for read in found], error) == (packets, None)
+        frames, error = read_bytes(tmp_path, compress(pcap(*map(record, packets))))
+        assert ([read.data for read in frames], error) == (packets, None)
 
     def test_size_is_not_known(self, tmp_path: Path, compress: Compress) -> None:
         (tmp_path / "capture").write_bytes(compress(PCAP))
@@ -52,8 +52,8 @@ class TestBoth:
             assert reader.size_bytes is None
 
     def test_junk_after_the_compressed_data(self, tmp_path: Path, compress: Compress) -> None:
-        found, error = read_bytes(tmp_path, compress(PCAP) + b"junk" * 10)
-        assert found == TWO
+        frames, error = read_bytes(tmp_path, compress(PCAP) + b"junk" * 10)
+        assert frames == TWO
         assert error is not None and error.offset == len(PCAP) and "data is damaged" in error.reason
 
     def test_cut_anywhere_says_so(self, tmp_path: Path, compress: Compress) -> None:
@@ -66,8 +66,8 @@ class TestBoth:
             assert error is not None and "data is truncated" in error.reason
 
     def test_a_capture_truncated_inside_a_packet(self, tmp_path: Path, compress: Compress) -> None:
-        found, error = read_bytes(tmp_path, compress(PCAP[:-1]))
-        assert found == TWO[:1]
+        frames, error = read_bytes(tmp_path, compress(PCAP[:-1]))
+        assert frames == TWO[:1]
         assert error is not None and (error.offset, error.reason) == (24 + 80, "truncated")
 
     def test_damaged_checksum(self, tmp_path: Path, compress: Compress) -> None:
@@ -79,8 +79,8 @@ class TestBoth:
 
     def test_intact_packets_before_the_damage_are_read(self, tmp_path: Path, compress: Compress) -> None:
         damaged = compress(PCAP[:104]) + compress(PCAP[104:])[:-1] + b"\xff" * PIECE_BYTES
-        found, error = read_bytes(tmp_path, damaged)
-        assert found[:1] == TWO[:1]
+        frames, error = read_bytes(tmp_path, damaged)
+        assert frames[:1] == TWO[:1]
         assert error is not None and error.offset >= 104 and "data is damaged" in error.reason
 
     def test_neither_pcap_nor_pcapng_inside(self, tmp_path: Path, compress: Compress) -> None:

@@ -26,10 +26,10 @@ def put(lines: DelayLines, site: int, *frames: bytes, at_ms: float = 0) -> None:
 
 def left(lines: DelayLines, at_ms: float) -> list[tuple[int, bytes]]:
     """Interface and frame of all that are due."""
-    batch, found = Batch(), list[tuple[int, bytes]]()
+    batch, frames = Batch(), list[tuple[int, bytes]]()
     while lines.leave(batch, round(at_ms * MS)):
-        found += [(int(batch.interface[at]), _bytes(batch, at)) for at in range(batch.count)]
-    return found
+        frames += [(int(batch.interface[at]), _bytes(batch, at)) for at in range(batch.count)]
+    return frames
 
 
 def _bytes(batch: Batch, at: int) -> bytes:
@@ -91,9 +91,9 @@ def test_loss_has_its_share_and_the_same_seed_loses_the_same(seed: int) -> None:
     def arriving() -> list[tuple[int, bytes]]:
         lines = two(Path(1, loss=0.1), seed=seed)
         put(lines, 0, *frames)
-        found = left(lines, 1)
-        assert lines.counters[1].tolist() == [2000 - len(found), 0, len(found), 0]
-        return found
+        arrived = left(lines, 1)
+        assert lines.counters[1].tolist() == [2000 - len(arrived), 0, len(arrived), 0]
+        return arrived
 
     assert arriving() == arriving() and 1750 < len(arriving()) < 1850
 

@@ -218,26 +218,26 @@ def test_an_oversized_frame_that_is_not_read_in_time_is_marked_as_truncated(
             pair.set_link(node, mtu=9000)
         for turn in (1, 2, 3):
             wire.send(frame(turn, 8000))
-        batch, found = Batch(), dict[int, tuple[int, int]]()
-        while len(found) < 3 and readable(ring, 2000):
+        batch, marks = Batch(), dict[int, tuple[int, int]]()
+        while len(marks) < 3 and readable(ring, 2000):
             for index in range(ring.receive(batch)):
                 if ours(whole(batch, index)):
-                    found[number(whole(batch, index))] = (int(batch.flags[index]), int(batch.length[index]))
+                    marks[number(whole(batch, index))] = (int(batch.flags[index]), int(batch.length[index]))
                     assert ring.arrivals(batch.count)[index][1] == 8000, "as it was on the wire"
             ring.release(batch)
-    assert found[1] == (0, 8000)
-    assert found[3][0] == CUT
-    assert 1514 <= found[3][1] < 8000
+    assert marks[1] == (0, 8000)
+    assert marks[3][0] == CUT
+    assert 1514 <= marks[3][1] < 8000
 
 
 def collect(ring: PacketRing, wanted: Callable[[list[bytes]], bool]) -> list[bytes]:
     """Return frames in their order until the expected number has arrived, in batches that are often full."""
-    batch, found = Batch(16), list[bytes]()
-    while not wanted(found):
+    batch, frames = Batch(16), list[bytes]()
+    while not wanted(frames):
         assert readable(ring, 2000), "a super-frame that is not cut to its end keeps the descriptor readable"
-        found += [whole(batch, index) for index in range(ring.receive(batch))]
+        frames += [whole(batch, index) for index in range(ring.receive(batch))]
         ring.release(batch)
-    return found
+    return frames
 
 
 def checked(frame: bytes) -> IP:
@@ -266,9 +266,9 @@ def test_a_udp_super_frame_is_segmented_into_datagrams(pair: Pair, ring: PacketR
     def datagrams(frames: list[bytes]) -> list[bytes]:
         return [bytes(checked(data)[UDP].payload) for data in frames if data[12:14] == b"\x08\0" and data[23] == 17]
 
-    found = datagrams(collect(ring, lambda frames: len(b"".join(datagrams(frames))) >= len(payload)))
-    assert b"".join(found) == payload
-    assert [len(piece) for piece in found] == [size] * 40 + [5]
+    pieces = datagrams(collect(ring, lambda frames: len(b"".join(datagrams(frames))) >= len(payload)))
+    assert b"".join(pieces) == payload
+    assert [len(piece) for piece in pieces] == [size] * 40 + [5]
     assert ring.super_frames > 0
 
 
@@ -293,9 +293,9 @@ def test_tcp_super_frames_are_segmented(pair: Pair, ring: PacketRing) -> None:
         packets = [IP(data[14:]) for data in frames if data[12:14] == b"\x08\0" and data[23] == 6]
         return {packet[TCP].seq: bytes(packet[TCP].payload) for packet in packets if len(packet[TCP].payload)}
 
-    found = segments(collect(ring, lambda frames: len(b"".join(segments(frames).values())) >= len(payload)))
-    assert b"".join(found[sequence] for sequence in sorted(found)) == payload
-    assert max(map(len, found.values())) <= 1448
+    pieces = segments(collect(ring, lambda frames: len(b"".join(segments(frames).values())) >= len(payload)))
+    assert b"".join(pieces[sequence] for sequence in sorted(pieces)) == payload
+    assert max(map(len, pieces.values())) <= 1448
     assert ring.super_frames > 0
 
 

@@ -41,10 +41,10 @@ class TestRead:
     def test_modified_records_are_longer(self, tmp_path: Path, order: str) -> None:
         more = struct.pack(order + "IHBx", 2, 0x0800, 4)
         records = [record(FRAME, 5, at, order=order)[:16] + more + FRAME for at in range(2)]
-        found = read_bytes(tmp_path, pcap(*records, order=order, magic=MODIFIED))
-        assert found == ([Read(FRAME, 5_000_000_000), Read(FRAME, 5_000_001_000)], None)
-        found, error = read_bytes(tmp_path, pcap(*records, order=order, magic=MODIFIED)[:-1])
-        assert len(found) == 1 and error is not None and error.offset == 24 + 24 + 64
+        frames = read_bytes(tmp_path, pcap(*records, order=order, magic=MODIFIED))
+        assert frames == ([Read(FRAME, 5_000_000_000), Read(FRAME, 5_000_001_000)], None)
+        frames, error = read_bytes(tmp_path, pcap(*records, order=order, magic=MODIFIED)[:-1])
+        assert len(frames) == 1 and error is not None and error.offset == 24 + 24 + 64
 
     def test_time_after_2038(self, tmp_path: Path) -> None:
         (read,), _ = read_bytes(tmp_path, pcap(record(FRAME, 0xFFFFFFFF, 999_999)))
@@ -89,9 +89,9 @@ class TestRead:
     def test_more_than_a_batch_and_more_than_a_chunk(self, tmp_path: Path) -> None:
         sizes = np.random.default_rng(1).integers(0, 3000, 4000)
         packets = [bytes([at % 256]) * size for at, size in enumerate(sizes.tolist())]
-        found, error = read_bytes(tmp_path, pcap(*map(record, packets)))
+        frames, error = read_bytes(tmp_path, pcap(*map(record, packets)))
         assert error is None
-        assert [read.data for read in found] == packets
+        assert [read.data for read in frames] == packets
 
     def test_largest_frames_fill_the_arena_before_the_batch(self, tmp_path: Path) -> None:
         (tmp_path / "capture").write_bytes(pcap(*[record(bytes(LARGEST_BYTES))] * 10))
@@ -116,9 +116,9 @@ class TestDamage:
 
     def test_cut_anywhere(self, tmp_path: Path) -> None:
         for size in range(24, 184):
-            found, error = read_bytes(tmp_path, self.two[:size])
+            frames, error = read_bytes(tmp_path, self.two[:size])
             whole = (size - 24) // 80
-            assert len(found) == whole, size
+            assert len(frames) == whole, size
             if (size - 24) % 80:
                 assert error is not None, size
                 assert (error.offset, error.reason) == (24 + whole * 80, "truncated"), size
@@ -127,14 +127,14 @@ class TestDamage:
 
     def test_absurd_length(self, tmp_path: Path) -> None:
         content = pcap(record(FRAME), record(FRAME, captured=LARGEST_BYTES + 1), record(FRAME))
-        found, error = read_bytes(tmp_path, content)
-        assert len(found) == 1
+        frames, error = read_bytes(tmp_path, content)
+        assert len(frames) == 1
         assert error is not None and error.offset == self.second_at and "length" in error.reason
 
     def test_damage_far_behind_the_first_chunk(self, tmp_path: Path) -> None:
         content = pcap(*[record(bytes(1500))] * 3000) + b"\xff" * 100
-        found, error = read_bytes(tmp_path, content)
-        assert len(found) == 3000
+        frames, error = read_bytes(tmp_path, content)
+        assert len(frames) == 3000
         assert error is not None and error.offset == 24 + 3000 * 1516
 
     def test_cut_in_the_file_header(self, tmp_path: Path) -> None:

@@ -38,16 +38,16 @@ def reason_of(error: CaptureError | None) -> tuple[int, str]:
 
 class TestBlocks:
     def test_enhanced(self, tmp_path: Path) -> None:
-        found, error = read_bytes(tmp_path, START + enhanced(FRAME[:61], 5_000_001) + enhanced(FRAME, 2**40))
-        assert (found, error) == ([Read(FRAME[:61], 5_000_001_000), Read(FRAME, 2**40 * 1000)], None)
+        frames, error = read_bytes(tmp_path, START + enhanced(FRAME[:61], 5_000_001) + enhanced(FRAME, 2**40))
+        assert (frames, error) == ([Read(FRAME[:61], 5_000_001_000), Read(FRAME, 2**40 * 1000)], None)
 
     def test_big_endian(self, tmp_path: Path) -> None:
         content = section(">") + interface(order=">") + enhanced(FRAME, 7, order=">") + obsolete(FRAME, 8, order=">")
         assert read_bytes(tmp_path, content) == ([Read(FRAME, 7000), Read(FRAME, 8000)], None)
 
     def test_simple_has_the_time_of_the_packet_before(self, tmp_path: Path) -> None:
-        found, _ = read_bytes(tmp_path, START + simple(FRAME) + enhanced(FRAME, 3) + simple(FRAME))
-        assert [read.time_ns for read in found] == [0, 3000, 3000]
+        frames, _ = read_bytes(tmp_path, START + simple(FRAME) + enhanced(FRAME, 3) + simple(FRAME))
+        assert [read.time_ns for read in frames] == [0, 3000, 3000]
 
     def test_simple_is_cut_to_the_snap_length(self, tmp_path: Path) -> None:
         content = section() + interface(snap=60) + simple(FRAME[:60], original=64)
@@ -101,9 +101,9 @@ class TestInterfaces:
 
     def test_a_new_section_has_its_own(self, tmp_path: Path) -> None:
         second = section(">") + interface(101, order=">") + enhanced(IPV4, 1, order=">")
-        found, error = read_bytes(tmp_path, START + interface() + enhanced(FRAME, number=1) + second)
+        frames, error = read_bytes(tmp_path, START + interface() + enhanced(FRAME, number=1) + second)
         assert error is None
-        assert found[1] == Read(bytes(12) + b"\x08\x00" + IPV4, 1000)
+        assert frames[1] == Read(bytes(12) + b"\x08\x00" + IPV4, 1000)
 
     @pytest.mark.parametrize(
         ("content", "raw", "nanoseconds"),
@@ -131,11 +131,11 @@ class TestForeignLinkTypes:
             content += enhanced(data, number=number, order=order)
         content += obsolete(FRAME, number=0, order=order) + simple(FRAME, order=order)
         (tmp_path / "capture").write_bytes(content)
-        frames, found = CapturedFrames(), 0
+        frames, count = CapturedFrames(), 0
         with CaptureReader(tmp_path / "capture") as reader:
             for batch in reader.batches(frames):
-                found += batch.count
-            assert (found, reader.skipped) == (2, {105: 4, 220: 1})
+                count += batch.count
+            assert (count, reader.skipped) == (2, {105: 4, 220: 1})
 
     def test_counted_once_over_batches_chunks_and_sections(self, tmp_path: Path) -> None:
         packets = enhanced(FRAME) + enhanced(bytes(700), number=1)
@@ -150,8 +150,8 @@ class TestForeignLinkTypes:
 
     def test_cut_short(self, tmp_path: Path) -> None:
         content = START + enhanced(FRAME) + interface(105)
-        found, error = read_bytes(tmp_path, (content + enhanced(FRAME, number=1))[:-1])
-        assert len(found) == 1
+        frames, error = read_bytes(tmp_path, (content + enhanced(FRAME, number=1))[:-1])
+        assert len(frames) == 1
         assert reason_of(error) == (len(content), "truncated")
 
 
@@ -183,8 +183,8 @@ class TestDamage:
     )
     def test_intact_packets_before_it_are_read(self, tmp_path: Path, bad: bytes, reason: str) -> None:
         good = START + enhanced(FRAME, 1)
-        found, error = read_bytes(tmp_path, good + bad + enhanced(FRAME, 2))
-        assert found == [Read(FRAME, 1000)]
+        frames, error = read_bytes(tmp_path, good + bad + enhanced(FRAME, 2))
+        assert frames == [Read(FRAME, 1000)]
         offset, said = reason_of(error)
         assert said == reason
         # Some faults need two blocks; the second is the damaged one.
@@ -195,10 +195,10 @@ class TestDamage:
         blocks = [section(), interface(name=b"e"), enhanced(FRAME), block(UNKNOWN_BLOCK, FRAME)]
         blocks += [simple(FRAME), obsolete(FRAME)]
         size = data.draw(st.integers(29, sum(map(len, blocks)) - 1))
-        found, error = read_bytes(tmp_path_factory.getbasetemp(), b"".join(blocks)[:size])
+        frames, error = read_bytes(tmp_path_factory.getbasetemp(), b"".join(blocks)[:size])
         starts = [sum(map(len, blocks[:at])) for at in range(len(blocks) + 1)]
         at = max(at for at, start in enumerate(starts) if start <= size)
-        assert len(found) == sum(blocks.index(one) in (2, 4, 5) for one in blocks[:at])
+        assert len(frames) == sum(blocks.index(one) in (2, 4, 5) for one in blocks[:at])
         if size == starts[at]:
             assert error is None
         else:
@@ -206,8 +206,8 @@ class TestDamage:
 
     def test_cut_in_a_block_over_the_buffer(self, tmp_path: Path) -> None:
         good = START + enhanced(FRAME)
-        found, error = read_bytes(tmp_path, good + block(UNKNOWN_BLOCK, bytes(3_000_000))[:-1])
-        assert len(found) == 1
+        frames, error = read_bytes(tmp_path, good + block(UNKNOWN_BLOCK, bytes(3_000_000))[:-1])
+        assert len(frames) == 1
         assert reason_of(error) == (len(good), "truncated")
 
     @pytest.mark.slow
@@ -217,19 +217,19 @@ class TestDamage:
 
     @given(st.binary(max_size=300))
     def test_junk_behind_the_start(self, tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
-        found, error = read_bytes(tmp_path_factory.getbasetemp(), START + enhanced(FRAME) + junk)
-        assert found[0] == Read(FRAME, 0)
+        frames, error = read_bytes(tmp_path_factory.getbasetemp(), START + enhanced(FRAME) + junk)
+        assert frames[0] == Read(FRAME, 0)
         if error is not None:
             assert error.offset >= len(START + enhanced(FRAME))
 
     def test_pcap_records_in_a_pcapng_file(self, tmp_path: Path) -> None:
-        found, error = read_bytes(tmp_path, START + record(FRAME, 1, 1))
-        assert found == []
+        frames, error = read_bytes(tmp_path, START + record(FRAME, 1, 1))
+        assert frames == []
         assert error is not None and error.offset == len(START)
 
 
 def test_every_damage_has_a_reason() -> None:
-    assert set(REASONS) == {found for found in ScanEnd if found >= ScanEnd.DAMAGE}
+    assert set(REASONS) == {end for end in ScanEnd if end >= ScanEnd.DAMAGE}
 
 
 def test_scapy_wrote_it(tmp_path: Path) -> None:

@@ -50,11 +50,11 @@ def pieces(frame: bytes, kind: int, size: int, transport: int, flags: int = NEED
     at = np.uint64(state.ctypes.data)
     if not _open(at, np.uint64(memory.ctypes.data), len(frame), flags, kind, size, transport):
         return None
-    found = []
+    segments = []
     while state["size"][0]:
         start, length = _cut(at, np.uint64(arena.ctypes.data))
-        found.append(ctypes.string_at(int(start), length))
-    return found
+        segments.append(ctypes.string_at(int(start), length))
+    return segments
 
 
 def transport_of(packet: Packet) -> int:
@@ -104,25 +104,25 @@ def test_each_piece_is_what_the_sender_would_have_sent(packet: Packet) -> None:
             link = link / Dot1Q(vlan=5 + tag)
         whole = link / packet / Raw(payload)
         made = Ether(bytes(whole))
-        found = pieces(super_frame(whole), kind, size, transport_of(whole))
-        assert found is not None, (size, tags)
+        segments = pieces(super_frame(whole), kind, size, transport_of(whole))
+        assert segments is not None, (size, tags)
         wanted = [one(link / packet, payload, number, size, 4).hex() for number in range(4)]
-        assert [data.hex() for data in found] == wanted, (size, tags)
+        assert [data.hex() for data in segments] == wanted, (size, tags)
         assert made[Ether].src == LINK.src
 
 
 def test_a_datagram_without_a_checksum_keeps_none() -> None:
     frame = bytes(LINK / V4 / UDP(chksum=0) / Raw(bytes(250)))
-    found = pieces(frame, UDP_DATAGRAMS, 100, 34)
-    assert found is not None
-    assert [UDP(data[34:]).chksum for data in found] == [0, 0, 0]
+    segments = pieces(frame, UDP_DATAGRAMS, 100, 34)
+    assert segments is not None
+    assert [UDP(data[34:]).chksum for data in segments] == [0, 0, 0]
 
 
 def test_without_a_hint_the_transport_header_follows_the_ip_header() -> None:
     """A network card that joined frames (LRO) gives no hint."""
     frame = bytes(LINK / V6 / TCP(flags="A") / Raw(bytes(250)))
-    found = pieces(frame, TCP_OVER_IPV6, 100, 0, flags=0)
-    assert found == pieces(frame, TCP_OVER_IPV6, 100, 54)
+    segments = pieces(frame, TCP_OVER_IPV6, 100, 0, flags=0)
+    assert segments == pieces(frame, TCP_OVER_IPV6, 100, 54)
 
 
 @pytest.mark.parametrize(

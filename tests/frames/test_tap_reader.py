@@ -22,8 +22,8 @@ def record(time_ns: int, data: bytes, length: int | None = None, verdict: int = 
 
 def read(*records: bytes) -> tuple[list[TapRecord], Pairs]:
     pairs = Pairs()
-    found = [pairs.add(data, AHEAD_NS) for data in records]
-    return [one for one in found if one is not None], pairs
+    joined = [pairs.add(data, AHEAD_NS) for data in records]
+    return [one for one in joined if one is not None], pairs
 
 
 def test_a_sent_frame_has_the_times_of_arrival_and_departure() -> None:
@@ -48,15 +48,15 @@ def test_a_frame_longer_than_a_record_keeps_its_length() -> None:
 
 
 def test_each_worker_has_its_own_frame() -> None:
-    found, _ = read(
+    joined, _ = read(
         record(1, b"first", worker=0), record(2, b"second", worker=1), record(3, b"SECOND", after=1, worker=1),
         record(4, b"FIRST", after=1, worker=0),
     )  # fmt: skip
-    assert [(one.came.data, one.left and one.left.data) for one in found] == [
+    assert [(one.came.data, one.left and one.left.data) for one in joined] == [
         (b"second", b"SECOND"), (b"first", b"FIRST"),
     ]  # fmt: skip
 
 
 def test_an_end_without_its_beginning_is_lost() -> None:
-    found, pairs = read(record(1, b"one"), record(2, b"TWO", after=1, sequence=2))
-    assert (found, pairs.lost) == ([], 1)
+    joined, pairs = read(record(1, b"one"), record(2, b"TWO", after=1, sequence=2))
+    assert (joined, pairs.lost) == ([], 1)

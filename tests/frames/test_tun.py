@@ -54,13 +54,13 @@ def udp(pair: Pair, tun: Tun) -> Iterator[socket.socket]:
 
 def receive(tun: Tun, wanted: int) -> list[bytes]:
     """Receive this many UDP packets, each as a frame."""
-    batch, found = Batch(CAPACITY), list[bytes]()
-    while len(found) < wanted:
+    batch, packets = Batch(CAPACITY), list[bytes]()
+    while len(packets) < wanted:
         assert select.select([tun], [], [], 2)[0], "no packet came"
         for index in range(tun.receive(batch)):
             data = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
-            found += [data] if data[ETHERNET_BYTES + 9] == socket.IPPROTO_UDP else []
-    return found
+            packets += [data] if data[ETHERNET_BYTES + 9] == socket.IPPROTO_UDP else []
+    return packets
 
 
 def test_packets_from_the_stack_get_a_blank_ethernet_header(tun: Tun, udp: socket.socket) -> None:

@@ -61,8 +61,8 @@ def attached_program(pair: Pair) -> int | None:
     def ask(ip, index):  # type: ignore[no-untyped-def]
         return ip.get_links(index)[0].get_attr("IFLA_XDP").get_attr("IFLA_XDP_PROG_ID")
 
-    found: int | None = pair.netlink("b", ask)
-    return found
+    program: int | None = pair.netlink("b", ask)
+    return program
 
 
 def test_a_program_outlives_its_process_with_its_tables(pair: Pair) -> None:

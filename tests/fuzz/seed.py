@@ -20,31 +20,31 @@ CLIENT, CLIENT6 = Craft().source, bytes.fromhex("20010db800010000000000000000000
 
 def frames() -> list[tuple[int, bytes]]:
     """(way, frame)"""
-    found: list[tuple[int, bytes]] = []
+    seeds: list[tuple[int, bytes]] = []
     for address, protocol, port in dict.fromkeys(mux_destinations()):
         source = CLIENT if len(address) == 4 else CLIENT6
         craft = Craft(source, address, protocol, destination_port=port, payload=b"payload")
-        found.append((0, craft.frame()))
+        seeds.append((0, craft.frame()))
     base, base6 = Craft(CLIENT, WEB), Craft(CLIENT6, WEB6)
-    found += [(0, replace(base, tags=tag(7)).frame()), (0, replace(base, tags=tag(7) * 2, options=bytes(8)).frame())]
+    seeds += [(0, replace(base, tags=tag(7)).frame()), (0, replace(base, tags=tag(7) * 2, options=bytes(8)).frame())]
     chains = [
         ((0, bytes(7)), (43, bytes(7)), (60, b"\1" + bytes(14))),
         ((44, b"\0\0\1" + bytes(4)),),
         ((51, b"\2" + bytes(14)),),
     ]
-    found += [(0, replace(base6, extensions=chain).frame()) for chain in chains]
+    seeds += [(0, replace(base6, extensions=chain).frame()) for chain in chains]
     datagram = Craft(CLIENT6, DNS6, 17, destination_port=443)
-    found += [(0, replace(datagram, payload=quic(0, is_long=long)).frame()) for long in (False, True)]
+    seeds += [(0, replace(datagram, payload=quic(0, is_long=long)).frame()) for long in (False, True)]
     for address, protocol, port in destinations():
         craft = Craft(CLIENT, address, protocol, destination_port=port, payload=b"payload")
         packet = parse(craft.frame())
         assert isinstance(packet, Packet)
         for kind in KINDS[:5]:
             macs = bytes(6)
-            found.append((1, encapsulate(craft.frame(), packet, kind, macs, macs, MUXES[0], OWN[0], entropy=1)))
-    found.append((1, tunnelled(base6.packet(), MUXES[0], OWN[0], tos=3)))
-    found += [(2, Craft(DIP, CLIENT, 6, 8080, 40000).frame()), (2, replace(base6, tags=tag(1)).frame())]
-    return found
+            seeds.append((1, encapsulate(craft.frame(), packet, kind, macs, macs, MUXES[0], OWN[0], entropy=1)))
+    seeds.append((1, tunnelled(base6.packet(), MUXES[0], OWN[0], tos=3)))
+    seeds += [(2, Craft(DIP, CLIENT, 6, 8080, 40000).frame()), (2, replace(base6, tags=tag(1)).frame())]
+    return seeds
 
 
 def main(directory: Path) -> None:

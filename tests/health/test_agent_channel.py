@@ -33,9 +33,9 @@ def between(
                 streams[1].close()
 
         async with asyncio.timeout(10):
-            found = await asyncio.gather(then_close(agent, theirs), then_close(mux, ours), return_exceptions=True)
+            results = await asyncio.gather(then_close(agent, theirs), then_close(mux, ours), return_exceptions=True)
         server.close()
-        return found
+        return results
 
     return asyncio.run(work())
 

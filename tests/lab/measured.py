@@ -22,10 +22,10 @@ def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     assert status == 0, (errors, out)
     said = json.loads(out)
     assert said["failures"] == []
-    found = {one["event"]: one for one in said["outcomes"]}
-    assert all(one["connections"] == 60 and one["new"] > 10 for one in found.values())
-    return found
+    outcomes = {one["event"]: one for one in said["outcomes"]}
+    assert all(one["connections"] == 60 and one["new"] > 10 for one in outcomes.values())
+    return outcomes
 
 
-def broken(found: dict[str, Any]) -> dict[str, int]:
-    return {event: one["broken"] for event, one in found.items() if one["broken"]}
+def broken(outcomes: dict[str, Any]) -> dict[str, int]:
+    return {event: one["broken"] for event, one in outcomes.items() if one["broken"]}

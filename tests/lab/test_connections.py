@@ -69,9 +69,9 @@ def test_unanswered_new_connections_are_seen_before_they_time_out() -> None:
     before, after, begun = asyncio.run(black_hole())
     assert before["short"]["answered"] and before["short"]["waiting"] == 0 and before["trouble"] is None
     assert after["short"]["waiting"] > 10 and after["short"]["failed"] == {}
-    found = judge("ananta", "nothing", set(), begun, before, after)
-    assert (found.broken, found.refused) == (0, after["short"]["waiting"])
-    assert 400 < found.normal_ms < 1000 and found.reasons == {"still waiting": found.refused}
+    outcome = judge("ananta", "nothing", set(), begun, before, after)
+    assert (outcome.broken, outcome.refused) == (0, after["short"]["waiting"])
+    assert 400 < outcome.normal_ms < 1000 and outcome.reasons == {"still waiting": outcome.refused}
 
 
 async def late_answers() -> dict[str, Any]:
@@ -172,8 +172,8 @@ async def closed_early(kind: str) -> dict[str, Any]:
     async with asyncio.timeout(5):
         await traffic.hold(Connection(0))
     server.close()
-    found: dict[str, Any] = json.loads(traffic.report())["connections"][0]
-    return found
+    connection: dict[str, Any] = json.loads(traffic.report())["connections"][0]
+    return connection
 
 
 @pytest.mark.parametrize("kind", ["half-closed", "idle-push"])
@@ -206,21 +206,21 @@ async def report_of_stuck(answers_s: float, most_s: float) -> dict[str, Any]:
         while not traffic.stuck():
             await asyncio.sleep(0.01)
         await obey(traffic, f"answered {most_s:g}")
-        found: dict[str, Any] = json.loads(traffic.report())["connections"][0]
+        connection: dict[str, Any] = json.loads(traffic.report())["connections"][0]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     echo.close()
-    return found
+    return connection
 
 
 def test_a_report_waits_for_answers_to_connections_that_are_stuck() -> None:
-    found = asyncio.run(report_of_stuck(answers_s=1.2, most_s=5))
-    assert found["lines"] == 2 and 1000 < found["longest_stall_ms"] < 3000
+    connection = asyncio.run(report_of_stuck(answers_s=1.2, most_s=5))
+    assert connection["lines"] == 2 and 1000 < connection["longest_stall_ms"] < 3000
 
 
 def test_a_report_does_not_wait_for_ever() -> None:
-    found = asyncio.run(report_of_stuck(answers_s=60, most_s=0.1))
-    assert found["lines"] == 1 and found["longest_stall_ms"] > 1000
+    connection = asyncio.run(report_of_stuck(answers_s=60, most_s=0.1))
+    assert connection["lines"] == 1 and connection["longest_stall_ms"] > 1000
 
 
 def test_new_connections_keep_their_rate_where_the_client_is_late() -> None:

@@ -122,9 +122,9 @@ def test_reports_of_several_regions_are_one() -> None:
         short = {"answered": {"pop1": number}, "failed": {"no answer": 1}, "longest_ms": number, "waiting": 1}
         return {"connections": [number], "short": short, "trouble": trouble}
 
-    found = merged([report(1, None), report(2, 5.0)])
+    total = merged([report(1, None), report(2, 5.0)])
     short = {"answered": {"pop1": 3}, "failed": {"no answer": 2}, "longest_ms": 2, "waiting": 2}
-    assert found == {"connections": [1, 2], "short": short, "trouble": 5.0}
+    assert total == {"connections": [1, 2], "short": short, "trouble": 5.0}
 
 
 def test_a_certificate_is_one_that_a_server_can_use(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_a_certificate_is_one_that_a_server_can_use(tmp_path: Path) -> None:
 
 
 def test_a_resolver_may_hide_its_clients() -> None:
-    given = (Path("x"), "10.201.0.2", "10.255.0.254", "www.example.net", 600)
-    assert "send-client-subnet: 10.255.0.254" in resolver.configuration(*given, True)
-    hidden = resolver.configuration(*given, False)
+    arguments = (Path("x"), "10.201.0.2", "10.255.0.254", "www.example.net", 600)
+    assert "send-client-subnet: 10.255.0.254" in resolver.configuration(*arguments, True)
+    hidden = resolver.configuration(*arguments, False)
     assert "subnet" not in hidden and "cache-min-ttl: 600" in hidden
 
 
@@ -158,7 +158,7 @@ def test_planned_events_fail_no_request_and_a_lost_pop_only_its_own(
     )  # fmt: skip
     monkeypatch.setitem(SCENARIOS, "facebook-global", small)
     events = ("drain-dc", "release-proxy", "lose-pop")
-    found = measured(capsys, "facebook-global", *events, "--short-per-s", "8", "--seconds", "3")
-    lost = found.pop("lose-pop")
+    outcomes = measured(capsys, "facebook-global", *events, "--short-per-s", "8", "--seconds", "3")
+    lost = outcomes.pop("lose-pop")
     assert 0 < lost["broken"] == lost["own"]
-    assert not broken(found) and not any(one["refused"] for one in found.values())
+    assert not broken(outcomes) and not any(one["refused"] for one in outcomes.values())

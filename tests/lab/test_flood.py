@@ -45,10 +45,10 @@ def test_a_syn_flood_has_syns_and_fragments_have_numbers_of_their_own() -> None:
 
 def test_the_flooded_vip_has_services_of_both_protocols_with_other_ports_at_the_hosts() -> None:
     echo = {"name": "echo", "vip": "192.0.2.1", "port": 7, "health": {"kind": "tcp"}}
-    found = flooded(echo | {"backends": [{"name": "h1", "dip": "10.1.1.2", "port": 8007}]})
-    assert [one["protocol"] for one in found] == ["tcp", "udp"]
-    assert all(one["vip"] == FLOODED_VIP and "health" not in one for one in found)
-    assert {backend["port"] for one in found for backend in one["backends"]} == {8080}
+    services = flooded(echo | {"backends": [{"name": "h1", "dip": "10.1.1.2", "port": 8007}]})
+    assert [one["protocol"] for one in services] == ["tcp", "udp"]
+    assert all(one["vip"] == FLOODED_VIP and "health" not in one for one in services)
+    assert {backend["port"] for one in services for backend in one["backends"]} == {8080}
 
 
 @pytest.mark.root

@@ -55,9 +55,9 @@ def interrupted(server: ForkServer, files: tuple[Path, Path], number: signal.Sig
 
 
 def test_it_runs_the_module_with_its_arguments(server: ForkServer, files: tuple[Path, Path]) -> None:
-    found = said(server, files)
-    assert found["arguments"] == ["say"]
-    assert found["command"] == " ".join([*PROGRAM, "say"])
+    output = said(server, files)
+    assert output["arguments"] == ["say"]
+    assert output["command"] == " ".join([*PROGRAM, "say"])
 
 
 def test_output_and_errors_go_to_their_files(server: ForkServer, files: tuple[Path, Path]) -> None:
@@ -68,9 +68,9 @@ def test_output_and_errors_go_to_their_files(server: ForkServer, files: tuple[Pa
 
 def test_it_has_only_its_own_streams(server: ForkServer, files: tuple[Path, Path]) -> None:
     other = started(server, files, "wait")
-    found = said(server, (files[0].with_name("second"), files[1]))
-    assert found["descriptors"] == [0, 1, 2]
-    assert found["input"] == "/dev/null"
+    output = said(server, (files[0].with_name("second"), files[1]))
+    assert output["descriptors"] == [0, 1, 2]
+    assert output["input"] == "/dev/null"
     other.kill()
     assert other.wait(30) == -signal.SIGKILL
 
@@ -96,9 +96,9 @@ def test_its_environment_directory_and_modules_are_the_clients(
     with files[0].open("w") as output, files[1].open("w") as errors:
         command = [sys.executable, "-m", "beside_it", "say"]
         assert server.start(command, stdout=output, stderr=errors).wait(30) == 0, files[1].read_text()
-    found = json.loads(files[0].read_text())
-    assert found["environment"] == dict(os.environ)
-    assert found["directory"] == str(tmp_path)
+    process = json.loads(files[0].read_text())
+    assert process["environment"] == dict(os.environ)
+    assert process["directory"] == str(tmp_path)
 
 
 @pytest.mark.root

@@ -34,31 +34,31 @@ def judged(after: dict[str, Any], lost: set[int] = frozenset()) -> Outcome:  # t
 
 
 def test_unharmed_connections() -> None:
-    found = judged(report(connection(1, 40), connection(2, 40, 7.5), answered={"h1": 20}))
-    assert (found.connections, found.broken, found.stall_ms, found.new, found.refused) == (2, 0, 7.5, 20, 0)
-    assert found.normal_ms == 0 and found.reasons == {}
+    outcome = judged(report(connection(1, 40), connection(2, 40, 7.5), answered={"h1": 20}))
+    assert (outcome.connections, outcome.broken, outcome.stall_ms, outcome.new, outcome.refused) == (2, 0, 7.5, 20, 0)
+    assert outcome.normal_ms == 0 and outcome.reasons == {}
 
 
 def test_broken_connections_differ_from_unavoidable_losses() -> None:
     reset = "Connection reset by peer"
-    found = judged(report(connection(1, 20, broken=reset), connection(2, 20, broken=reset), connection(3, 40)), {2})
-    assert (found.broken, found.own, found.reasons) == (2, 1, {reset: 2})
+    outcome = judged(report(connection(1, 20, broken=reset), connection(2, 20, broken=reset), connection(3, 40)), {2})
+    assert (outcome.broken, outcome.own, outcome.reasons) == (2, 1, {reset: 2})
 
 
 def test_a_connection_without_an_answer_is_stuck_and_does_not_count_as_a_stall() -> None:
-    found = judged(report(connection(1, 10, 3900.0), connection(2, 35, 1300.0)))
-    assert (found.broken, found.reasons, found.stall_ms) == (1, {"stuck": 1}, 1300.0)
+    outcome = judged(report(connection(1, 10, 3900.0), connection(2, 35, 1300.0)))
+    assert (outcome.broken, outcome.reasons, outcome.stall_ms) == (1, {"stuck": 1}, 1300.0)
 
 
 def test_time_until_normal_is_that_of_the_last_trouble() -> None:
-    found = judged(report(connection(1, 40), trouble=101.25, answered={"h1": 5}, failed={"no answer": 2}))
-    assert (found.normal_ms, found.new, found.refused) == (1250, 7, 2)
+    outcome = judged(report(connection(1, 40), trouble=101.25, answered={"h1": 5}, failed={"no answer": 2}))
+    assert (outcome.normal_ms, outcome.new, outcome.refused) == (1250, 7, 2)
     assert judged(report(connection(1, 40), trouble=99.0)).normal_ms == 0
 
 
 def test_new_ones_that_still_wait_at_the_end_are_refused() -> None:
-    found = judged(report(connection(1, 40), trouble=102.0, answered={"h1": 5}, waiting=40))
-    assert (found.new, found.refused, found.normal_ms, found.reasons) == (45, 40, 2000, {"still waiting": 40})
+    outcome = judged(report(connection(1, 40), trouble=102.0, answered={"h1": 5}, waiting=40))
+    assert (outcome.new, outcome.refused, outcome.normal_ms, outcome.reasons) == (45, 40, 2000, {"still waiting": 40})
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def begun(monkeypatch: pytest.MonkeyPatch, happens: dict[str, Any], most_s: floa
     monkeypatch.setattr(scoreboard, "experiment", experiment)
     monkeypatch.setattr(scoreboard, "RECOVER_S", 0.1)
     load, setting = Load(seconds=0.1), Setting("t", most_s=most_s)
-    found = list(run(["ananta"], list(happens), load, setting, lambda text: None))
-    return [one if isinstance(one, tuple) else one.event for one in found] + [len(labs)]
+    outcomes = list(run(["ananta"], list(happens), load, setting, lambda text: None))
+    return [one if isinstance(one, tuple) else one.event for one in outcomes] + [len(labs)]
 
 
 def fail() -> None:
@@ -140,8 +140,8 @@ def test_an_experiment_that_fails_or_hangs_is_a_row_with_its_reason_and_the_next
 
 def test_no_experiment_begins_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     over = "not started: the time limit for all experiments has passed"
-    found = begun(monkeypatch, {"nothing": lambda: time.sleep(0.1), "reload": int}, most_s=0.05)
-    assert found == ["nothing", ("ananta", "reload", over), 1]
+    outcomes = begun(monkeypatch, {"nothing": lambda: time.sleep(0.1), "reload": int}, most_s=0.05)
+    assert outcomes == ["nothing", ("ananta", "reload", over), 1]
 
 
 def test_the_table_has_what_was_measured_and_why_something_was_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,5 +12,5 @@ EVENTS = ("restart-agent", "crash-agent", "half-closed", "idle-push")
 @pytest.mark.parametrize("driver", ["packet", "xdp"])
 def test_no_connection_breaks(capsys: pytest.CaptureFixture[str], driver: str) -> None:
     """Idle times are 1 s while servers keep silent for 4 s; a crashed agent is away for 5 s."""
-    found = measured(capsys, "ananta", *EVENTS, "--driver", driver, "--seconds", "2")
-    assert list(found) == list(EVENTS) and not broken(found)
+    outcomes = measured(capsys, "ananta", *EVENTS, "--driver", driver, "--seconds", "2")
+    assert list(outcomes) == list(EVENTS) and not broken(outcomes)

@@ -14,9 +14,9 @@ from tests.lab.measured import broken, measured, needs
 @needs("haproxy")
 def test_connections_of_a_dead_host_are_reset_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
     """No host answers for it, so the mux resets the clients."""
-    (found,) = measured(capsys, "facebook", "kill-host", "--seconds", "3").values()
-    assert 0 < found["broken"] == found["own"] < 60
-    assert found["reasons"].get("Connection reset by peer") == found["broken"]
+    (change,) = measured(capsys, "facebook", "kill-host", "--seconds", "3").values()
+    assert 0 < change["broken"] == change["own"] < 60
+    assert change["reasons"].get("Connection reset by peer") == change["broken"]
 
 
 @pytest.mark.root
@@ -24,8 +24,8 @@ def test_connections_of_a_dead_host_are_reset_and_no_others(capsys: pytest.Captu
 def test_without_muxes_an_edge_that_dies_breaks_connections_and_a_reload_does_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = measured(capsys, "cloudflare", "reload", "lose-mux", "--seconds", "2")
-    assert found["reload"]["broken"] == 0 < found["lose-mux"]["own"] <= found["lose-mux"]["broken"]
+    outcomes = measured(capsys, "cloudflare", "reload", "lose-mux", "--seconds", "2")
+    assert outcomes["reload"]["broken"] == 0 < outcomes["lose-mux"]["own"] <= outcomes["lose-mux"]["broken"]
 
 
 @pytest.mark.root
@@ -38,32 +38,32 @@ def test_a_connection_is_found_among_more_hosts_than_a_few(
     known = {f"h{n}": f"host{n}" for n in range(1, hosts + 1)}
     scenario = replace(SCENARIOS["ananta-wide"], topology=lambda: wide(hosts=hosts), backends=known)
     monkeypatch.setitem(SCENARIOS, "ananta-wide", scenario)
-    found = measured(capsys, "ananta-wide", "reseed-table+lose-mux", "--seconds", "2")
-    assert not broken(found)
+    outcomes = measured(capsys, "ananta-wide", "reseed-table+lose-mux", "--seconds", "2")
+    assert not broken(outcomes)
 
 
 @pytest.mark.root
 @needs("keepalived")
 def test_the_second_mux_takes_over_when_the_first_loses_its_link(capsys: pytest.CaptureFixture[str]) -> None:
-    (found,) = measured(capsys, "seesaw", "cut-link", "--seconds", "4").values()
-    assert found["broken"] == 0 < found["stall_ms"] < 3500
+    (change,) = measured(capsys, "seesaw", "cut-link", "--seconds", "4").values()
+    assert change["broken"] == 0 < change["stall_ms"] < 3500
 
 
 @pytest.mark.root
 @needs("bird")
 def test_a_lost_pop_takes_its_connections_along_and_another_serves_new_ones(capsys: pytest.CaptureFixture[str]) -> None:
     """An edge has no mux behind which its connections could live on."""
-    (found,) = measured(capsys, "cloudflare-anycast", "lose-pop", "--seconds", "4").values()
-    assert found["broken"] == 60 and 0 < found["normal_ms"] < 3500
+    (change,) = measured(capsys, "cloudflare-anycast", "lose-pop", "--seconds", "4").values()
+    assert change["broken"] == 60 and 0 < change["normal_ms"] < 3500
 
 
 @pytest.mark.root
 @needs("bird")
 def test_edges_that_balance_keep_what_is_not_at_the_lost_pop(capsys: pytest.CaptureFixture[str]) -> None:
     events = ("reseed-router", "add-mux", "lose-pop")
-    found = measured(capsys, "cloudflare-balanced", *events, "--driver", "packet", "--seconds", "4")
-    assert not {event: one for event, one in found.items() if one["broken"] > one["own"]}
-    assert found["reseed-router"]["broken"] == found["add-mux"]["broken"] == 0 < found["lose-pop"]["own"] < 60
+    outcomes = measured(capsys, "cloudflare-balanced", *events, "--driver", "packet", "--seconds", "4")
+    assert not {event: one for event, one in outcomes.items() if one["broken"] > one["own"]}
+    assert outcomes["reseed-router"]["broken"] == outcomes["add-mux"]["broken"] == 0 < outcomes["lose-pop"]["own"] < 60
 
 
 @pytest.mark.root

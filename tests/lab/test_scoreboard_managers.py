@@ -16,5 +16,5 @@ def test_connections_do_not_notice_managers(
 ) -> None:
     """Another primary is elected, a change without a majority is refused, and a mux follows again after a partition."""
     monkeypatch.setattr(scenarios, "MANAGERS", 3)
-    found = measured(capsys, "ananta-managed", *EVENTS, "--driver", "packet", "--seconds", "1")
-    assert list(found) == [*EVENTS] and not broken(found)
+    outcomes = measured(capsys, "ananta-managed", *EVENTS, "--driver", "packet", "--seconds", "1")
+    assert list(outcomes) == [*EVENTS] and not broken(outcomes)

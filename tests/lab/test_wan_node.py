@@ -26,15 +26,15 @@ FRAMES, PAUSE_NS = 1000, 1_000_000
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("a>b:5", (("a", "b"), Path(5))),
         ("a>b:5,1.5", (("a", "b"), Path(5, 1.5))),
         ("a>b:5,1,0.01", (("a", "b"), Path(5, 1, 0.01))),
     ],
 )
-def test_paths(text: str, found: object) -> None:
-    assert parse_path(text) == found
+def test_paths(text: str, expected: object) -> None:
+    assert parse_path(text) == expected
 
 
 @pytest.mark.parametrize("text", ["a>b", "a:5", "a>a:5", "a>b:x", "a>b:5,6", "a>b:-1", "a>b:5,1,2", "a>b:1,1,1,1"])
@@ -113,12 +113,12 @@ def wire(lab: Lab, node: str) -> socket.socket:
 
 def delays_ms(sock: socket.socket) -> np.ndarray:
     """Receive all frames; return how long each took."""
-    found = []
+    delays = []
     for _ in range(FRAMES):
         frame, ancillary, _, _ = sock.recvmsg(400, 100)
         seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
-        found.append(seconds * 10**9 + nanoseconds - struct.unpack("!Q", frame[14:22])[0])
-    return np.array(found) / 1e6
+        delays.append(seconds * 10**9 + nanoseconds - struct.unpack("!Q", frame[14:22])[0])
+    return np.array(delays) / 1e6
 
 
 @pytest.mark.root

@@ -64,8 +64,8 @@ def test_a_connection_in_another_namespace_is_found(container: str, sockets: Hos
         sockets.look_for({dip, ip_address("127.0.0.1")})
         assert sockets.elsewhere == {dip}
         assert sockets.has(*ends) and not sockets.has(dip, port, dip, port)
-        found = sockets.all()
-        assert to_pair(dip) in {tuple(pair) for pair in found["local"].tolist()}
+        rows = sockets.all()
+        assert to_pair(dip) in {tuple(pair) for pair in rows["local"].tolist()}
 
 
 def test_both_namespaces_with_an_address_are_asked(container: str, sockets: HostSockets) -> None:

@@ -27,9 +27,9 @@ def joins() -> dict[str, bool]:
 @pytest.mark.root
 def test_features_have_ethtools_short_names_or_else_the_kernels(pair: Pair) -> None:
     pair.inside("b", lambda: set_features("b0", {"gro": True, "tx": True}))
-    found = pair.inside("b", lambda: features("b0"))
-    assert set(found) == {"rx", "tx", "sg", "tso", "gso", *SUPER_FRAMES}
-    assert found["gro"] and found["tx"] and not found["lro"] and not found["rx-gro-hw"]
+    by_name = pair.inside("b", lambda: features("b0"))
+    assert set(by_name) == {"rx", "tx", "sg", "tso", "gso", *SUPER_FRAMES}
+    assert by_name["gro"] and by_name["tx"] and not by_name["lro"] and not by_name["rx-gro-hw"]
 
 
 @pytest.mark.root

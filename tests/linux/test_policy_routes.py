@@ -71,7 +71,7 @@ def _nothing_left(inside: Inside[Any]) -> Iterator[None]:
 def rules() -> set[tuple[Any, ...]]:
     """Each rule of the agent's, as the kernel has it; a list with one twice would say so."""
     with IPRoute() as ip:
-        found = [
+        installed = [
             (
                 family,
                 message["action"],
@@ -81,8 +81,8 @@ def rules() -> set[tuple[Any, ...]]:
             for message in ip.get_rules(family=family)
             if message.get_attr("FRA_PROTOCOL") == PROTOCOL
         ]
-    assert len(found) == len(set(found))
-    return set(found)
+    assert len(installed) == len(set(installed))
+    return set(installed)
 
 
 def device_of_reply(source: str, port: int, protocol: str = TCP, mark: int = 0) -> str:

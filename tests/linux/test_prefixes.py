@@ -18,8 +18,8 @@ networks6 = st.builds(lambda a, n: IPv6Network((a, n), strict=False), near6, st.
 def test_the_same_as_asking_each_network_about_each_address(
     destinations: list[Address], wanted: list[IPv4Network | IPv6Network]
 ) -> None:
-    found = within(destinations, {prefix(network.network_address, network.prefixlen) for network in wanted})
-    assert found == [address for address in destinations if any(address in network for network in wanted)]
+    matching = within(destinations, {prefix(network.network_address, network.prefixlen) for network in wanted})
+    assert matching == [address for address in destinations if any(address in network for network in wanted)]
 
 
 def test_everything_is_both_families() -> None:

@@ -121,8 +121,8 @@ def test_a_connection_has_the_round_trip_time_that_the_kernel_measured(
         with listener.accept()[0] as server:
             client.send(b"x")
             server.recv(1)
-            found, rtt_ms = connections.round_trips()
-            mine = found["local_port"] == socket.htons(client.getsockname()[1])
+            rows, rtt_ms = connections.round_trips()
+            mine = rows["local_port"] == socket.htons(client.getsockname()[1])
             assert mine.sum() == 1 and 0 < rtt_ms[mine][0] < 1000
             info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
             assert rtt_ms[mine][0] == int.from_bytes(info[68:72], sys.byteorder) / 1000

@@ -56,10 +56,10 @@ def certificates(directory: Path) -> EtcdTls:
 
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _start(data: Path, tls: EtcdTls) -> tuple[str, "subprocess.Popen[bytes]"]:

@@ -85,12 +85,12 @@ def wait_for(condition: Callable[[], object]) -> None:
 @contextlib.contextmanager
 def running_manager(directory: Path, extend: Extension | None = None) -> Iterator[Running]:
     """A new pool's manager, once it is primary; ``extend`` adds routes to its server."""
-    started, stop, found = threading.Event(), asyncio.Event(), list[Running]()
+    started, stop, running = threading.Event(), asyncio.Event(), list[Running]()
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            asyncio.run(_serve(directory, extend, found, started, stop))
+            asyncio.run(_serve(directory, extend, running, started, stop))
         except BaseException as error:
             errors.append(error)
         finally:
@@ -99,18 +99,18 @@ def running_manager(directory: Path, extend: Extension | None = None) -> Iterato
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert started.wait(WAIT_S) and found, errors
-        wait_for(lambda: found[0].manager.is_primary and found[0].manager.primary.url)
-        yield found[0]
+        assert started.wait(WAIT_S) and running, errors
+        wait_for(lambda: running[0].manager.is_primary and running[0].manager.primary.url)
+        yield running[0]
     finally:
-        if found:
-            found[0].loop.call_soon_threadsafe(stop.set)
+        if running:
+            running[0].loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_S)
     assert not errors and not thread.is_alive()
 
 
 async def _serve(
-    directory: Path, extend: Extension | None, found: list[Running], started: threading.Event, stop: asyncio.Event
+    directory: Path, extend: Extension | None, running: list[Running], started: threading.Event, stop: asyncio.Event
 ) -> None:
     identity = Identity(directory / "identity")
     async with open_store(str(directory / "store")) as store:
@@ -119,6 +119,6 @@ async def _serve(
         async with HttpServer(manager, extend).listening("127.0.0.1", 0) as port:
             manager.url = f"https://127.0.0.1:{port}"
             async with manager.running():
-                found.append(Running(manager, manager.url, token, identity.directory, asyncio.get_running_loop()))
+                running.append(Running(manager, manager.url, token, identity.directory, asyncio.get_running_loop()))
                 started.set()
                 await stop.wait()

@@ -54,6 +54,6 @@ def test_what_counts() -> None:
     ]  # fmt: skip
     slow = {"rejected_reset": 20, "returned_reset": 10, "echo_answered": 7}
     health = [health_line(state=state) for state in ("up", "down", "draining", "down")]
-    found = sample(Counters(1, "mux", lines, {}, None, None, slow), health)
-    assert found == Sample(packets=1000, drops=70, resets=30, unhealthy=2)
-    assert found.since(GOOD) == Sample(-9000, 60, 20, 2)
+    counted = sample(Counters(1, "mux", lines, {}, None, None, slow), health)
+    assert counted == Sample(packets=1000, drops=70, resets=30, unhealthy=2)
+    assert counted.since(GOOD) == Sample(-9000, 60, 20, 2)

@@ -30,7 +30,7 @@ LEFT = "service web: no usable backend would be left"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "found"),
+    ("before", "after", "expected"),
     [
         (pool(web=FOUR), pool(web=FOUR), []),
         (Wanted(None, Overrides()), pool(web=FOUR), []),
@@ -47,8 +47,8 @@ LEFT = "service web: no usable backend would be left"
         (pool(web=FOUR), pool(put("remove", 1, 2, 3), web=FOUR), ["service web: 3 of 4 backends would be removed"]),
     ],
 )
-def test_changes(before: Wanted, after: Wanted, found: list[str]) -> None:
-    assert check(before, after) == found
+def test_changes(before: Wanted, after: Wanted, expected: list[str]) -> None:
+    assert check(before, after) == expected
 
 
 def test_connections_that_would_move() -> None:

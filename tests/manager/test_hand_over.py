@@ -49,8 +49,8 @@ def test_what_is_taken_over_comes_with_the_next_state(
     taken: tuple[str, ...], conflicts: tuple[str, ...], may_replace: bool
 ) -> None:
     answer = TakenOver(taken=taken, conflicts=conflicts)
-    found, sent = offered(200, answer.model_dump_json())
-    assert found is may_replace
+    is_replaced, sent = offered(200, answer.model_dump_json())
+    assert is_replaced is may_replace
     assert LocalOverridesRequest.model_validate_json(sent).overrides == (ONE,)
 
 

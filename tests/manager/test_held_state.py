@@ -15,9 +15,9 @@ HELD = NodeState(pool="p", epoch=5, revision=7, text=TEXT, stored=StoredOverride
 
 
 def state(text: str = TEXT, *, with_file: bool = True, **other: Any) -> State:
-    given: dict[str, Any] = {"pool": "p", "epoch": 5, "revision": 7, "overrides": StoredOverrides(version=3)} | other
+    fields: dict[str, Any] = {"pool": "p", "epoch": 5, "revision": 7, "overrides": StoredOverrides(version=3)} | other
     file = pack_file(text.encode()) if with_file else None
-    return State(digest=digest(text.encode()), file=file, **given)
+    return State(digest=digest(text.encode()), file=file, **fields)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def service(name: str, port: int, *hosts: str, **more: Any) -> dict[str, Any]:
 
 
 def config(*services: dict[str, Any]) -> Config:
-    given = {"muxes": ["10.0.1.2"], "idle": {"tcp_s": 77}, "maglev": {"size": 251}, "services": list(services)}
-    return Config.model_validate(given)
+    document = {"muxes": ["10.0.1.2"], "idle": {"tcp_s": 77}, "maglev": {"size": 251}, "services": list(services)}
+    return Config.model_validate(document)
 
 
 WHOLE = config(
@@ -42,18 +42,22 @@ def part(stored: StoredOverrides, *hosts: str, lingering: Any = (), whole: Confi
     """Return what the host's file says, and that with the overrides."""
     text, own = HostSlices(HostFiles(whole, lingering), stored).of(hosts)
     assert own.version == 7
-    found = parse(text, Path("slice"))
-    return found, with_overrides(found, as_overrides(own.overrides))
+    slice_config = parse(text, Path("slice"))
+    return slice_config, with_overrides(slice_config, as_overrides(own.overrides))
 
 
-def names(found: Config) -> dict[str, list[str]]:
-    return {service.name: [one.name for one in service.backends] for service in found.services}
+def names(slice_config: Config) -> dict[str, list[str]]:
+    return {service.name: [one.name for one in service.backends] for service in slice_config.services}
 
 
 def test_a_host_gets_its_backends_as_they_are_in_the_file() -> None:
-    found, _ = part(overridden(), H1)
-    assert names(found) == {"web": ["web1"]} and found.muxes == WHOLE.muxes and found.maglev == WHOLE.maglev
-    (web,) = found.services
+    slice_config, _ = part(overridden(), H1)
+    assert (
+        names(slice_config) == {"web": ["web1"]}
+        and slice_config.muxes == WHOLE.muxes
+        and slice_config.maglev == WHOLE.maglev
+    )
+    (web,) = slice_config.services
     assert web == WHOLE.services[0].model_copy(update={"backends": WHOLE.services[0].backends[:1]})
     assert names(part(overridden(), H2)[0]) == {"web": ["web2"], "mail": ["mail1"]}
     assert names(part(overridden(), H1, H2)[0]) == {"web": ["web1", "web2"], "mail": ["mail1"]}
@@ -76,8 +80,8 @@ def test_a_backend_that_lingers_is_served() -> None:
     }  # fmt: skip
     removed = overridden(set_admin_state("remove", "web1", None, 1.0))
     lingering = tuple(gone(before, Wanted(WHOLE, as_overrides(removed.overrides))))
-    found, with_overridden = part(removed, H1, lingering=lingering)
-    assert names(found) == names(with_overridden) == {"web": ["web1"]}
+    slice_config, with_overridden = part(removed, H1, lingering=lingering)
+    assert names(slice_config) == names(with_overridden) == {"web": ["web1"]}
 
 
 def test_a_change_of_overrides_keeps_the_files() -> None:

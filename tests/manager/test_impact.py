@@ -15,10 +15,10 @@ LIVE = {("web", "b1"): 60, ("web", "b2"): 40, ("mail", "b3"): 100}
 
 def pool(web: list[int], overrides: Overrides | None = None, mail: bool = True, **more: Any) -> Wanted:
     """Services web and mail; ``more``: fields of web."""
-    given = {"vip": "192.0.2.1", "protocol": "tcp"}
-    services = [given | {"name": "web", "port": 80, "backends": [backend(number) for number in web]} | more]
+    common = {"vip": "192.0.2.1", "protocol": "tcp"}
+    services = [common | {"name": "web", "port": 80, "backends": [backend(number) for number in web]} | more]
     if mail:
-        services.append(given | {"name": "mail", "port": 25, "backends": [backend(3)]})
+        services.append(common | {"name": "mail", "port": 25, "backends": [backend(3)]})
     return Wanted(Config.model_validate({"maglev": {"size": 251}, "services": services}), overrides or Overrides())
 
 
@@ -55,8 +55,8 @@ def test_changes(before: Wanted, after: Wanted, move: int, remain: int) -> None:
 
 def test_without_flow_state_connections_follow_their_slots() -> None:
     before, after = (pool(backends, flows="none") for backends in ([1, 2], [1, 2, 4]))
-    found = moved_connections(before, after, LIVE)
-    assert 25 <= found.move <= 42 and found.remain == 0 and may_move(before, after)
+    moved = moved_connections(before, after, LIVE)
+    assert 25 <= moved.move <= 42 and moved.remain == 0 and may_move(before, after)
     drained = moved_connections(before, pool([1, 2], put("drain"), flows="none"), LIVE)
     assert 45 <= drained.move <= 55
     assert not may_move(before, before)

@@ -262,13 +262,13 @@ def test_a_node_does_not_wait_for_a_silent_manager(tmp_path: Path, monkeypatch: 
 
 async def dialogue(lab: Lab, identity: Identity, *texts: str) -> list[str]:
     """Send texts to a manager in place of a node, and return all that comes back until the connection ends."""
-    tls, found = identity.client_context(), list[str]()
+    tls, kinds = identity.client_context(), list[str]()
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{lab.managers[0].url}/v1/node", ssl=tls) as ws:
         for text in texts:
             await ws.send_str(text)
         async for message in ws:
-            found.append(message.data)
-    return found
+            kinds.append(message.data)
+    return kinds
 
 
 def test_peers_that_are_not_nodes(tmp_path: Path) -> None:

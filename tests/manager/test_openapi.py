@@ -25,9 +25,9 @@ def test_each_endpoint_is_described_once() -> None:
 
 def test_each_reference_leads_somewhere() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    found = references(DOCUMENT)
-    assert found and {one.removeprefix("#/components/schemas/") for one in found} <= schemas.keys()
-    assert len(found) == len(schemas), "a schema that nothing uses"
+    referenced = references(DOCUMENT)
+    assert referenced and {one.removeprefix("#/components/schemas/") for one in referenced} <= schemas.keys()
+    assert len(referenced) == len(schemas), "a schema that nothing uses"
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")

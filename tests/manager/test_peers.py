@@ -145,9 +145,9 @@ def test_only_what_changed_goes_to_the_primary(tmp_path: Path, monkeypatch: pyte
         collect = two.m1.health.collect
 
         def noted(agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
-            found = tuple(lines)
-            taken.append((len(found), whole))
-            collect(agent, found, whole, via)
+            noted_lines = tuple(lines)
+            taken.append((len(noted_lines), whole))
+            collect(agent, noted_lines, whole, via)
 
         monkeypatch.setattr(two.m1.health, "collect", noted)
         two.states = [UP, *(("web", f"b{n}", True, "connected") for n in range(50, 60))]

@@ -13,8 +13,8 @@ NAMES = ("b1", "b2", "b3", "b4")
 
 
 def watermarks(overrides: Overrides | None = None, **health: Any) -> PoolWatermarks:
-    given = {"kind": "tcp", "by": "agent", "watermark": {"low": 0.3, "high": 0.75}} | health
-    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": given}
+    settings = {"kind": "tcp", "by": "agent", "watermark": {"low": 0.3, "high": 0.75}} | health
+    service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "port": 80, "health": settings}
     service["backends"] = [{"name": name, "dip": f"10.0.0.{name[1]}"} for name in NAMES]
     pool_watermarks = PoolWatermarks()
     pool_watermarks.configure(Wanted(Config.model_validate({"services": [service]}), overrides or Overrides()))
@@ -29,8 +29,8 @@ def states(up: str, unknown: str = "") -> Any:
 
 
 def test_a_service_below_the_low_end_stays_below_until_the_high_one() -> None:
-    pool_watermarks, found = watermarks(), tuple[str, ...]()
-    seen = [found := pool_watermarks.below(states(up), found) for up in ("b1b2", "b1", "b1b2", "b1b2b3", "b1b2")]
+    pool_watermarks, below = watermarks(), tuple[str, ...]()
+    seen = [below := pool_watermarks.below(states(up), below) for up in ("b1b2", "b1", "b1b2", "b1b2b3", "b1b2")]
     assert seen == [(), ("web",), ("web",), (), ()]
 
 

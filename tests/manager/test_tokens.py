@@ -33,9 +33,9 @@ def test_a_text_that_is_not_a_token(wrong: str) -> None:
 def test_another_secret_is_refused() -> None:
     (stored, text), (_, other) = new_token("alice", "viewer", NOW), new_token("bob", "admin", NOW)
     join, join_text = new_join_token("mux1", "node", NOW + 60, "0" * 64)
-    for given, known in [(other, stored), (text, None), (join_text, stored), (text, join)]:
+    for presented, known in [(other, stored), (text, None), (join_text, stored), (text, join)]:
         with pytest.raises(AccessError, match="unknown"):
-            check_secret(given, known, NOW)
+            check_secret(presented, known, NOW)
     check_secret(join_text, join, NOW)
 
 

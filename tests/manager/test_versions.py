@@ -29,9 +29,9 @@ Socket = web.WebSocketResponse
 
 def recorded(kind: str, **changes: Any) -> dict[str, Any]:
     """Return the first recorded message of a kind, with other values."""
-    found = next(one for one in RECORDED if one["kind"] == kind)
-    assert changes.keys() <= found.keys()
-    return found | changes
+    message = next(one for one in RECORDED if one["kind"] == kind)
+    assert changes.keys() <= message.keys()
+    return message | changes
 
 
 async def next_message(socket: Any) -> dict[str, Any]:

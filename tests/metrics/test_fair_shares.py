@@ -26,7 +26,7 @@ def test_what_some_do_not_need_goes_to_the_others_by_weight(
 
 
 @pytest.mark.parametrize(
-    ("new", "others", "share", "found"),
+    ("new", "others", "share", "expected"),
     [
         (10, 20, 30, Admitted(1.0, 1.0)),
         (80, 20, 60, Admitted(0.5, 1.0)),
@@ -37,6 +37,6 @@ def test_what_some_do_not_need_goes_to_the_others_by_weight(
     ],
 )
 def test_new_flows_go_first_and_something_is_always_admitted(
-    new: float, others: float, share: float, found: Admitted
+    new: float, others: float, share: float, expected: Admitted
 ) -> None:
-    assert admitted(new, others, share) == pytest.approx(found)
+    assert admitted(new, others, share) == pytest.approx(expected)

@@ -47,9 +47,9 @@ class Case:
     def answer(self, packet: Any) -> Any:
         (sent,) = self.arrive(packet)
         assert sent.interface == 0
-        found = Ether(sent.data)
-        assert (found.src, found.dst) == (ETHER["dst"], ETHER["src"])
-        return found.payload
+        frame = Ether(sent.data)
+        assert (frame.src, frame.dst) == (ETHER["dst"], ETHER["src"])
+        return frame.payload
 
     def tunnelled(self, packet: Any) -> list[tuple[str, Any]]:
         """(host, outer packet) of each frame."""

@@ -36,15 +36,15 @@ def datagram(length_bytes: int = 100, **fields: Any) -> Any:
 
 def read(packet: Any) -> Packet:
     """What ``read_ip`` or ``read_frame`` makes of a scapy packet, which must be something."""
-    found = read_frame(bytes(packet)) if isinstance(packet, Ether) else read_ip(bytes(packet))
-    assert found is not None
-    return found
+    parsed = read_frame(bytes(packet)) if isinstance(packet, Ether) else read_ip(bytes(packet))
+    assert parsed is not None
+    return parsed
 
 
 def dissect(data: bytes) -> Any:
     """Parse with scapy, and check the checksums by computing them again."""
     kind = IP if data[0] >> 4 == 4 else IPv6
-    found = kind(data)
+    layers = kind(data)
     rebuilt = kind(data)
     for layer in (rebuilt, *rebuilt.iterpayloads()):
         if layer.name.endswith("in ICMP") or layer.name.startswith("ICMPv6 Extension"):
@@ -53,7 +53,7 @@ def dissect(data: bytes) -> Any:
             if name in layer.fields:
                 del layer.fields[name]
     assert bytes(rebuilt) == data, "checksum"
-    return found
+    return layers
 
 
 __all__ = ["ICMP", "back", "datagram", "dissect", "ip", "read", "segment"]

@@ -59,9 +59,9 @@ class Case:
         self.slow = AgentSlowPath(host, cpu_s=lambda: 0.0)
 
     def inbound(self, verdict: Verdict, frame: bytes, now: float) -> TraceEvent:
-        found = self.slow.inbound(verdict, frame, now)
-        assert (found.back, found.known_local) == ((), False)
-        return TraceEvent(found.packets, found.frames)
+        result = self.slow.inbound(verdict, frame, now)
+        assert (result.back, result.known_local) == ((), False)
+        return TraceEvent(result.packets, result.frames)
 
     def adopt(self, flow: Flow) -> Adopted:
         self.asked.append(flow)
@@ -236,9 +236,11 @@ def test_a_packet_of_a_connection_by_another_vip_goes_back_to_the_mux(family: in
 def test_unknown_connections_over_the_rate_are_dropped() -> None:
     """Without a check they cannot be delivered: the stack would reset a connection that another host has."""
     case, (frame,) = Case(packets_per_s=10), tunnelled(segment(4))
-    found = [case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0) for _ in range(30)]
+    results = [case.slow.inbound(Verdict.UNKNOWN_CONNECTION, frame, 0.0) for _ in range(30)]
     counts = case.slow.counts
-    assert not any(one.frames for one in found) and sum(len(one.back) for one in found) == counts["unknown_returned"]
+    assert (
+        not any(one.frames for one in results) and sum(len(one.back) for one in results) == counts["unknown_returned"]
+    )
     assert counts["over_packets_per_s"] > 0 and counts.total() == 30
 
 
@@ -320,21 +322,21 @@ def test_a_backend_that_is_its_own_client_has_the_vip_as_its_peer() -> None:
     assert case.asked == [Flow(6, vip, 40000, ip_address(DIP), 8080)]
 
 
-@pytest.mark.parametrize("found", Adopted)
-def test_a_reply_without_an_entry_is_asked_about_and_counted(found: Adopted) -> None:
+@pytest.mark.parametrize("outcome", Adopted)
+def test_a_reply_without_an_entry_is_asked_about_and_counted(outcome: Adopted) -> None:
     case = Case()
-    case.adopts = found
+    case.adopts = outcome
     frame = bytes(Ether(**ETHER) / IP(src=DIP, dst=CLIENT) / TCP(sport=8080, dport=40000, flags="PA"))
-    assert case.slow.without_entry(frame, 0.0) == found
+    assert case.slow.without_entry(frame, 0.0) == outcome
     assert case.asked == [Flow(6, ip_address(CLIENT), 40000, ip_address(DIP), 8080)]
-    assert case.slow.counts == {found.value: 1}
+    assert case.slow.counts == {outcome.value: 1}
 
 
 def test_replies_without_an_entry_are_asked_about_within_the_slow_path_s_rate() -> None:
     case = Case(packets_per_s=1)
     frame = bytes(Ether(**ETHER) / IP(src=DIP, dst=CLIENT) / TCP(sport=8080, dport=40000, flags="PA"))
-    found = [case.slow.without_entry(frame, 0.0) for _ in range(200)]
-    assert found[-1] is None and case.slow.counts["over_packets_per_s"] >= 1
+    outcomes = [case.slow.without_entry(frame, 0.0) for _ in range(200)]
+    assert outcomes[-1] is None and case.slow.counts["over_packets_per_s"] >= 1
 
 
 @FAMILIES

@@ -99,8 +99,8 @@ def test_damaged_packets_at_an_agent(seed: int) -> None:
         for _ in range(chance.randrange(4)):
             data[chance.randrange(12, min(len(data), 120))] = chance.randrange(256)
         del data[chance.choice([len(data), chance.randrange(len(data))]) :]
-        found = agent.inbound(chance.choice(VERDICTS), bytes(data), number / 1000)
-        assert all(read_ip(packet) for packet in found.packets) and all(read_frame(frame) for frame in found.frames)
+        result = agent.inbound(chance.choice(VERDICTS), bytes(data), number / 1000)
+        assert all(read_ip(packet) for packet in result.packets) and all(read_frame(frame) for frame in result.frames)
         agent.outbound(bytes(data), number / 1000)
         agent.without_entry(bytes(data), number / 1000)
         agent.own_error(bytes(data), number / 1000)

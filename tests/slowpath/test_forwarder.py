@@ -71,13 +71,15 @@ def test_a_client_that_is_denied_has_no_owner_and_enters_no_flow(family: int) ->
 def test_candidates_begin_with_the_owner_and_are_as_many_as_wanted(family: int) -> None:
     mux = Mux()
     for port in range(40000, 40020):
-        found = mux.forwarder.candidates(flow(family, port), 9)
-        assert found.likely == [mux.forwarder.owner(flow(family, port))] == mux.forwarder.likely(flow(family, port))
-        assert len({*found.likely, *found.rest}) == len(found.likely + found.rest) == 4
-        keys = [host_key(flow(family, port), mux.forwarder.host(one)) for one in found.rest]
-        assert found.keys == sorted(keys) == keys
+        candidates = mux.forwarder.candidates(flow(family, port), 9)
+        assert (
+            candidates.likely == [mux.forwarder.owner(flow(family, port))] == mux.forwarder.likely(flow(family, port))
+        )
+        assert len({*candidates.likely, *candidates.rest}) == len(candidates.likely + candidates.rest) == 4
+        keys = [host_key(flow(family, port), mux.forwarder.host(one)) for one in candidates.rest]
+        assert candidates.keys == sorted(keys) == keys
         fewer = mux.forwarder.candidates(flow(family, port), 3)
-        assert (fewer.likely, fewer.rest, fewer.keys) == (found.likely, found.rest[:2], found.keys[:2])
+        assert (fewer.likely, fewer.rest, fewer.keys) == (candidates.likely, candidates.rest[:2], candidates.keys[:2])
     assert mux.forwarder.candidates(flow(family, 40000, 81), 9) == Candidates([], [], [])
 
 
@@ -98,10 +100,10 @@ def test_the_order_of_the_rest_survives_a_change(
     before = {port: mux.forwarder.candidates(flow(4, port), 9) for port in ports}
     without(mux, "b3")
     gone = ({*before[40000].likely, *before[40000].rest} - {*mux.forwarder.candidates(flow(4, 40000), 9).rest}).pop()
-    for port, found in before.items():
+    for port, earlier in before.items():
         now = mux.forwarder.candidates(flow(4, port), 9)
-        assert set(now.rest) == {*found.likely, *found.rest} - {gone} and set(now.likely) <= set(now.rest)
-        order = [one for one in found.rest if one != gone]
+        assert set(now.rest) == {*earlier.likely, *earlier.rest} - {gone} and set(now.likely) <= set(now.rest)
+        order = [one for one in earlier.rest if one != gone]
         assert [one for one in now.rest if one in order] == order
     monkeypatch.setattr("lbmux.slowpath.forwarder.SEARCH_TICKS", 0)
     settled = mux.forwarder.candidates(flow(4, 40000), 9)
@@ -121,9 +123,9 @@ def test_the_entry_is_the_flow_table_s(family: int) -> None:
 def test_candidates_at_a_host(family: int) -> None:
     forwarder = Mux().forwarder
     candidates = forwarder.candidates(flow(family, 40000), 9)
-    found = candidates.likely + candidates.rest
-    assert [forwarder.at_host(found, forwarder.host(one)) for one in found] == [[one] for one in found]
-    assert forwarder.at_host(found, ip_address("10.1.0.77")) == forwarder.at_host([], ip_address("10.1.0.1")) == []
+    backends = candidates.likely + candidates.rest
+    assert [forwarder.at_host(backends, forwarder.host(one)) for one in backends] == [[one] for one in backends]
+    assert forwarder.at_host(backends, ip_address("10.1.0.77")) == forwarder.at_host([], ip_address("10.1.0.1")) == []
 
 
 @FAMILIES

@@ -56,8 +56,8 @@ def test_flow_of_udp() -> None:
 
 
 def test_flow_behind_extension_headers() -> None:
-    found = flow_of(read(error(6, reply(6, tcp(), IPv6ExtHdrDestOpt()), 16)))
-    assert found == Flow(6, ip_address(CLIENT6), 40000, ip_address(VIP6), 80)
+    quoted_flow = flow_of(read(error(6, reply(6, tcp(), IPv6ExtHdrDestOpt()), 16)))
+    assert quoted_flow == Flow(6, ip_address(CLIENT6), 40000, ip_address(VIP6), 80)
 
 
 def test_a_quote_without_ports_has_no_flow() -> None:

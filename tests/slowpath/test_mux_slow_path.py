@@ -154,8 +154,8 @@ def test_icmp_error_goes_to_the_backend_that_has_the_flow(family: int, quote_byt
             error = ip(4, "192.0.2.1") / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(quote)
         else:
             error = ip(6, "2001:db8:a::1") / ICMPv6PacketTooBig(mtu=1400) / Raw(quote)
-        ((found, outer),) = case.tunnelled(error)
-        assert found == host
+        ((tunnelled_to, outer),) = case.tunnelled(error)
+        assert tunnelled_to == host
         assert bytes(outer.payload.payload) == bytes(error.payload)
 
 

@@ -155,5 +155,5 @@ def test_an_ipv6_error_about_the_outer_packet() -> None:
     outer = Ether(frame).payload
     error = ip(6, "fd00:9::1", outer.src) / ICMPv6PacketTooBig(mtu=1400) / Raw(bytes(outer)[:1232])
     (sent,) = case.arrive(error)
-    found = IPv6(sent.data)
-    assert (found.src, found.dst, found[ICMPv6PacketTooBig].mtu) == (VIP6, CLIENT6, 1360)
+    answer = IPv6(sent.data)
+    assert (answer.src, answer.dst, answer[ICMPv6PacketTooBig].mtu) == (VIP6, CLIENT6, 1360)

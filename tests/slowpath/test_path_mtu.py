@@ -28,41 +28,41 @@ def said(packet: Any) -> OuterError | None:
 
 
 def test_fragmentation_needed() -> None:
-    found = said(error(outer()))
-    assert found is not None and (str(found.host), found.mtu_bytes) == (HOST, 1400)
-    assert found.quote.payload == bytes(outer())[20:528]
+    outer_error = said(error(outer()))
+    assert outer_error is not None and (str(outer_error.host), outer_error.mtu_bytes) == (HOST, 1400)
+    assert outer_error.quote.payload == bytes(outer())[20:528]
 
 
 def test_packet_too_big() -> None:
     whole = IPv6(src=MUX6, dst=HOST6) / ip(6) / segment(1400)
-    found = said(ip(6, ROUTER6, MUX6) / ICMPv6PacketTooBig(mtu=1300) / Raw(bytes(whole)[:1232]))
-    assert found is not None and (str(found.host), found.mtu_bytes) == (HOST6, 1300)
+    outer_error = said(ip(6, ROUTER6, MUX6) / ICMPv6PacketTooBig(mtu=1300) / Raw(bytes(whole)[:1232]))
+    assert outer_error is not None and (str(outer_error.host), outer_error.mtu_bytes) == (HOST6, 1300)
 
 
 def test_router_that_does_not_say_the_mtu_gets_the_next_plateau() -> None:
-    found = said(error(outer(1440), mtu=0))
-    assert found is not None and found.mtu_bytes == 1492
+    outer_error = said(error(outer(1440), mtu=0))
+    assert outer_error is not None and outer_error.mtu_bytes == 1492
 
 
 def test_unreachable_and_time_exceeded_do_not_change_the_mtu() -> None:
     for kind, code in ((3, 1), (11, 0)):
-        found = said(error(outer(), kind=kind, code=code, mtu=0))
-        assert found is not None and found.mtu_bytes is None
+        outer_error = said(error(outer(), kind=kind, code=code, mtu=0))
+        assert outer_error is not None and outer_error.mtu_bytes is None
 
 
 def test_a_path_mtu_below_the_floor_is_not_accepted() -> None:
-    found = said(error(outer(), mtu=68))
-    assert found is not None and (found.least(1280), found.least(0)) == (1280, 552)
+    outer_error = said(error(outer(), mtu=68))
+    assert outer_error is not None and (outer_error.least(1280), outer_error.least(0)) == (1280, 552)
     quote = IPv6(src=MUX6, dst=HOST6) / ip(6) / segment(1400)
-    found = said(ip(6, ROUTER6, MUX6) / ICMPv6PacketTooBig(mtu=68) / quote)
-    assert found is not None and (found.least(1300), found.least(0)) == (1300, 1280)
+    outer_error = said(ip(6, ROUTER6, MUX6) / ICMPv6PacketTooBig(mtu=68) / quote)
+    assert outer_error is not None and (outer_error.least(1300), outer_error.least(0)) == (1300, 1280)
 
 
 def test_a_packet_that_would_have_fitted() -> None:
-    found = said(error(outer(100), mtu=1400))
-    assert found is not None and found.least(1280) is None
-    found = said(error(outer(1100), mtu=600))
-    assert found is not None and found.least(1280) is None and found.least(0) == 600
+    outer_error = said(error(outer(100), mtu=1400))
+    assert outer_error is not None and outer_error.least(1280) is None
+    outer_error = said(error(outer(1100), mtu=600))
+    assert outer_error is not None and outer_error.least(1280) is None and outer_error.least(0) == 600
 
 
 def test_an_error_about_a_packet_of_another_source() -> None:

@@ -166,13 +166,13 @@ def test_packets_of_one_connection_do_not_set_its_search_back() -> None:
 
 def test_an_old_entry_that_a_host_refuses_is_replaced() -> None:
     case, packet = Case(), ip(4) / TCP(sport=40000, dport=80, flags="A")
-    found = case.mux.forwarder.candidates(FLOW, 9)
-    last = found.rest[-1]
+    candidates = case.mux.forwarder.candidates(FLOW, 9)
+    last = candidates.rest[-1]
     case.host_of(packet)
     case.mux.forwarder.assign(FLOW, last)
     host = case.host_of(packet)
     assert host == str(case.mux.forwarder.host(last))
-    assert search(case, 4, host)[1] == str(case.mux.forwarder.host(found.likely[0]))
+    assert search(case, 4, host)[1] == str(case.mux.forwarder.host(candidates.likely[0]))
     assert case.slow.counts["returned_reset"] == 1
 
 

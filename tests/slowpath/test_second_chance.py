@@ -17,10 +17,10 @@ from tests.slowpath.golden import HOST, HOST6, MUX, MUX6, ip, read, segment
 FLOW = Flow(6, ip_address("198.51.100.2"), 1, ip_address("192.0.2.1"), 80)
 
 
-def asked(found: Candidates, first: int) -> list[int]:
+def asked(candidates: Candidates, first: int) -> list[int]:
     """The backends that are asked after the first has refused; each is a host, its number the host's key."""
     order, stage, backend = [], SearchStage.FIRST, first
-    while chosen := next_candidate(found, stage, [backend], backend):
+    while chosen := next_candidate(candidates, stage, [backend], backend):
         backend, stage = chosen
         order.append(backend)
     return order
@@ -52,9 +52,9 @@ def test_the_search_ends_without_candidates() -> None:
 
 
 def test_a_host_that_has_gone_meanwhile_does_not_restart_the_search() -> None:
-    found = Candidates([5], [1, 9], [1, 9])
-    assert next_candidate(found, SearchStage.REST, [], 7) == (9, SearchStage.REST)
-    assert next_candidate(found, SearchStage.REST, [], 10) is None
+    candidates = Candidates([5], [1, 9], [1, 9])
+    assert next_candidate(candidates, SearchStage.REST, [], 7) == (9, SearchStage.REST)
+    assert next_candidate(candidates, SearchStage.REST, [], 10) is None
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -64,8 +64,8 @@ def test_each_search_ends_whatever_changes_in_between(seed: int) -> None:
     stage, backend, rounds = SearchStage.FIRST, chance.randrange(20), list[tuple[int, SearchStage]]()
     while True:
         rest = sorted(chance.sample(range(20), chance.randrange(20)))
-        found = Candidates(chance.sample(range(20), chance.randrange(3)), rest, rest)
-        if (chosen := next_candidate(found, stage, [backend], backend)) is None:
+        candidates = Candidates(chance.sample(range(20), chance.randrange(3)), rest, rest)
+        if (chosen := next_candidate(candidates, stage, [backend], backend)) is None:
             break
         before, (backend, stage) = (stage, backend if stage == SearchStage.REST else -1), chosen
         assert (stage, backend if stage == SearchStage.REST else -1) > before

@@ -24,8 +24,8 @@ def made(kind: str, **more: Any) -> tuple[Mux, Ports]:
 
 
 def bare(frame: bytes, ports: Ports) -> Any:
-    found = inner_frame(frame, ports)
-    return None if found is None else Ether(found).payload
+    inner = inner_frame(frame, ports)
+    return None if inner is None else Ether(inner).payload
 
 
 def hopped(packet: Any) -> bytes:

@@ -20,8 +20,8 @@ def steering(**more: Any) -> Steering:
         {"name": name, "addresses": [f"192.0.2.{at}", f"2001:db8::{at}"], "capacity": 1000} | changed.get(name, {})
         for at, name in enumerate(POPS, 1)
     ]
-    given = {"name": "www.example.net", "groups": "g.csv", "latency": "l.csv", "pops": pops, "default": "lon"}
-    return Steering.model_validate(given | more)
+    document = {"name": "www.example.net", "groups": "g.csv", "latency": "l.csv", "pops": pops, "default": "lon"}
+    return Steering.model_validate(document | more)
 
 
 def groups(**users: float | tuple[float, str]) -> Groups:

@@ -13,24 +13,24 @@ def solved(region: Region) -> Assignment:
     return assign(region.cost, region.users, region.capacity)
 
 
-def loads(region: Region, found: Assignment) -> np.ndarray:
-    return np.bincount(found.pops, region.users, len(region.capacity))
+def loads(region: Region, assignment: Assignment) -> np.ndarray:
+    return np.bincount(assignment.pops, region.users, len(region.capacity))
 
 
 @pytest.mark.parametrize("capacity_ratio", [1.25, 1.05])
 def test_within_2_percent_of_the_linear_program(capacity_ratio: float) -> None:
     region = random_region(1000, 20, 1, capacity_ratio)
-    found, bound = solved(region), lp_bound(region)
-    assert (loads(region, found) <= region.capacity * (1 + 1e-6)).all()
-    assert bound <= found.cost < 1.02 * bound
-    assert 0.98 * bound < found.bound <= bound * (1 + 1e-6)
+    assignment, bound = solved(region), lp_bound(region)
+    assert (loads(region, assignment) <= region.capacity * (1 + 1e-6)).all()
+    assert bound <= assignment.cost < 1.02 * bound
+    assert 0.98 * bound < assignment.bound <= bound * (1 + 1e-6)
 
 
 def test_with_spare_capacity_each_group_has_its_best_pop() -> None:
     region = random_region(200, 10, 3, 100.0)
-    found = solved(region)
-    assert (found.pops == region.cost.argmin(axis=0)).all()
-    assert found.gap == pytest.approx(0, abs=1e-9) and not found.prices.any()
+    assignment = solved(region)
+    assert (assignment.pops == region.cost.argmin(axis=0)).all()
+    assert assignment.gap == pytest.approx(0, abs=1e-9) and not assignment.prices.any()
 
 
 def test_too_little_capacity_overloads_all_alike() -> None:
@@ -53,6 +53,6 @@ def test_two_equal_inputs_have_one_result() -> None:
 @settings(max_examples=60, deadline=None)
 def test_the_bound_is_below_the_cost_and_swaps_end(groups: int, pops: int, seed: int, capacity_ratio: float) -> None:
     region = random_region(groups, pops, seed, capacity_ratio)
-    found = solved(region)
-    assert found.pops.shape == (groups,) and found.pops.min() >= 0 and found.pops.max() < pops
-    assert (found.prices >= 0).all()
+    assignment = solved(region)
+    assert assignment.pops.shape == (groups,) and assignment.pops.min() >= 0 and assignment.pops.max() < pops
+    assert (assignment.prices >= 0).all()

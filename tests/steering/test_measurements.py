@@ -13,9 +13,9 @@ HEAD = {"groups": "prefix,users,resolver\n", "latency": "prefix,pop,rtt_ms,low_m
 def test_both_files(tmp_path: Path) -> None:
     (tmp_path / "g").write_text(HEAD["groups"] + "198.51.100.0/24,7,192.0.2.53\n2001:db8::/56,2.5,\n10.0.0.0/24,0,\n")
     (tmp_path / "l").write_text(HEAD["latency"] + "198.51.100.0/24,fra,10,9,12,80,1000\n10.0.0.0/24,gone,1,1,1,1,1\n")
-    found, rtt = read_groups(tmp_path / "g"), read_latency(tmp_path / "l", ["ams", "fra"])
-    assert found.prefixes == (ip_network("198.51.100.0/24"), ip_network("2001:db8::/56"))
-    assert found.users.tolist() == [7, 2.5] and found.resolvers == ("192.0.2.53", "")
+    groups, rtt = read_groups(tmp_path / "g"), read_latency(tmp_path / "l", ["ams", "fra"])
+    assert groups.prefixes == (ip_network("198.51.100.0/24"), ip_network("2001:db8::/56"))
+    assert groups.users.tolist() == [7, 2.5] and groups.resolvers == ("192.0.2.53", "")
     assert rtt.rows == {ip_network("198.51.100.0/24"): 0}
     assert [array[1, 0] for array in (rtt.rtt_ms, rtt.low_ms, rtt.high_ms, rtt.samples, rtt.time)] == [
         10, 9, 12, 80, 1000

@@ -14,8 +14,8 @@ MAP = SteeringMap(
 
 def test_a_map_can_be_read_back(tmp_path: Path) -> None:
     write(tmp_path / "map", MAP)
-    found = read(tmp_path / "map")
-    assert found.to_json() == MAP.to_json() and found.groups == MAP.groups
+    stored = read(tmp_path / "map")
+    assert stored.to_json() == MAP.to_json() and stored.groups == MAP.groups
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', MAP.to_json().replace("198.51.100.0/24", "x")])

@@ -78,32 +78,32 @@ def large(capacity_ratio: float) -> tuple[Steering, Groups, Latency]:
     names = [f"p{n}" for n in range(12)]
     pops = [{"name": name, "addresses": ["192.0.2.1"], "capacity": float(capacity)}
             for name, capacity in zip(names, planned.capacity, strict=True)]  # fmt: skip
-    given = Steering.model_validate({
+    configured = Steering.model_validate({
         "name": "www.example.net", "groups": "", "latency": "", "pops": pops, "default": "p0", "move_cost_ms": 50,
     })  # fmt: skip
     prefixes = tuple(ip_network((0x0A000000 + (n << 8), 24)) for n in range(1200))
     rtt, ones = planned.cost / planned.users, np.ones_like(planned.cost)
     rows = {prefix: at for at, prefix in enumerate(prefixes)}
-    return given, Groups(prefixes, planned.users, ("",) * 1200), Latency(rows, rtt, rtt, rtt, ones, ones * NOW)
+    return configured, Groups(prefixes, planned.users, ("",) * 1200), Latency(rows, rtt, rtt, rtt, ones, ones * NOW)
 
 
-def without(given: Steering, name: str) -> Steering:
-    pops = tuple(pop.model_copy(update={"healthy": pop.name != name}) for pop in given.pops)
-    return given.model_copy(update={"pops": pops})
+def without(configured: Steering, name: str) -> Steering:
+    pops = tuple(pop.model_copy(update={"healthy": pop.name != name}) for pop in configured.pops)
+    return configured.model_copy(update={"pops": pops})
 
 
 def lost(capacity_ratio: float) -> tuple[Plan, Plan, Groups]:
     """Plans before and after the loss of the PoP with most users."""
-    given, some, rtt = large(capacity_ratio)
-    before = plan(given, some, rtt, None, NOW)
+    configured, some, rtt = large(capacity_ratio)
+    before = plan(configured, some, rtt, None, NOW)
     name = max(before.pops, key=lambda pop: pop.users).name
-    return before, plan(without(given, name), some, rtt, before.steering_map, NOW), some
+    return before, plan(without(configured, name), some, rtt, before.steering_map, NOW), some
 
 
 def test_nothing_moves_if_nothing_has_changed() -> None:
-    given, some, rtt = large(1.1)
-    before = plan(given, some, rtt, None, NOW)
-    assert plan(given, some, rtt, before.steering_map, NOW).moved == 0
+    configured, some, rtt = large(1.1)
+    before = plan(configured, some, rtt, None, NOW)
+    assert plan(configured, some, rtt, before.steering_map, NOW).moved == 0
 
 
 def test_only_the_users_of_a_lost_pop_move_while_the_others_have_capacity() -> None:

@@ -31,9 +31,9 @@ def test_an_entry_that_is_still_being_written_stays_claimed() -> None:
     machine = mux(buckets=1)
     flows = machine.tables.flows
     flows["version"][0, 1] = CLAIMED >> 48
-    found = half_done(machine.tables)
+    entries = half_done(machine.tables)
     flows["version"][0, 1] = 1 << 3 | CLAIMED >> 48
-    assert free(machine.tables, found) == 0
+    assert free(machine.tables, entries) == 0
     assert int(flows["version"][0, 1]) == 1 << 3 | CLAIMED >> 48
 
 

@@ -189,7 +189,7 @@ def test_a_configuration_that_does_not_fit_changes_nothing(sizes: Sizes, table: 
 
 
 @pytest.mark.parametrize(
-    ("given", "mode", "verdict"),
+    ("configuration", "mode", "verdict"),
     [
         (config(service(1)), "nat", Verdict.UNKNOWN_CONNECTION),
         (config(service(1)), "local", Verdict.UNKNOWN_CONNECTION),
@@ -200,9 +200,11 @@ def test_a_configuration_that_does_not_fit_changes_nothing(sizes: Sizes, table: 
     ],
     ids=["TCP", "TCP in mode local", "UDP", "sockets elsewhere", "switched off", "rehashed"],
 )
-def test_the_host_is_asked_about_connections_that_are_not_known(given: Config, mode: str, verdict: Verdict) -> None:
-    agent = Agent(given, mode)
-    protocol = 17 if given.services[0].protocol == "udp" else 6
+def test_the_host_is_asked_about_connections_that_are_not_known(
+    configuration: Config, mode: str, verdict: Verdict
+) -> None:
+    agent = Agent(configuration, mode)
+    protocol = 17 if configuration.services[0].protocol == "udp" else 6
     assert agent.inbound(1, flags=ACK, protocol=protocol)[0] == verdict
 
 

@@ -18,16 +18,16 @@ def count(host: AgentHost, *sockets: tuple[Any, ...]) -> dict[tuple[str, str], i
 
 
 def key(host: AgentHost, number: int) -> tuple[str, str]:
-    (found,) = ((s.name, b.name) for s, b in host.agent.served if s.name == f"s{number}")
-    return found
+    (names,) = ((s.name, b.name) for s, b in host.agent.served if s.name == f"s{number}")
+    return names
 
 
 def test_connections_through_vips_count() -> None:
     host = AgentHost(service(1), service(2, port=9090))
     clients = [socket(remote=f"198.51.100.{number}") for number in range(1, 4)]
     probe, listener, other = socket(remote=MUX), socket(state=LISTEN), socket(port=22)
-    found = count(host, *clients, socket(port=9090), probe, listener, other)
-    assert found == {key(host, 1): 3, key(host, 2): 1}
+    counts = count(host, *clients, socket(port=9090), probe, listener, other)
+    assert counts == {key(host, 1): 3, key(host, 2): 1}
     assert count(host) == {}
 
 
@@ -41,8 +41,8 @@ def test_a_host_with_the_vips_counts_by_vip(vip: str) -> None:
     host = AgentHost(service(1), service(2))
     host.agent = AgentTables(host.tables, [ip_address(HOST)], [], "local")
     host.agent.commit(host.agent.plan(config(service(1), service(2))))
-    found = count(host, socket(local=vip, port=80), socket(local=vip, port=81), socket(remote=MUX, local=vip, port=80))
-    assert found == {key(host, int(vip[-1])): 1}
+    counts = count(host, socket(local=vip, port=80), socket(local=vip, port=81), socket(remote=MUX, local=vip, port=80))
+    assert counts == {key(host, int(vip[-1])): 1}
 
 
 def passed(host: AgentHost, *sockets: tuple[Any, ...]) -> dict[tuple[str, str], int]:

@@ -36,17 +36,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 def tracked(*numbers: int, weights: dict[int, int] | None = None, flows: str = "changed") -> Any:
-    given = web(*numbers, flows=flows)
-    for one in given["backends"]:
+    document = web(*numbers, flows=flows)
+    for one in document["backends"]:
         one["weight"] = (weights or {}).get(int(one["name"][1:]), 1)
-    return config(given)
+    return config(document)
 
 
-def draining(given: Config) -> Config:
+def draining(configuration: Config) -> Config:
     """All backends without weight, as overrides may have it."""
-    (service,) = given.services
+    (service,) = configuration.services
     backends = tuple(one.model_copy(update={"weight": 0}) for one in service.backends)
-    return given.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
+    return configuration.model_copy(update={"services": (service.model_copy(update={"backends": backends}),)})
 
 
 def sweep(mux: Mux, now: int) -> None:
@@ -113,8 +113,8 @@ def test_after_a_change_of_size_connections_keep_their_backend(clock: Clock) -> 
     mux = Mux(tracked(1, 2, 3))
     before = mux.send(range(300), clock.now, flags=SYN)
     mux.load(tracked(1, 2, 3, 4))
-    given = tracked(1, 2, 3, 4)
-    mux.load(given.model_copy(update={"maglev": given.maglev.model_copy(update={"size": 509})}))
+    configuration = tracked(1, 2, 3, 4)
+    mux.load(configuration.model_copy(update={"maglev": configuration.maglev.model_copy(update={"size": 509})}))
     assert mux.send(range(300), clock.now) == before
     for _ in range(2):
         sweep(mux, clock.now + IDLE_TICKS + 1)
@@ -124,8 +124,8 @@ def test_after_a_change_of_size_connections_keep_their_backend(clock: Clock) -> 
 def test_changes_before_the_first_packet_leave_every_slot_steady(clock: Clock) -> None:
     mux = Mux(tracked(1, 2))
     mux.load(tracked(1, 2, 3))
-    given = tracked(1, 2, 3, 4)
-    mux.load(given.model_copy(update={"maglev": given.maglev.model_copy(update={"size": 509})}))
+    configuration = tracked(1, 2, 3, 4)
+    mux.load(configuration.model_copy(update={"maglev": configuration.maglev.model_copy(update={"size": 509})}))
     mux.control.start()
     assert not mux.control.slots.is_marked()
     assert mux.tables.services[mux.tables.active, 0]["former"] == 0xFFFFFFFF

@@ -24,36 +24,36 @@ def config(*services: Any, **tunnel: Any) -> Config:
     return Config.model_validate({"muxes": ["10.0.1.2"], "tunnel": tunnel, "services": list(services)})
 
 
-def served(given: Config, host: Any = HOST) -> Any:
-    return tuple((s, b) for s in given.services for b in s.backends if b.tunnel_to == host)
+def served(configuration: Config, host: Any = HOST) -> Any:
+    return tuple((s, b) for s in configuration.services for b in s.backends if b.tunnel_to == host)
 
 
 def test_a_host_is_probed_by_one_backend_of_each_vip() -> None:
-    given = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
-    assert probe_paths(given, (4, 6))[HOST] == [("dns", "h1"), ("six", "h1")]
-    assert probe_paths(given, (4,))[HOST] == [("dns", "h1")], "without an own IPv6 address"
+    configuration = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
+    assert probe_paths(configuration, (4, 6))[HOST] == [("dns", "h1"), ("six", "h1")]
+    assert probe_paths(configuration, (4,))[HOST] == [("dns", "h1")], "without an own IPv6 address"
     assert probe_paths(config(service("dns"), probes=False), (4, 6)) == {}
 
 
 def test_an_agent_answers_for_each_of_its_vips() -> None:
-    given = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
-    pairs = probe_services(given, served(given))
+    configuration = config(service("dns"), service("web", "tcp", 80), service("six", vip=VIP6))
+    pairs = probe_services(configuration, served(configuration))
     assert [(str(s.vip), s.protocol, s.port, str(b.dip), b.port) for s, b in pairs] == [
         (VIP, "tcp", PORT, "10.1.1.2", PORT), (VIP6, "tcp", PORT, "2001:db8:1:1::2", PORT)
     ]  # fmt: skip
-    assert probe_services(config(service("dns"), probes=False), served(given)) == ()
+    assert probe_services(config(service("dns"), probes=False), served(configuration)) == ()
 
 
 def test_a_service_that_has_the_port_itself_answers_where_it_is() -> None:
-    given = config(service("dns"), service("any", "tcp", "any", hosts=(1,)))
-    assert probe_services(given, served(given)) == ()
-    assert list(probe_paths(given, (4,))) == [HOST], "the other host would not answer"
+    configuration = config(service("dns"), service("any", "tcp", "any", hosts=(1,)))
+    assert probe_services(configuration, served(configuration)) == ()
+    assert list(probe_paths(configuration, (4,))) == [HOST], "the other host would not answer"
 
 
 def test_an_agents_tables_have_the_port_and_the_same_services() -> None:
-    given = config(service("dns"))
-    agent = AgentTables(Tables.allocate(sizes_for(given)), [HOST], [], "nat")
-    agent.commit(agent.plan(given))
+    configuration = config(service("dns"))
+    agent = AgentTables(Tables.allocate(sizes_for(configuration)), [HOST], [], "nat")
+    agent.commit(agent.plan(configuration))
     assert [s.name for s, _ in agent.served] == ["dns"] and len(agent.probed) == 1
     names = agent.tables.addresses[agent.tables.active]
     ports = {int(name["port"]).to_bytes(2, "little") for name in names if name["kind"] == VIP_NAME}

@@ -113,11 +113,11 @@ def test_a_short_list_of_many_is_that_of_all_sorted() -> None:
     idle = pick.integers(1000, 200_000, len(places))
     rows["seen"] = (inside.now - idle) & 0xFFFFFFFF
     places[:] = rows
-    found = live_flows.select(inside.snapshot, parse("idle > 0.5", inside.snapshot), "-idle", 100)
+    flows = live_flows.select(inside.snapshot, parse("idle > 0.5", inside.snapshot), "-idle", 100)
     expected = np.sort(idle)[::-1][:100]
     assert live_flows.count(inside.snapshot) == len(places) > 4 * live_flows.CHUNK_PLACES
-    assert np.all(np.abs(found.idle_ticks() - expected) < 1000)  # the clock has advanced a little
-    assert np.all(np.diff(found.idle_ticks()) <= 0)
+    assert np.all(np.abs(flows.idle_ticks() - expected) < 1000)  # the clock has advanced a little
+    assert np.all(np.diff(flows.idle_ticks()) <= 0)
 
 
 def test_a_long_list_is_described_in_parts_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,8 @@ def config(*numbers: int, others: tuple[str, ...] = (), limit: int = 16384) -> C
          "backends": [{"name": f"{name}{n}", "dip": f"10.1.0.{n}"} for n in backends]}
         for at, (name, backends) in enumerate(numbered.items())
     ]  # fmt: skip
-    given = {"maglev": {"size": 251}, "flows": {"limit": limit}, "services": services[::-1]}
-    return Config.model_validate(given)
+    document = {"maglev": {"size": 251}, "flows": {"limit": limit}, "services": services[::-1]}
+    return Config.model_validate(document)
 
 
 def assert_kept(before: dict[int, int], mux: Mux) -> None:
@@ -119,10 +119,10 @@ def test_another_number_of_workers(workers_before: int, workers: int) -> None:
         before |= first.send(range(100 * worker, 100 * worker + 100), worker)
     second = Mux(config(1, 2, 3, 4, 5), workers, Left(first.tables))
     assert second.moved == len(before)
-    found = dict[int, int]()
+    backends = dict[int, int]()
     for worker in range(workers_before):
-        found |= second.send(range(100 * worker, 100 * worker + 100), min(worker, workers - 1))
-    assert found == before
+        backends |= second.send(range(100 * worker, 100 * worker + 100), min(worker, workers - 1))
+    assert backends == before
     assert second.looked_up(HIT) == len(before)
 
 

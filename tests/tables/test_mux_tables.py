@@ -39,8 +39,8 @@ def service(name: str, vip: str, *backends: dict[str, Any], port: int = 80, **mo
 
 
 def config(*services: dict[str, Any], **more: Any) -> Config:
-    given = {"maglev": {"size": SIZE}, "flows": {"limit": 65536}, "services": list(services)} | more
-    return Config.model_validate(given)
+    document = {"maglev": {"size": SIZE}, "flows": {"limit": 65536}, "services": list(services)} | more
+    return Config.model_validate(document)
 
 
 def web(*numbers: int, **more: Any) -> dict[str, Any]:
@@ -463,7 +463,7 @@ def test_planning_what_differs_gives_what_planning_everything_gives(seed: int) -
 
 def table_contents(mux: Mux) -> dict[str, Any]:
     """Maglev tables and backends by name of the service, without rows and places."""
-    tables, found = mux.tables, {}
+    tables, contents = mux.tables, {}
     active = tables.services[tables.active]
     names = {row: name for (_, name), row in mux.control.rows.items()}
     by_identity = {int(value): row for row, value in enumerate(tables.service_identities) if value}
@@ -473,15 +473,15 @@ def table_contents(mux: Mux) -> dict[str, Any]:
         row = active[index]
         backends = {key: tables.backends[at] for key, at in mux.control.rows.items() if key[0] == one.name}
         assert all(at["service"] == index for at in backends.values())
-        found[one.name] = (
+        contents[one.name] = (
             [names[at] for at in mux.slots(index).tolist()],
             tables.rules[row["rules"] :][: row["rule_count"]].tolist(),
             {name: (int(at["state"]), int(at["remote_low"]), int(at["tunnel"])) for (_, name), at in backends.items()},
             [row[name].item() for name in ("tracking", "idle_trusted", "limited", "seed", "hashed", "rejects")],
         )
     assert np.count_nonzero(tables.backends["state"] != GONE) == len(mux.control.rows)
-    assert np.count_nonzero(active["hashed"]) == len(found)
-    return found
+    assert np.count_nonzero(active["hashed"]) == len(contents)
+    return contents
 
 
 def test_a_plan_that_was_overtaken_is_refused() -> None:

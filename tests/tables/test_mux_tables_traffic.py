@@ -23,10 +23,10 @@ ONE_CLIENT, MANY = range(1), range(400)
 
 def backends_of(mux: Mux, **fields: object) -> set[int]:
     """Return the backends that one client's packets from many ports go to."""
-    found: set[int] = set()
+    backends: set[int] = set()
     for port in range(1, 60):
-        found |= set(mux.send(ONE_CLIENT, source_port=port, **fields))
-    return found
+        backends |= set(mux.send(ONE_CLIENT, source_port=port, **fields))
+    return backends
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_a_denied_prefix_and_an_allowed_one_in_it() -> None:
 
 
 def test_lists_of_several_services_are_their_own_and_survive_a_reload() -> None:
-    given = [
+    services = [
         service(f"s{at}", f"192.0.2.{at}", backend(at), port=80) | {"deny": [f"10.{at}.0.0/16"]} for at in range(1, 6)
     ]
-    mux = Mux(config(*given))
+    mux = Mux(config(*services))
     for turn in range(3):
         if turn:
             mux.restart()
-            mux.load(config(*given[turn:], given[0]))
+            mux.load(config(*services[turn:], services[0]))
         for at in range(turn + 1, 6):
             denied = Frames([Craft(source=bytes([10, at, 0, 1]), destination=bytes([192, 0, 2, at])).frame()])
             other = Frames([Craft(source=bytes([10, 9, 0, 1]), destination=bytes([192, 0, 2, at])).frame()])
@@ -126,8 +126,8 @@ def test_the_lowest_limit_is_one_a_second() -> None:
 
 @pytest.mark.parametrize("kind", ["ipip", "gre", "direct"])
 def test_the_tunnel_of_a_backend_beats_the_service_s_and_the_file_s(kind: str) -> None:
-    given = web(1, tunnel="gue1") | {"backends": [backend(1) | {"tunnel": kind}, backend(2)]}
-    mux = Mux(config(given, tunnel={"kind": "geneve"}))
+    tunnelled = web(1, tunnel="gue1") | {"backends": [backend(1) | {"tunnel": kind}, backend(2)]}
+    mux = Mux(config(tunnelled, tunnel={"kind": "geneve"}))
     rooms = {"ipip": 20, "gre": 24, "direct": 0}
     assert int(mux.tables.backends[mux.row(1)]["overhead_bytes"]) == rooms[kind]
     assert int(mux.tables.backends[mux.row(2)]["overhead_bytes"]) == 28
@@ -135,9 +135,9 @@ def test_the_tunnel_of_a_backend_beats_the_service_s_and_the_file_s(kind: str) -
 
 def test_without_an_own_address_of_the_host_s_family_the_plan_is_refused() -> None:
     mux = Mux(config(web(1)))
-    given = service("six", "2001:db8::1", {"dip": "2001:db8:1::2"})
+    of_ipv6 = service("six", "2001:db8::1", {"dip": "2001:db8:1::2"})
     with pytest.raises(SetupError, match="no own IPv6 address for packets to 2001:db8:1::2"):
-        mux.control.plan(config(given))
+        mux.control.plan(config(of_ipv6))
     assert mux.send(ONE_CLIENT) == [1]
 
 

@@ -13,15 +13,15 @@ A, B, C = 0, 1, 2
 NONE_REMOVED = np.zeros(8, np.bool_)
 
 
-def pairs(*given: tuple[int, int]) -> Pairs:
-    return np.array([*given], SLOT)
+def pairs(*values: tuple[int, int]) -> Pairs:
+    return np.array([*values], SLOT)
 
 
 def after(before: tuple[int, int], backend: int, *removed: int) -> tuple[int, int]:
     gone = NONE_REMOVED.copy()
     gone[list(removed)] = True
-    (found,) = slot_pairs.changed(pairs(before), np.array([backend], np.uint16), gone).tolist()
-    return tuple(found)
+    (pair,) = slot_pairs.changed(pairs(before), np.array([backend], np.uint16), gone).tolist()
+    return tuple(pair)
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ class AgentHost:
         self.now = now_ticks()
 
     def pass_over(self, *sockets: tuple[Any, ...]) -> int:
-        given = np.array(list(sockets), SOCKETS)
-        self.socket_sync.note_listeners(given)
-        found = self.socket_sync.find(given)
-        entered = self.socket_sync.refresh(found)
-        self.socket_sync.remember(found)
+        listed = np.array(list(sockets), SOCKETS)
+        self.socket_sync.note_listeners(listed)
+        socket_flows = self.socket_sync.find(listed)
+        entered = self.socket_sync.refresh(socket_flows)
+        self.socket_sync.remember(socket_flows)
         return entered
 
     def request(self, vip: int, flags: int = ACK, worker: Worker | None = None, ago_s: int = 0) -> Verdict:

@@ -21,8 +21,8 @@ def test_connections_to_a_vip_and_port_count() -> None:
         socket(local="192.0.2.1", port=80, state=LISTEN), socket(local="192.0.2.1", port=80, state=SYN_SENT),
         socket(local="192.0.2.1", port=80, remote=MUX),
     ]  # fmt: skip
-    found = connections_on_vips(served, np.array([*here, *others], SOCKETS), [ip_address(MUX)])
-    assert found == {("s1", services[0].backends[0].name): 3}
+    counts = connections_on_vips(served, np.array([*here, *others], SOCKETS), [ip_address(MUX)])
+    assert counts == {("s1", services[0].backends[0].name): 3}
 
 
 def test_nothing_is_compiled() -> None:

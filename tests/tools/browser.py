@@ -79,11 +79,11 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
     try:
         assert process.stderr is not None
         async with asyncio.timeout(WAIT_S):
-            while (found := re.search(rb"ws://([^/]+)/", line := await process.stderr.readline())) is None:
+            while (match := re.search(rb"ws://([^/]+)/", line := await process.stderr.readline())) is None:
                 assert line, "the browser ended"
         drain = asyncio.create_task(process.stderr.read())
         async with ClientSession() as session:
-            async with session.get(f"http://{found[1].decode()}/json/list") as answer:
+            async with session.get(f"http://{match[1].decode()}/json/list") as answer:
                 tabs = await answer.json()
             url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
             async with session.ws_connect(url, max_msg_size=0) as socket:

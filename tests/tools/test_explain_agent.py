@@ -86,25 +86,25 @@ def reply(port: int = 40000) -> bytes:
 
 def test_each_step_of_a_request(host: AgentHost) -> None:
     passage, target = host.pass_(by_mux(opened()))
-    found = host.explain(passage)
-    assert list(found) == ["outer header", "match", "endpoint", "flow", "translation"]
+    steps = host.explain(passage)
+    assert list(steps) == ["outer header", "match", "endpoint", "flow", "translation"]
     outer = "10.0.1.2 > 10.1.1.2 protocol 4, 60 bytes"
-    assert found["outer header"] == f"{outer}: 10.0.1.2 is a mux, 10.1.1.2 is this host's"
-    assert found["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
-    assert found["endpoint"].startswith(f"{target}, web/h1: 192.0.2.1:80 translates to 10.1.1.2:8080")
+    assert steps["outer header"] == f"{outer}: 10.0.1.2 is a mux, 10.1.1.2 is this host's"
+    assert steps["match"] == f"VIP 192.0.2.1:80/tcp is endpoint {target}"
+    assert steps["endpoint"].startswith(f"{target}, web/h1: 192.0.2.1:80 translates to 10.1.1.2:8080")
     flow = rf"untrusted, idle for \d+\.\d s, endpoint {target} \(web/h1\)"
-    assert re.fullmatch(flow, found["flow"])
-    assert found["translation"] == "192.0.2.1:80 to 10.1.1.2:8080"
+    assert re.fullmatch(flow, steps["flow"])
+    assert steps["translation"] == "192.0.2.1:80 to 10.1.1.2:8080"
 
 
 def test_each_step_of_its_reply(host: AgentHost) -> None:
     _, target = host.pass_(by_mux(opened()), worker=0)
     passage, _ = host.pass_(reply(), is_reply=True)
-    found = host.explain(passage)
-    assert list(found) == ["match", "flow", "endpoint", "translation"]
-    assert found["match"] == "DIP 10.1.1.2:8080/tcp is a backend's of this host"
-    assert found["flow"].startswith("untrusted") and found["endpoint"].startswith(f"{target}, web/h1")
-    assert found["translation"] == "10.1.1.2:8080 to 192.0.2.1:80"
+    steps = host.explain(passage)
+    assert list(steps) == ["match", "flow", "endpoint", "translation"]
+    assert steps["match"] == "DIP 10.1.1.2:8080/tcp is a backend's of this host"
+    assert steps["flow"].startswith("untrusted") and steps["endpoint"].startswith(f"{target}, web/h1")
+    assert steps["translation"] == "10.1.1.2:8080 to 192.0.2.1:80"
 
 
 def test_a_reply_without_an_entry(host: AgentHost) -> None:
@@ -130,19 +130,19 @@ def test_a_reset_that_was_held_back(tmp_path: Path, mode: str, match: str) -> No
         refusal = Craft(source=source, source_port=port, flags=RST, **client_end).frame()  # type: ignore[arg-type]
         passage, _ = host.pass_(refusal, is_reply=True)
         assert passage.verdict == Verdict.RESET_SUPPRESSED
-        found = host.explain(passage)
+        steps = host.explain(passage)
     finally:
         host.close()
-    assert list(found) == ["match", "flow", "hint"] and found["match"] == match
-    assert found["flow"].startswith("removed") and found["hint"].startswith("the mux tries other hosts")
+    assert list(steps) == ["match", "flow", "hint"] and steps["match"] == match
+    assert steps["flow"].startswith("removed") and steps["hint"].startswith("the mux tries other hosts")
 
 
 def test_a_connection_that_is_not_known_has_no_entry(host: AgentHost) -> None:
     passage, _ = host.pass_(by_mux(client(40001)))
-    found = host.explain(passage)
+    steps = host.explain(passage)
     assert passage.verdict == Verdict.UNKNOWN_CONNECTION
-    assert found["flow"] == "no entry" and "the agent checks the host's sockets" in found["endpoint"]
-    assert "translation" not in found
+    assert steps["flow"] == "no entry" and "the agent checks the host's sockets" in steps["endpoint"]
+    assert "translation" not in steps
 
 
 def test_a_packet_in_udp_is_known_by_its_tunnels_port(host: AgentHost) -> None:
@@ -163,10 +163,10 @@ def test_ipv6_in_ipv4(host: AgentHost) -> None:
 def test_with_the_vip_on_the_host_no_address_is_translated(tmp_path: Path) -> None:
     host = AgentHost(tmp_path / "agent.sock", "local")
     passage, _ = host.pass_(by_mux(dns()))
-    found = host.explain(passage)
+    steps = host.explain(passage)
     host.close()
-    assert found["endpoint"].endswith("192.0.2.2:53 is on this host, no translation")
-    assert (found["flow"], found["translation"]) == ("no entry", "none, 192.0.2.2:53 is kept")
+    assert steps["endpoint"].endswith("192.0.2.2:53 is on this host, no translation")
+    assert (steps["flow"], steps["translation"]) == ("no entry", "none, 192.0.2.2:53 is kept")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_with_the_vip_on_the_host_no_address_is_translated(tmp_path: Path) -> No
 )
 def test_says_which_step_ended_it(host: AgentHost, frame: bytes, verdict: Verdict, step: str, said: str) -> None:
     passage, _ = host.pass_(frame)
-    found = host.explain(passage)
+    steps = host.explain(passage)
     assert passage.verdict == verdict
-    assert said in found[step] and list(found)[-1] == ("hint" if verdict.kind == "drop" else step)
+    assert said in steps[step] and list(steps)[-1] == ("hint" if verdict.kind == "drop" else step)
 
 
 @pytest.mark.slow
@@ -194,15 +194,15 @@ def test_agrees_with_the_data_path_about_any_frame(host: AgentHost) -> None:
     inner = (craft for craft in islice(Stream(3, destinations).frames(), 40) if len(craft) > 14)
     for frame in (tunnelled(one[14:], LOCAL.packed, OWN) for one in inner):
         passage, target = host.pass_(frame)
-        found = host.explain(passage)
+        steps = host.explain(passage)
         met.add(passage.verdict)
         if passage.verdict in PARSE_REASONS:
-            assert found.get("parse", found["outer header"]).endswith(PARSE_REASONS[passage.verdict])
+            assert steps.get("parse", steps["outer header"]).endswith(PARSE_REASONS[passage.verdict])
         elif target >= 0:
-            assert found["match"].endswith(f"is endpoint {target}")
-            assert ("translation" in found) == (passage.left is not None)
+            assert steps["match"].endswith(f"is endpoint {target}")
+            assert ("translation" in steps) == (passage.left is not None)
         elif passage.verdict == Verdict.NO_LOCAL_BACKEND:
-            assert found["match"].startswith("no backend of this host has the VIP")
+            assert steps["match"].startswith("no backend of this host has the VIP")
     assert {Verdict.DELIVERED, Verdict.NO_LOCAL_BACKEND, Verdict.MALFORMED} <= met
 
 

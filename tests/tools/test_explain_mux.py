@@ -64,9 +64,9 @@ def test_a_live_flow_is_found_whichever_worker_entered_it(mux: Served) -> None:
     mux.tables.flows["target"][entered] = other  # as after a change of the Maglev table
     explanation = mux.explain(asked(3000))
     assert explanation.backend == mux.snapshot.owners[other][1].name != step(explanation, "slot")["backend"]
-    found = step(explanation, "flow")
-    assert found["lookup"] == ["hit"]
-    assert [entry["state"] for entry in found["entries"]] == ["untrusted"]  # type: ignore[attr-defined]
+    line = step(explanation, "flow")
+    assert line["lookup"] == ["hit"]
+    assert [entry["state"] for entry in line["entries"]] == ["untrusted"]  # type: ignore[attr-defined]
     assert step(explanation, "backend")["by"] == "flow"
 
 
@@ -102,9 +102,9 @@ def test_explaining_changes_nothing(mux: Served) -> None:
 
 def test_a_flow_that_idled_too_long_no_longer_counts(mux: Served) -> None:
     mux.send(client(3000), before_ticks=4_000_000)
-    found = step(mux.explain(asked(3000)), "flow")
-    assert found["lookup"] == ["expired", "new"]
-    assert found["entries"][0]["alive"] is False  # type: ignore[index]
+    line = step(mux.explain(asked(3000)), "flow")
+    assert line["lookup"] == ["expired", "new"]
+    assert line["entries"][0]["alive"] is False  # type: ignore[index]
 
 
 def weighted(h1: int, h2: int, **fields: Any) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def test_after_a_change_an_unknown_connection_goes_to_its_slot_s_base(mux: Serve
         explanation = mux.explain(asked(port))
         assert (explanation.backend, step(explanation, "slot")["backend"]) == ("h1", "h2")
         assert step(explanation, "flow")["lookup"] == ["base", "new"]
-        found = next(line for line in explanation.steps if line.step == "backend")
-        assert found.data["by"] == "base" and "its slot had before it changed" in found.found
+        backend_step = next(line for line in explanation.steps if line.step == "backend")
+        assert backend_step.data["by"] == "base" and "its slot had before it changed" in backend_step.found
         assert int(mux.send(client(port)).target[0]) == mux.snapshot.rows["web", "h1"]
 
 
@@ -253,9 +253,9 @@ def test_a_backend_that_is_down_is_named_with_the_reason(mux: Served) -> None:
     mux.refresh()
     explanation = mux.explain(asked(1))
     assert backends_step(explanation).startswith("1 of 2 take new flows; h1 is down: connection refused, since 20")
-    found = next(line for line in explanation.steps if line.step == "backend")
-    assert (explanation.backend, found.data["reason"]) == ("h2", "connected")
-    assert "up (takes new flows; connected)" in found.found
+    backend_step = next(line for line in explanation.steps if line.step == "backend")
+    assert (explanation.backend, backend_step.data["reason"]) == ("h2", "connected")
+    assert "up (takes new flows; connected)" in backend_step.found
 
 
 def test_a_backend_that_the_watermark_keeps_is_shown_as_down(mux: Served) -> None:
@@ -310,9 +310,9 @@ def test_the_prefix_is_the_one_that_the_data_path_uses() -> None:
             if not allow and not deny:
                 assert "access" not in [line.step for line in explanation.steps]
                 continue
-            found = step(explanation, "access")
-            assert found["allowed"] == (explanation.verdict == Verdict.FORWARDED)
-            assert found["allowed"] == (found["list"] == "allow" if found["list"] else not allow)
+            access_step = step(explanation, "access")
+            assert access_step["allowed"] == (explanation.verdict == Verdict.FORWARDED)
+            assert access_step["allowed"] == (access_step["list"] == "allow" if access_step["list"] else not allow)
 
 
 def test_a_service_without_backends_drops() -> None:

@@ -88,12 +88,12 @@ def tags(packet: Packet) -> list[int]:
 
 def layers(packet: Packet) -> list[Packet]:
     """The IP headers, the outer one first."""
-    found, layer = [], packet
+    kinds, layer = [], packet
     while layer:
         if isinstance(layer, IP | IPv6):
-            found.append(layer)
+            kinds.append(layer)
         layer = layer.payload
-    return found
+    return kinds
 
 
 def network_layer(packet: Packet) -> bytes:

@@ -109,16 +109,16 @@ def look_up(namespace: str, server: str = SERVER, kind: str = "A", subnet: str |
 @contextlib.contextmanager
 def asking(namespace: str) -> Iterator[list[str]]:
     """Ask without a pause until the block ends; a query without an answer is an empty text in the list."""
-    found, is_over = list[str](), threading.Event()
+    answers, is_over = list[str](), threading.Event()
 
     def work() -> None:
         while not is_over.is_set():
-            found.append(look_up(namespace, subnet="198.51.100.0/24"))
+            answers.append(look_up(namespace, subnet="198.51.100.0/24"))
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield found
+        yield answers
     finally:
         is_over.set()
         thread.join()
@@ -151,19 +151,19 @@ def test_without_a_subnet_the_resolver_counts(namespace: str, tmp_path: Path) ->
 def test_weights_divide_the_answers(namespace: str, tmp_path: Path) -> None:
     put(namespace, steering_map({"fra": 0.8, "ams": 0.2}, {"ams": 1.0}), tmp_path)
     with gdnsd(namespace, tmp_path):
-        found = [look_up(namespace, subnet="198.51.100.0/24") for _ in range(200)]
-        assert 130 < found.count(ADDRESS["fra"]) < 190 and found.count(ADDRESS["ams"]) > 10
+        addresses = [look_up(namespace, subnet="198.51.100.0/24") for _ in range(200)]
+        assert 130 < addresses.count(ADDRESS["fra"]) < 190 and addresses.count(ADDRESS["ams"]) > 10
 
 
 def test_a_swap_loses_no_query_and_a_bad_map_changes_nothing(namespace: str, tmp_path: Path) -> None:
     assert put(namespace, APART, tmp_path) == 1
     with gdnsd(namespace, tmp_path):
-        with asking(namespace) as found:
+        with asking(namespace) as answers:
             for revision, made in enumerate((SWAPPED, APART, SWAPPED), start=2):
-                asked = len(found)
+                asked = len(answers)
                 assert put(namespace, made, tmp_path) == revision
-                wait(lambda asked=asked: len(found) > asked + 10)
-        assert set(found) == {ADDRESS["fra"], ADDRESS["ams"]}
+                wait(lambda asked=asked: len(answers) > asked + 10)
+        assert set(answers) == {ADDRESS["fra"], ADDRESS["ams"]}
         assert look_up(namespace, subnet="198.51.100.0/24") == ADDRESS["ams"]
         assert sorted(path.name for path in tmp_path.glob("map-*")) == ["map-3", "map-4"]
         bad = SteeringMap(NAME, 1, POPS | {"fra": ()}, {ip_network("198.51.100.0/24"): {"fra": 1.0}}, "ams")

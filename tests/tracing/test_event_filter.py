@@ -15,7 +15,7 @@ def inside() -> Inside:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("", set(FRAMES)),
         ("ip", set(FRAMES) - {"ping6", "web6", "arp"}),
@@ -37,9 +37,9 @@ def inside() -> Inside:
         ("service dns and backend h1", set()),
     ],
 )
-def test_finds(inside: Inside, text: str, found: set[str]) -> None:
+def test_finds(inside: Inside, text: str, expected: set[str]) -> None:
     test = parse(text, inside.snapshot)
-    assert {name for name in FRAMES if test(event(name))} == found
+    assert {name for name in FRAMES if test(event(name))} == expected
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def test_a_daemon_that_stops_meanwhile_leaves_nothing_attached(monkeypatch: pyte
     monkeypatch.setattr(kernel_recording, "TapReader", Slow)
 
     async def stopped_early() -> None:
-        given: Any = None
-        following = asyncio.create_task(KernelRecording(given, {}, 500, print, print).follow([{}]))
+        double: Any = None
+        following = asyncio.create_task(KernelRecording(double, {}, 500, print, print).follow([{}]))
         await asyncio.sleep(0.05)
         following.cancel()
         with pytest.raises(asyncio.CancelledError):

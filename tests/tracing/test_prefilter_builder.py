@@ -41,15 +41,15 @@ def worker() -> Worker:
 
 
 def passed(worker: Worker, text: str) -> set[str]:
-    row, found = np.zeros(1, PREFILTER), set()
+    row, names = np.zeros(1, PREFILTER), set()
     for name, value in prefilter_of(text).items():
         row[name] = value
     for name, frame in FRAMES.items():
         data = np.frombuffer(bytes(frame), np.uint8)
         start = np.uint64(data.ctypes.data)
         if compiled_passes(worker.address, start, start + np.uint64(len(data)), np.uint64(row.ctypes.data)):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("text", FILTERS)

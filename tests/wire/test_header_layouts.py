@@ -46,8 +46,8 @@ SAMPLES = [
 def test_same_fields_as_scapy(layout: Layout, scapy: Any, fields: dict[str, Any]) -> None:
     data = bytes(scapy)
     assert len(data) == layout.size
-    found = vars(layout.unpack(data))
-    assert {name: found[name] for name in fields} == fields
+    unpacked = vars(layout.unpack(data))
+    assert {name: unpacked[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize("name", ["ETHERNET", "TAG", "IPV4", "IPV6", "EXTENSION", "TCP", "UDP", "GRE", "GUE", "GENEVE"])
@@ -72,5 +72,5 @@ def test_numbers_as_loaded() -> None:
 
 def test_formats_in_network_byte_order_are_only_here() -> None:
     network_format = re.compile(r"""["'][!>][0-9xcbBhHiIlLqQs]+["']""")
-    found = {str(path) for path in files("lbmux") if network_format.search((ROOT / path).read_text())}
-    assert {path for path in found if not path.startswith("lbmux/wire/")} == set()
+    with_formats = {str(path) for path in files("lbmux") if network_format.search((ROOT / path).read_text())}
+    assert {path for path in with_formats if not path.startswith("lbmux/wire/")} == set()

@@ -20,8 +20,8 @@ def test_numbers_are_in_network_byte_order() -> None:
 
 def test_fields_read_back() -> None:
     packed = HEADER.pack(kind=1, length=2, address=b"abcdef")
-    found = HEADER.unpack(b"--" + packed, 2)
-    assert (found.kind, found.flags, found.length, found.address, found.time) == (1, 0, 2, b"abcdef", 0)
+    header = HEADER.unpack(b"--" + packed, 2)
+    assert (header.kind, header.flags, header.length, header.address, header.time) == (1, 0, 2, b"abcdef", 0)
 
 
 def test_replace_keeps_the_other_fields_and_what_follows() -> None:

@@ -133,15 +133,15 @@ def test_truncation_and_flipped_bytes_never_raise(packet: object) -> None:
         data = bytearray(frame)
         for _ in range(3):
             data[chance.randrange(12, len(data))] = chance.randrange(256)
-        found = read_frame(bytes(data))
-        assert found is None or found.transport <= len(found.data)
+        parsed = read_frame(bytes(data))
+        assert parsed is None or parsed.transport <= len(parsed.data)
 
 
 @pytest.mark.parametrize(("source", "destination"), [(CLIENT, VIP), (CLIENT6, VIP6)])
 def test_a_packet_of_our_own(source: str, destination: str) -> None:
     data = ip_packet(ip_address(source), ip_address(destination), 6, bytes(TCP(sport=1, dport=2)), traffic_class=0xB8)
-    found = IP(data) if data[0] >> 4 == 4 else IPv6(data)
-    assert (found.src, found.dst, found[TCP].dport) == (source, destination, 2)
+    parsed = IP(data) if data[0] >> 4 == 4 else IPv6(data)
+    assert (parsed.src, parsed.dst, parsed[TCP].dport) == (source, destination, 2)
     assert dissect(ip_packet(ip_address(source), ip_address(destination), 59, b"")).src == source
 
 
@@ -151,9 +151,9 @@ def test_a_built_segment_reads_back_with_valid_checksums(family: int, protocol: 
     source, destination = (ip_address(one) for one in ((CLIENT, VIP) if family == 4 else (CLIENT6, VIP6)))
     header = tcp_header(40000, 80, ACK, 7, 9, 512) if protocol == TCP_PROTOCOL else udp_header(40000, 80, 4)
     packet = transport_packet(source, destination, protocol, header + b"data")
-    found = read_frame(ethernet_header(family) + packet)
-    assert found is not None and found.ports == (40000, 80) and found.payload[-4:] == b"data"
-    assert is_valid(source, destination, protocol, found.payload)
+    parsed = read_frame(ethernet_header(family) + packet)
+    assert parsed is not None and parsed.ports == (40000, 80) and parsed.payload[-4:] == b"data"
+    assert is_valid(source, destination, protocol, parsed.payload)
     assert (version_of(packet), destination_of(packet)) == (family, destination)
     seen = dissect(packet)
     assert seen[TCP].ack == 9 if protocol == TCP_PROTOCOL else seen[UDP].len == 12

@@ -32,9 +32,9 @@ def router(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_the_muxes_of_a_configuration_are_a_seeded_routers_next_hops(
     file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = router(capsys, "-c", file, "--seed", "7", PACKET)
-    assert found["muxes"] == MUXES[:2] and found["via"] in MUXES[:2]
-    assert router(capsys, "-c", file, "--seed", "7", "--muxes", "10.0.2.2,10.0.1.2", PACKET)["via"] != found["via"]
+    choice = router(capsys, "-c", file, "--seed", "7", PACKET)
+    assert choice["muxes"] == MUXES[:2] and choice["via"] in MUXES[:2]
+    assert router(capsys, "-c", file, "--seed", "7", "--muxes", "10.0.2.2,10.0.1.2", PACKET)["via"] != choice["via"]
     assert router(capsys, "-c", file, "--seed", "7", PACKET6)["via"] == MUXES[2]
 
 

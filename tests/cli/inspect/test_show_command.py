@@ -105,8 +105,8 @@ def test_flows_of_backends_that_a_new_file_lacks_are_counted(
         if service["name"] == busiest["service"]:
             service["backends"] = [one for one in service["backends"] if one["name"] != busiest["backend"]]
     new.write_text(yaml.safe_dump(config))
-    found = json.loads(said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control, "-j"))["live_flows"]
-    assert 0 < found["remain"] <= found["all"], "they stay as long as they are there"
+    changes = json.loads(said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control, "-j"))["live_flows"]
+    assert 0 < changes["remain"] <= changes["all"], "they stay as long as they are there"
     words = said(capsys, "config", "diff", str(new), "-c", str(lab.config), *control).splitlines()[-1]
     shape = r"\d+ of \d+ live flows? moves? \(\d+\.\d%\); \d+ remains? with removed backends"
     assert re.fullmatch(shape, words), "one may have gone meanwhile"
@@ -163,9 +163,9 @@ def test_the_last_seconds_have_traffic_and_the_log(lab: Lab, capsys: pytest.Capt
 @pytest.mark.root
 def test_top_talkers_are_vips_with_their_rates(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("show", "top-talkers", "--seconds", "0.2", "--control", str(socket_of(lab, "mux1")))
-    found = json.loads(said(capsys, *words, "-j"))["vips"]
-    assert {one["vip"] for one in found} == {"192.0.2.1", "2001:db8:192::1"}
-    assert all(one["packets"] is not None for one in found)
+    talkers = json.loads(said(capsys, *words, "-j"))["vips"]
+    assert {one["vip"] for one in talkers} == {"192.0.2.1", "2001:db8:192::1"}
+    assert all(one["packets"] is not None for one in talkers)
     assert len(json.loads(said(capsys, *words, "-j", "--limit", "1"))["vips"]) == 1
     assert said(capsys, *words).split()[:3] == ["VIP", "services", "packets/s"]
 

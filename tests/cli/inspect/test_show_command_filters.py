@@ -24,8 +24,8 @@ def control(tmp_path: Path) -> Iterator[str]:
 
 def names(capsys: pytest.CaptureFixture[str], control: str, what: str, *filters: str) -> list[str]:
     assert run(["show", what, "-j", "--control", control, *filters]) == 0
-    found = json.loads(capsys.readouterr().out)[what]
-    return ["/".join(line[key] for key in ("service", "backend") if key in line) for line in found]
+    lines = json.loads(capsys.readouterr().out)[what]
+    return ["/".join(line[key] for key in ("service", "backend") if key in line) for line in lines]
 
 
 def test_services_by_name_vip_and_protocol(control: str, capsys: pytest.CaptureFixture[str]) -> None:

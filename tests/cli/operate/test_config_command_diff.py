@@ -33,9 +33,9 @@ def test_prints_changes_as_text(files: list[str], capsys: pytest.CaptureFixture[
 
 def test_as_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "diff", "-j", *files]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["services"]
-    assert 0.5 <= found.pop("slots_moved") < 0.8
-    assert found == {"service": "web", "change": "changed", "added": ["c"], "removed": ["b"], "changed": []}
+    (change,) = json.loads(capsys.readouterr().out)["services"]
+    assert 0.5 <= change.pop("slots_moved") < 0.8
+    assert change == {"service": "web", "change": "changed", "added": ["c"], "removed": ["b"], "changed": []}
 
 
 def test_the_same_file(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,8 +28,8 @@ def test_a_map_is_written_and_then_present(steering: str, tmp_path: Path, capsys
     Path(steering).write_text(text)
     capsys.readouterr()
     assert run(["steer", "-c", steering, "--present", where, "-j"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["moved"], found["moved_from_dead"], found["map"]["default"]) == (90, 90, "ams")
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["moved"], answer["moved_from_dead"], answer["map"]["default"]) == (90, 90, "ams")
 
 
 def test_explain_shows_samples_age_and_interval(steering: str, capsys: pytest.CaptureFixture[str]) -> None:

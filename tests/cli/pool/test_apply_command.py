@@ -88,10 +88,10 @@ def test_apply_waits_for_all_nodes(manager: Running, yaml: Path, capsys: Out) ->
 
 async def surveyed(line: bytes) -> AsyncGenerator[bytes]:
     """Answer what a manager asks muxes and agents before a change."""
-    found: dict[str, object] = {"program": "agent", "connections": [["web", "b1", 30], ["web", "b2", 10]]}
+    answer: dict[str, object] = {"program": "agent", "connections": [["web", "b1", 30], ["web", "b2", 10]]}
     if json.loads(line)["command"] == "plan":
-        found = {"program": "mux", "slots_moved": {"web": 0.5}}
-    yield json.dumps({"version": 1, "ok": True, "result": found | {"version": 1}}).encode() + b"\n"
+        answer = {"program": "mux", "slots_moved": {"web": 0.5}}
+    yield json.dumps({"version": 1, "ok": True, "result": answer | {"version": 1}}).encode() + b"\n"
 
 
 def test_a_dry_run_says_what_would_move(manager: Running, yaml: Path, capsys: Out) -> None:
@@ -118,9 +118,9 @@ def test_apply_waits_for_the_canary(manager: Running, yaml: Path, capsys: Out) -
 
     async def counters(line: bytes) -> AsyncGenerator[bytes]:
         command = json.loads(line)["command"]
-        found: dict[str, object] = {"health": []} if command == "health" else {"verdicts": [], "lookups": {}}
-        found |= {"program": "mux", "version": 1, "ring": None, "pending_neighbours": None, "slowpath": None}
-        yield json.dumps({"version": 1, "ok": True, "result": found}).encode() + b"\n"
+        answer: dict[str, object] = {"health": []} if command == "health" else {"verdicts": [], "lookups": {}}
+        answer |= {"program": "mux", "version": 1, "ring": None, "pending_neighbours": None, "slowpath": None}
+        yield json.dumps({"version": 1, "ok": True, "result": answer}).encode() + b"\n"
 
     access = [*manager.options(), "--wait"]
     run(["apply", str(yaml), *access[:-1]])

@@ -36,8 +36,8 @@ def process(*words: str) -> Iterator[None]:
 
 
 def answers(access: list[str], capsys: Out) -> bool:
-    found = run(["show", "events", "-j", *access])
-    return found == 0 and '"primary"' in capsys.readouterr().out
+    events = run(["show", "events", "-j", *access])
+    return events == 0 and '"primary"' in capsys.readouterr().out
 
 
 def whole_pool(access: list[str], capsys: Out) -> dict[str, Any]:

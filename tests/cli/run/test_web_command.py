@@ -67,10 +67,10 @@ def test_a_given_token_is_required_on_loopback_too(tmp_path: Path) -> None:
 @pytest.fixture
 def tokens(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """The token of each page that a command would serve; nothing is served."""
-    found = list[str | None]()
-    monkeypatch.setattr(web_server, "serve", lambda site, host, port, token: found.append(token))
+    texts = list[str | None]()
+    monkeypatch.setattr(web_server, "serve", lambda site, host, port, token: texts.append(token))
     monkeypatch.setattr(process, "run", lambda program: None)
-    return found
+    return texts
 
 
 def test_each_start_generates_another_token(tokens: list[str | None]) -> None:

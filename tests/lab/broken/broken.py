@@ -57,8 +57,8 @@ class Broken:
         return str(self.lab.run(node, ["sh", "-ec", command], capture_output=True, text=True, check=True).stdout)
 
     def explain(self, packet: str, length: int | None = None, node: str = "mux1") -> str:
-        found = explain_live(ClientPacket.parse(packet, length=length), self.socket(node))
-        return "\n".join([*(step.found for step in found.steps), found.hint])
+        explanation = explain_live(ClientPacket.parse(packet, length=length), self.socket(node))
+        return "\n".join([*(step.found for step in explanation.steps), explanation.hint])
 
     @contextlib.contextmanager
     def watched(self, command: str, *options: str, node: str = "mux1") -> Iterator[Command]:

@@ -25,9 +25,9 @@ def test_agent_not_running(either: Broken) -> None:
     with either.without("host1", "agent"):
         assert either.doctor("host1").says("daemon", "nothing listens there; is the daemon running?")
         assert either.command("host1", "detach", "-i", "eth0").returncode == 0  # or it keeps running, or holds replies
-        found = either.doctor("mux1")
-        assert found.says("backend", "web/h1 at 10.1.1.2: agent not running")
-        assert found.says("backend", "web6/h1 at 2001:db8:1:1::2: agent not running")
+        report = either.doctor("mux1")
+        assert report.says("backend", "web/h1 at 10.1.1.2: agent not running")
+        assert report.says("backend", "web6/h1 at 2001:db8:1:1::2: agent not running")
 
 
 FIREWALL = """nft -f - <<'END'
@@ -47,9 +47,9 @@ END"""
 def test_a_stateful_firewall_on_the_mux_is_not_a_fault(either: Broken) -> None:
     """It knows neither the mux's packets to hosts nor the answers to them: frames pass it by."""
     with either.changed("mux1", FIREWALL, "nft delete table inet stateful"):
-        found = either.doctor("mux1")
-        assert found.faults == []
-        assert "web/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in found.findings}
+        report = either.doctor("mux1")
+        assert report.faults == []
+        assert "web/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in report.findings}
         with either.without("host1", "server"):
             assert either.doctor("mux1").says("backend", "web/h1 at 10.1.1.2: port closed")
 
@@ -61,8 +61,8 @@ def test_a_host_that_the_mux_has_no_route_to(pool: Broken) -> None:
     without = pool.changed("mux1", "ip route add unreachable 10.1.1.2", "ip route del unreachable 10.1.1.2")
     with pool.config(probed, "mux1"), without:
         until(lambda: pool.doctor("mux1").says("health", "this mux has no route to 10.1.1.2"))
-        found = pool.doctor("mux1")
-        hints = [one.hint for one in found.faults if "web/h1" in one.seen]
+        report = pool.doctor("mux1")
+        hints = [one.hint for one in report.faults if "web/h1" in one.seen]
         assert hints and all(hint.startswith("ip route add 10.1.1.2 via ROUTER") for hint in hints)
 
 
@@ -88,12 +88,12 @@ def test_services_of_udp(pool: Broken, tmp_path: Path) -> None:
         ThreadPoolExecutor(1) as threads,
     ):
         threads.submit(lambda: [answering.sendto(b"x", answering.recvfrom(2048)[1]) for _ in range(2)])
-        found = pool.doctor("mux1", file=path)
-        assert found.says("backend", "dns/h2 at 10.1.2.2: port closed")
-        assert found.says(
+        report = pool.doctor("mux1", file=path)
+        assert report.says("backend", "dns/h2 at 10.1.2.2: port closed")
+        assert report.says(
             "backend", "dns/h3 at 10.1.3.2: no answer and no error to a datagram sent by IP in IP", "unchecked"
         )
-        assert "dns/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in found.findings}
+        assert "dns/h1 at 10.1.1.2 answers through the tunnel" in {one.seen for one in report.findings}
 
 
 def test_port_closed(pool: Broken) -> None:
@@ -115,10 +115,10 @@ def test_no_backend_takes_new_flows(pool: Broken) -> None:
 def test_a_backend_that_was_taken_out_by_command(pool: Broken) -> None:
     ask(pool.socket("mux1"), "override", backend="h1", override="disable", service="web")
     try:
-        found = pool.doctor("mux1")
+        report = pool.doctor("mux1")
         assert "h1 is disabled: by command" in pool.explain(WEB)
-        assert found.says("health", "web/h1 is disabled: by command", "warning")
-        assert ("in force", "ok") in {(one.check, one.state) for one in found.findings}
+        assert report.says("health", "web/h1 is disabled: by command", "warning")
+        assert ("in force", "ok") in {(one.check, one.state) for one in report.findings}
     finally:
         ask(pool.socket("mux1"), "override", backend="h1", override=None, service="web")
 

@@ -17,9 +17,9 @@ def test_two_muxes_with_different_configurations(pool: Broken) -> None:
         config["services"][0]["backends"][0]["weight"] = 7
 
     with pool.config(heavier, "mux1"):
-        found = pool.doctor("mux1", "mux2")
-        assert found.says("pool", "mux2.sock has different tables for web (192.0.2.1 tcp 80)")
-        assert found.says("in force", "service web: backend h1 changed", "warning")
+        report = pool.doctor("mux1", "mux2")
+        assert report.says("pool", "mux2.sock has different tables for web (192.0.2.1 tcp 80)")
+        assert report.says("in force", "service web: backend h1 changed", "warning")
 
 
 def test_a_peer_that_does_not_answer(pool: Broken) -> None:

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.root
 
 def test_a_sound_lab_has_no_fault(either: Broken) -> None:
     for node in ("mux1", "host1", "host3", "router"):
-        found = either.doctor(node)
-        assert found.faults == [], node
+        report = either.doctor(node)
+        assert report.faults == [], node
     assert either.doctor("mux1", "mux2").faults == []
 
 

@@ -33,8 +33,8 @@ def test_unfinished_checksums(kernel: Broken) -> None:
         return kernel.lab.inside("client", connect)
 
     def findings() -> set[str]:
-        found = [kernel.doctor(host) for host in ("host1", "host2", "host3")]
-        return {one.seen for each in found for one in each.findings if one.check == "checksums"}
+        report = [kernel.doctor(host) for host in ("host1", "host2", "host3")]
+        return {one.seen for each in report for one in each.findings if one.check == "checksums"}
 
     before = findings()
     assert connects() and findings() == before

@@ -43,9 +43,9 @@ def test_no_route(either: Broken) -> None:
 
 def test_mtu(either: Broken) -> None:
     with either.changed("router", "ip link set to-host1 mtu 1400", "ip link set to-host1 mtu 1500"):
-        found = either.doctor("mux1")
-        assert found.says("MTU", "MTU to host 10.1.1.2 is 1400 (from 10.0.1.1)")
-        assert found.says("MTU", "MTU to host 2001:db8:1:1::2 is 1400 (from 2001:db8:0:1::1)")
+        report = either.doctor("mux1")
+        assert report.says("MTU", "MTU to host 10.1.1.2 is 1400 (from 10.0.1.1)")
+        assert report.says("MTU", "MTU to host 2001:db8:1:1::2 is 1400 (from 2001:db8:0:1::1)")
     either.sh("mux1", "ip route flush cache; ip -6 route flush cache")
 
 
@@ -78,9 +78,9 @@ def test_a_small_path_mtu_and_a_missing_agent_with_other_tunnels(
         pool.without("host1", "agent"),
     ):
         assert pool.command("host1", "detach", "-i", "eth0").returncode == 0  # otherwise the host's replies are held
-        found = pool.doctor("mux1", file=path)
+        report = pool.doctor("mux1", file=path)
     seen = f"web/h1 at 10.1.1.2: agent not running: the host answers {refused} to {name}"
-    assert found.says("backend", seen) and found.says("MTU", "MTU to host 10.1.2.2 is 1400 (from 10.0.1.1)")
+    assert report.says("backend", seen) and report.says("MTU", "MTU to host 10.1.2.2 is 1400 (from 10.0.1.1)")
     pool.sh("mux1", "ip route flush cache; ip -6 route flush cache")
 
 

@@ -30,9 +30,9 @@ def test_a_router_that_does_not_forward(pool: Broken) -> None:
 
 def test_a_mux_whose_kernel_forwards_is_not_broken(pool: Broken) -> None:
     with pool.sysctl("mux1", "net.ipv4.ip_forward", "1"):
-        found = [finding for finding in pool.doctor("mux1").findings if finding.check == "forwarding"]
-        assert {finding.state for finding in found} == {"ok"}
-        assert any("the mux keeps VIP packets from the kernel" in finding.seen for finding in found)
+        report = [finding for finding in pool.doctor("mux1").findings if finding.check == "forwarding"]
+        assert {finding.state for finding in report} == {"ok"}
+        assert any("the mux keeps VIP packets from the kernel" in finding.seen for finding in report)
 
 
 def test_a_backend_that_replies_through_the_mux(pool: Broken) -> None:

@@ -138,5 +138,5 @@ def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
             for _ in range(acknowledged):
                 last = int(writer.stdout.readline())
             writer.kill()
-        found = asyncio.run(numbers())
-        assert found == [*range(len(found))] and len(found) > last
+        stored = asyncio.run(numbers())
+        assert stored == [*range(len(stored))] and len(stored) > last

@@ -43,14 +43,14 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], 
 
 async def following(store: Store, prefix: str, after: int, count: int) -> list[Batch]:
     """The next batches of a watch."""
-    found: list[Batch] = []
+    followed: list[Batch] = []
     batches = store.watch(prefix, after)
     async for batch in batches:
-        found.append(batch)
-        if len(found) == count:
+        followed.append(batch)
+        if len(followed) == count:
             break
     await batches.aclose()
-    return found
+    return followed
 
 
 def test_what_was_written_is_read(run: Callable[[Scenario], None]) -> None:
@@ -60,8 +60,8 @@ def test_what_was_written_is_read(run: Callable[[Scenario], None]) -> None:
         second = await store.commit([], [Write("a/2", b"zwei")])
         contents = await store.read("a/")
         assert list(contents.entries) == ["a/1", "a/2"] and contents.revision >= second > first
-        found = contents.entries["a/2"]
-        assert (found.value, found.created, found.modified) == (b"zwei", first, second)
+        leased = contents.entries["a/2"]
+        assert (leased.value, leased.created, leased.modified) == (b"zwei", first, second)
         assert contents.entries["a/1"].value == b"\x00\xff" and (entry := await store.get("ab")) and entry.value == b""
 
     run(scenario)
@@ -99,12 +99,12 @@ def test_a_watch_has_no_gap(run: Callable[[Scenario], None]) -> None:
         await store.commit([], [Write("b", b"not watched")])
         second = await store.commit([], [Write("a/1", None), Write("a/3", b"3")])
         third = await store.commit([], [Write("a/1", b"again")])
-        found = await late
-        assert [dict(batch.changes) for batch in found] == [
+        batches = await late
+        assert [dict(batch.changes) for batch in batches] == [
             {"a/1": b"1", "a/2": b"2"}, {"a/1": None, "a/3": b"3"}, {"a/1": b"again"},
         ]  # fmt: skip
-        assert [batch.revision for batch in found[1:]] == [second, third]
-        assert await following(store, "a/", second, 1) == found[2:]
+        assert [batch.revision for batch in batches[1:]] == [second, third]
+        assert await following(store, "a/", second, 1) == batches[2:]
 
     run(scenario)
 

@@ -35,10 +35,10 @@ def test_a_flow_is_stamped_with_the_time_that_user_space_knows() -> None:
 
 def test_the_difference_of_the_clocks_stays_within_a_step() -> None:
     """The clock may be steered by some nanoseconds meanwhile."""
-    found = []
+    readings = []
     for _ in range(20):
         kernel_clock.numbers.cache_clear()
-        found.append(kernel_clock.numbers())
-    (jiffy_ns,) = {numbers["jiffy_ns"] for numbers in found}
-    offsets_ns = [numbers["jiffy_offset_ns"] for numbers in found]
+        readings.append(kernel_clock.numbers())
+    (jiffy_ns,) = {numbers["jiffy_ns"] for numbers in readings}
+    offsets_ns = [numbers["jiffy_offset_ns"] for numbers in readings]
     assert max(offsets_ns) - min(offsets_ns) <= jiffy_ns + STEERED_NS

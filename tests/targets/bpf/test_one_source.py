@@ -32,8 +32,8 @@ def _targets(tree: Path, **more: str) -> dict[str, list[int]]:
     command = [sys.executable, "-m", "tests.targets.bpf.one_source"]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[int]] = json.loads(done.stdout)
-    return found
+    targets: dict[str, list[int]] = json.loads(done.stdout)
+    return targets
 
 
 @pytest.mark.root

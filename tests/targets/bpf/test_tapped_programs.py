@@ -114,11 +114,11 @@ def test_acts_like_the_usual_program_and_records_it(mux: Watched) -> None:
             expected.append((0, -1, frame[:MOST]))
             if verdict.kind != "pass":
                 expected.append((int(verdict), target, after[:MOST]))
-        found = [
+        recorded = [
             (int(head["verdict"]), int(head["target"]), data[: int(head["length"])])
             for head, data in mux.beside.records()
         ]
-        assert found == expected
+        assert recorded == expected
     mux.assert_same_tables()
     assert {Verdict.FORWARDED, Verdict.DENIED, Verdict.NO_BACKEND, Verdict.NOT_VIP} <= met
 

@@ -43,5 +43,5 @@ def test_nothing_is_translated_in_mode_local() -> None:
 )
 def test_replies_without_an_entry(verdicts: dict[str, int], slowpath: dict[str, int] | None, said: list[str]) -> None:
     known = node("agent", counters={"verdicts": verdicts, "slowpath": slowpath})
-    found = [finding.seen for finding in flow_entries.replies(known)]
-    assert len(found) == len(said) and all(text in seen for text, seen in zip(said, found, strict=True))
+    values = [finding.seen for finding in flow_entries.replies(known)]
+    assert len(values) == len(said) and all(text in seen for text, seen in zip(said, values, strict=True))

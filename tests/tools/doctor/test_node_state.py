@@ -25,8 +25,8 @@ def test_without_a_daemon_the_machine_is_a_router(bare: Path) -> None:
     (bare / "agent.sock").touch()
     assert NodeState.here(None, None, None, ()).role == "agent"
     (bare / "mux.sock").touch()
-    found = NodeState.here(None, None, None, ())
-    assert (found.role, found.control) == ("mux", bare / "mux.sock")
+    state = NodeState.here(None, None, None, ())
+    assert (state.role, state.control) == ("mux", bare / "mux.sock")
 
 
 @pytest.mark.parametrize("role", ["mux", "agent"])
@@ -35,9 +35,9 @@ def test_a_daemon_that_is_down_is_known_by_its_files(role: str, trace: str, bare
     left = bare / trace.format(role)
     left.parent.mkdir(exist_ok=True)
     left.touch()
-    found = NodeState.here(None, None, None, ())
-    assert (found.role, found.control) == (role, bare / f"{role}.sock")
-    (finding,) = daemon_checks.answers(found)
+    state = NodeState.here(None, None, None, ())
+    assert (state.role, state.control) == (role, bare / f"{role}.sock")
+    (finding,) = daemon_checks.answers(state)
     assert finding.state == "fault" and "nothing listens there" in finding.seen
     assert f"start `lbmux {role}`" in finding.hint and f"{left} exists" in finding.hint
 
@@ -63,9 +63,9 @@ def test_a_daemon_that_is_down_is_known_by_the_files_addresses(
           - {name: web6, vip: 192.0.2.1, protocol: tcp, port: 81, backends: [{dip: 10.1.1.3, host: "2001:db8::b"}]}
     """)
     monkeypatch.setattr(node_state, "addresses", lambda: [ip_address(own)])
-    found = NodeState.here(None, None, file, ())
-    assert found.role == role
-    (finding,) = daemon_checks.answers(found)
+    state = NodeState.here(None, None, file, ())
+    assert state.role == role
+    (finding,) = daemon_checks.answers(state)
     assert finding.state == ("unchecked" if role == "router" else "fault")
     assert own in finding.hint or "the role router is assumed" in finding.seen
 
@@ -85,20 +85,20 @@ def test_the_hint_names_the_daemon_whose_name_the_socket_bears(socket: str, hint
 
 
 def test_a_mux_that_is_not_there_is_a_fault_and_no_check_fails_for_it(tmp_path: Path) -> None:
-    found = list(examine(NodeState("mux", tmp_path / "mux.sock")))
-    faults = [finding for finding in found if finding.check == "daemon"]
+    findings = list(examine(NodeState("mux", tmp_path / "mux.sock")))
+    faults = [finding for finding in findings if finding.check == "daemon"]
     assert [finding.state for finding in faults] == ["fault"]
     assert "nothing listens there" in faults[0].seen and "lbmux mux" in faults[0].hint
-    assert not [finding for finding in found if "check failed" in finding.seen]
+    assert not [finding for finding in findings if "check failed" in finding.seen]
 
 
 def test_an_invalid_file_is_reported_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
     path.write_text("services:\n- name: web\n  vip: nonsense\n")
     every = examine(NodeState("host", tmp_path / "x", path))
-    found = [finding for finding in every if finding.check == "configuration"]
-    assert {finding.state for finding in found} == {"fault"}
-    assert any(finding.seen.startswith(f"{path}:3: services[0].vip: ") for finding in found)
+    findings = [finding for finding in every if finding.check == "configuration"]
+    assert {finding.state for finding in findings} == {"fault"}
+    assert any(finding.seen.startswith(f"{path}:3: services[0].vip: ") for finding in findings)
 
 
 def test_every_role_has_checks() -> None:

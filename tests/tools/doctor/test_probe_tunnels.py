@@ -81,14 +81,14 @@ def test_without_a_tunnel_the_mac_address_must_be_known() -> None:
 def test_a_service_that_cannot_be_probed_has_a_reason() -> None:
     anything = service("anything", port="any")
     named = service("named", port="any", vip="192.0.2.2", health={"port": 8081})
-    found, left = targets(of(service(), anything, named))
-    assert [(target.service, target.port) for target in found] == [("web", 80), ("named", 8081)]
+    probed, left = targets(of(service(), anything, named))
+    assert [(target.service, target.port) for target in probed] == [("web", 80), ("named", 8081)]
     assert [(names, "matches any port" in why) for why, names in left.items()] == [
         ([f"anything/h1 at {HOST[4]}"], True)
     ]
     own6 = node("mux", config=of(service(), service("six", 6)).config, runtime={"addresses": [str(OWN[4])]})
-    found, left = targets(own6)
-    assert [target.service for target in found] == ["web"]
+    probed, left = targets(own6)
+    assert [target.service for target in probed] == ["web"]
     assert [(names, "no IPv6 address" in why) for why, names in left.items()] == [([f"six/h1 at {HOST[4]}"], True)]
 
 
@@ -96,7 +96,7 @@ def test_a_datagram_is_the_one_that_health_names() -> None:
     silent = service("silent", protocol="udp")
     asked = service("asked", protocol="udp", port=81, health={"kind": "udp", "send": "well?"})
     dns = service("dns", protocol="udp", port=53, health={"kind": "dns"})
-    found, _ = targets(of(silent, asked, dns))
-    assert [(target.payload, target.answers) for target in found[:2]] == [(b"lbmux", False), (b"well?", True)]
-    assert found[2].answers and len(found[2].payload) == 17
-    assert {ip_address(HOST[4])} == {target.host for target in found}
+    probed, _ = targets(of(silent, asked, dns))
+    assert [(target.payload, target.answers) for target in probed[:2]] == [(b"lbmux", False), (b"well?", True)]
+    assert probed[2].answers and len(probed[2].payload) == 17
+    assert {ip_address(HOST[4])} == {target.host for target in probed}

@@ -6,12 +6,12 @@ from lbmux.tools.import_config.ipvs_terms import hash_of, health_of, tunnel_of
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "found", "remarks"), [("rr", {}, 0), ("wlc", {}, 1), ("mh", {"hash": "source"}, 0),
+    ("scheduler", "expected", "remarks"), [("rr", {}, 0), ("wlc", {}, 1), ("mh", {"hash": "source"}, 0),
                                         ("dh", {"hash": "source"}, 1)],
 )  # fmt: skip
-def test_schedulers(scheduler: str, found: dict[str, str], remarks: int) -> None:
+def test_schedulers(scheduler: str, expected: dict[str, str], remarks: int) -> None:
     left: list[Problem] = []
-    assert hash_of(scheduler, 1, "s", left) == found and len(left) == remarks
+    assert hash_of(scheduler, 1, "s", left) == expected and len(left) == remarks
 
 
 def test_an_unknown_forwarding_method_is_left_out() -> None:

@@ -51,14 +51,14 @@ def entries(kind: Format) -> Iterator[Entry]:
 def covered(kind: Format) -> set[tuple[int, str]]:
     """Return line and key of each entry that is listed, and of all that is inside one that is listed."""
     listed = {(one.line or 0, one.field.rpartition(".")[2]) for one in read(FILES[kind].read_text(), FILES[kind]).left}
-    found = set[tuple[int, str]]()
+    lines = set[tuple[int, str]]()
     pending = [(entry, False) for entry in SYNTAX[kind](FILES[kind].read_text(), FILES[kind])]
     while pending:
         entry, is_inside = pending.pop()
         if is_inside or (entry.line, entry.key) in listed:
-            found.add((entry.line, entry.key))
-        pending += [(inner, (entry.line, entry.key) in found) for inner in entry.block or ()]
-    return found
+            lines.add((entry.line, entry.key))
+        pending += [(inner, (entry.line, entry.key) in lines) for inner in entry.block or ()]
+    return lines
 
 
 @pytest.mark.parametrize("kind", FORMATS)

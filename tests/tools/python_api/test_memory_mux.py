@@ -39,12 +39,12 @@ class TestForward:
         assert bytes(outer.payload) == a_hop_on(frame())
 
     def test_the_given_frame_stays(self, mux: lbmux.Mux) -> None:
-        given = bytearray(frame())
-        mux.forward(given)
-        assert given == frame()
+        original = bytearray(frame())
+        mux.forward(original)
+        assert original == frame()
 
     @pytest.mark.parametrize(
-        ("given", "verdict"),
+        ("original", "verdict"),
         [
             (frame(vip="192.0.2.9"), "not_vip"),
             (bytes(Ether(dst="02:00:00:00:00:08") / ARP()), "not_ip"),
@@ -53,8 +53,8 @@ class TestForward:
         ],
         ids=["another address", "ARP", "cut", "empty"],
     )
-    def test_what_is_not_sent(self, mux: lbmux.Mux, given: bytes, verdict: str) -> None:
-        assert mux.forward(given) == lbmux.Forwarded(verdict, None, None, None)
+    def test_what_is_not_sent(self, mux: lbmux.Mux, original: bytes, verdict: str) -> None:
+        assert mux.forward(original) == lbmux.Forwarded(verdict, None, None, None)
 
     def test_ipv6_without_a_mux_of_its_family(self) -> None:
         backends = [{"name": "h1", "dip": "fd00:1::2"}]

@@ -70,8 +70,8 @@ def test_damage_comes_with_what_was_whole(tmp_path: Path) -> None:
     whole = record(bytes(ETHER / tcp(CLIENT, 1, WEB, 80)))
     (tmp_path / "in").write_bytes(pcap(whole, whole[:-1]))
     with LoopedCapture(tmp_path / "in") as looped:
-        found, damage = services_in(looped)
-    assert len(found) == 1 and isinstance(damage, CaptureError)
+        read, damage = services_in(looped)
+    assert len(read) == 1 and isinstance(damage, CaptureError)
 
 
 def service(vip: str, port: int = 80, flows: int = 1) -> CapturedService:

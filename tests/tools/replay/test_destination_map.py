@@ -99,6 +99,6 @@ def test_mapping_as_text() -> None:
 
 
 def test_two_mappings_of_one_destination() -> None:
-    given = [Mapping.parse(text) for text in ("192.0.2.7=203.0.113.1", "192.0.2.7=203.0.113.2")]
+    mappings = [Mapping.parse(text) for text in ("192.0.2.7=203.0.113.1", "192.0.2.7=203.0.113.2")]
     with pytest.raises(ValueError, match=r"192\.0\.2\.7 has two mappings: 192\.0\.2\.7=203\.0\.113\.1 and another"):
-        DestinationMap(given)
+        DestinationMap(mappings)

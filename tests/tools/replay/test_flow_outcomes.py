@@ -36,10 +36,10 @@ class Replayed:
 
     def send(self, *backends: int) -> None:
         """Forward a packet of each flow. Backend -1: the packet is dropped."""
-        given = np.array(backends, np.int64)
+        rows = np.array(backends, np.int64)
         self.flows.add(self.frames)
-        self.frames.verdict[: self.frames.count] = np.where(given < 0, Verdict.NO_BACKEND, Verdict.FORWARDED)
-        self.outcomes.add(self.frames, given)
+        self.frames.verdict[: self.frames.count] = np.where(rows < 0, Verdict.NO_BACKEND, Verdict.FORWARDED)
+        self.outcomes.add(self.frames, rows)
 
     def change(self, without: tuple[int, ...] = (), removing: tuple[int, ...] = ()) -> None:
         present = {key: identity for key, identity in IDENTITIES.items() if KEYS.index(key) not in without}

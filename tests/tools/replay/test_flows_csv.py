@@ -18,9 +18,9 @@ from tests.tools.replay.test_replay import HOP, LOCAL, config, frame
 ETHER = Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08")
 
 
-def rows(directory: Path, given: Config, *records: bytes, change: Reload | None = None) -> list[dict[str, str]]:
+def rows(directory: Path, configuration: Config, *records: bytes, change: Reload | None = None) -> list[dict[str, str]]:
     (directory / "in").write_bytes(pcap(*records))
-    pool, timeline, file = ReplayPool(given, [LOCAL], HOP), Timeline([change] if change else []), io.StringIO()
+    pool, timeline, file = ReplayPool(configuration, [LOCAL], HOP), Timeline([change] if change else []), io.StringIO()
     with LoopedCapture(directory / "in") as looped:
         replay_pool(looped, pool, timeline)
     flows_csv.write(file, pool, timeline.start_ns)
@@ -56,7 +56,7 @@ def test_flow_without_a_backend(tmp_path: Path) -> None:
 
 def test_ipv6_addresses(tmp_path: Path) -> None:
     service = {"name": "web6", "vip": "2001:db8::80", "protocol": "tcp", "port": 80, "backends": []}
-    given = Config.model_validate({"services": [service]})
+    configuration = Config.model_validate({"services": [service]})
     packet = ETHER / IPv6(src="2001:db8:1::7", dst="2001:db8::80") / TCP(sport=1, dport=80)
-    (row,) = rows(tmp_path, given, record(bytes(packet)))
+    (row,) = rows(tmp_path, configuration, record(bytes(packet)))
     assert (row["source"], row["vip"]) == ("2001:db8:1::7", "2001:db8::80")

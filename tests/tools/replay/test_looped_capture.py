@@ -19,10 +19,10 @@ def capture(path: Path, *times_us: int, tail: bytes = b"") -> Path:
 
 def times_us(path: Path, loop: int) -> list[int]:
     with LoopedCapture(path, loop) as looped:
-        found = [int(time) // 1000 for frames in looped.batches() for time in frames.time_ns[: frames.count]]
-        assert (looped.packets, looped.bytes) == (len(found), 64 * len(found))
+        times = [int(time) // 1000 for frames in looped.batches() for time in frames.time_ns[: frames.count]]
+        assert (looped.packets, looped.bytes) == (len(times), 64 * len(times))
         assert looped.offset == looped.size_bytes
-    return found
+    return times
 
 
 def test_one_round_equals_the_capture(tmp_path: Path) -> None:
@@ -34,8 +34,8 @@ def test_each_round_continues_where_the_previous_one_ended(tmp_path: Path) -> No
 
 
 def test_rounds_larger_than_a_batch_are_shifted_as_a_whole(tmp_path: Path) -> None:
-    found = times_us(capture(tmp_path / "a", *range(3000)), 2)
-    assert found == [*range(3000), *range(2999, 5999)]
+    times = times_us(capture(tmp_path / "a", *range(3000)), 2)
+    assert times == [*range(3000), *range(2999, 5999)]
 
 
 def test_rounds_of_an_empty_capture(tmp_path: Path) -> None:

@@ -44,10 +44,12 @@ def frame(port: int = 40000, destination: str = "192.0.2.1", flags: str = "A") -
     return bytes(Ether(src="02:00:00:00:00:07", dst="02:00:00:00:00:08") / ip / TCP(sport=port, dport=80, flags=flags))
 
 
-def run(directory: Path, content: bytes, given: Config | None = None, loop: int = 1) -> tuple[Result, list[bytes]]:
+def run(
+    directory: Path, content: bytes, configuration: Config | None = None, loop: int = 1
+) -> tuple[Result, list[bytes]]:
     source, target = directory / "in", directory / "out"
     source.write_bytes(content)
-    mux = ReplayMux(given or config(), [LOCAL], HOP)
+    mux = ReplayMux(configuration or config(), [LOCAL], HOP)
     with LoopedCapture(source, loop) as looped, PcapWriter(target, looped.raw, looped.nanoseconds) as writer:
         result = replay(looped, mux, writer)
     with RawPcapReader(str(target)) as written:

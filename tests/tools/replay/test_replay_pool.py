@@ -34,25 +34,25 @@ def capture(directory: Path, flows: int = FLOWS) -> Path:
     return path
 
 
-def altered(given: Config, **changes: Any) -> Config:
+def altered(configuration: Config, **changes: Any) -> Config:
     """The configuration with other values in its mapping."""
-    return Config.model_validate(given.model_dump(exclude_unset=True) | changes)
+    return Config.model_validate(configuration.model_dump(exclude_unset=True) | changes)
 
 
-def run(path: Path, *changes: Change, muxes: int = 1, given: Config | None = None) -> tuple[Result, ReplayPool]:
-    pool = ReplayPool(given or config(), [LOCAL], HOP, muxes)
+def run(path: Path, *changes: Change, muxes: int = 1, configuration: Config | None = None) -> tuple[Result, ReplayPool]:
+    pool = ReplayPool(configuration or config(), [LOCAL], HOP, muxes)
     with LoopedCapture(path) as looped:
         return replay_pool(looped, pool, Timeline(changes)), pool
 
 
-def reload(given: Config, at_s: int = 5) -> Reload:
-    return Reload(at_s * SECOND_NS, Path("new.yaml"), given)
+def reload(configuration: Config, at_s: int = 5) -> Reload:
+    return Reload(at_s * SECOND_NS, Path("new.yaml"), configuration)
 
 
-def without(given: Config, name: str) -> Config:
-    (service,) = given.services
+def without(configuration: Config, name: str) -> Config:
+    (service,) = configuration.services
     left = tuple(backend for backend in service.backends if backend.name != name)
-    return given.model_copy(update={"services": (service.model_copy(update={"backends": left}),)})
+    return configuration.model_copy(update={"services": (service.model_copy(update={"backends": left}),)})
 
 
 def test_one_mux_without_changes_is_a_plain_replay(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_flows_that_no_mux_remembers_break_with_another_hash(tmp_path: Path) -> 
 
 
 def test_removed_backend_keeps_its_flows(tmp_path: Path) -> None:
-    before, _ = run(capture(tmp_path), given=config(3))
-    result, _ = run(capture(tmp_path), reload(without(config(3), "h1")), given=config(3))
+    before, _ = run(capture(tmp_path), configuration=config(3))
+    result, _ = run(capture(tmp_path), reload(without(config(3), "h1")), configuration=config(3))
     assert result.changes[0].effect == Effect(FLOWS, 0, 0, before.backends["web/h1"].packets // SECONDS)
     assert result.backends == before.backends
 
@@ -131,17 +131,19 @@ def test_row_that_another_backend_gets_is_counted_for_each(tmp_path: Path) -> No
     (service,) = config(1).services
     (backend,) = service.backends
     other = service.model_copy(update={"backends": (backend.model_copy(update={"port": 8080, "name": "new"}),)})
-    result, _ = run(capture(tmp_path), reload(config().model_copy(update={"services": (other,)})), given=config(1))
+    result, _ = run(
+        capture(tmp_path), reload(config().model_copy(update={"services": (other,)})), configuration=config(1)
+    )
     assert {name: count.packets for name, count in result.backends.items()} == {"web/h1": 500, "web/new": 700}
     assert result.changes[0].effect == Effect(FLOWS, 0, FLOWS, 0)
 
 
 def test_udp_flow_is_another_one_after_the_idle_timeout_of_its_service(tmp_path: Path) -> None:
     service = {"name": "dns", "vip": "192.0.2.2", "protocol": "udp", "port": 53, "backends": [{"dip": "10.1.1.2"}]}
-    given = Config.model_validate({"services": [service | {"idle": {"udp_s": 5}}]})
+    configuration = Config.model_validate({"services": [service | {"idle": {"udp_s": 5}}]})
     data = bytes(ETHER / IP(dst="192.0.2.2") / UDP(sport=1024, dport=53))
     (tmp_path / "in").write_bytes(pcap(*(record(data, second) for second in (0, 5, 11))))
-    result, _ = run(tmp_path / "in", given=given)
+    result, _ = run(tmp_path / "in", configuration=configuration)
     assert result.flows == FlowCounts(2, 0, 0)
 
 

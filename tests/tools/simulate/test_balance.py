@@ -6,14 +6,14 @@ from lbmux.tools.simulate.simulation_result import Spread
 SMALL = Balance(backends=20, sizes=(503,), views=50, repeats=3)
 
 
-def over(given: Balance) -> dict[str, Spread]:
-    return {str(row["method"]): row["over_provisioning_percent"] for row in balance(given).rows}  # type: ignore[misc]
+def over(settings: Balance) -> dict[str, Spread]:
+    return {str(row["method"]): row["over_provisioning_percent"] for row in balance(settings).rows}  # type: ignore[misc]
 
 
 def test_maglev_is_almost_even_and_the_others_are_not() -> None:
-    found = over(SMALL)
-    assert found["maglev"].high < 100 * 20 / 503  # one slot over the mean
-    assert min(found[method].low for method in ("karger", "karger ring", "rendezvous")) > 10
+    result = over(SMALL)
+    assert result["maglev"].high < 100 * 20 / 503  # one slot over the mean
+    assert min(result[method].low for method in ("karger", "karger ring", "rendezvous")) > 10
 
 
 def test_the_seed_decides_the_result() -> None:
@@ -28,9 +28,9 @@ def test_progress_reaches_one() -> None:
 
 def test_the_papers_karger_and_rendezvous() -> None:
     """The paper's 29.7 and 49.5 % are one table each; one table here lies within what 100 repeats give."""
-    found = over(Balance(sizes=(65537,), repeats=1))
-    assert 20 < found["karger"].median < 40 < found["karger ring"].median < 60
-    assert 30 < found["rendezvous"].median < 60 and found["maglev"].median < 1
+    result = over(Balance(sizes=(65537,), repeats=1))
+    assert 20 < result["karger"].median < 40 < result["karger ring"].median < 60
+    assert 30 < result["rendezvous"].median < 60 and result["maglev"].median < 1
 
 
 def test_papers_figures_stand_beside_it_only_for_its_number_of_backends() -> None:

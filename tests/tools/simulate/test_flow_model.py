@@ -34,9 +34,9 @@ def shortened(kind: str, seed: int) -> Scenario:
     ],
 )
 def test_the_twin_counts_the_same(kind: str, policies: tuple[str, ...]) -> None:
-    given = shortened(kind, 3)
+    shorter = shortened(kind, 3)
     for name in policies:
-        assert Run(POLICIES[name], given).run().counts.tolist() == PlainRun(POLICIES[name], given).run(), name
+        assert Run(POLICIES[name], shorter).run().counts.tolist() == PlainRun(POLICIES[name], shorter).run(), name
 
 
 def test_the_rule_breaks_no_connection_without_second_chance() -> None:

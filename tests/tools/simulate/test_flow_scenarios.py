@@ -9,12 +9,12 @@ from lbmux.tools.simulate.slot_rule import FIN, SYN, TCP
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_packets_are_in_order_and_connections_begin_with_a_syn(kind: str) -> None:
-    given = scenario(kind, 1)
-    times, flows = given.packets["time"], given.packets["flow"]
-    assert (np.diff(times) >= 0).all() and times[-1] < END_S and flows.max() < len(given.flows)
+    generated = scenario(kind, 1)
+    times, flows = generated.packets["time"], generated.packets["flow"]
+    assert (np.diff(times) >= 0).all() and times[-1] < END_S and flows.max() < len(generated.flows)
     _, first = np.unique(flows, return_index=True)
-    is_tcp = given.flows["kind"][flows[first]] == TCP
-    assert (given.packets["what"][first[is_tcp]] == SYN).all() and (given.packets["what"] == FIN).any()
+    is_tcp = generated.flows["kind"][flows[first]] == TCP
+    assert (generated.packets["what"][first[is_tcp]] == SYN).all() and (generated.packets["what"] == FIN).any()
 
 
 def test_events_are_what_the_scenario_says() -> None:
@@ -31,8 +31,8 @@ def test_events_begin_when_flows_are_under_way() -> None:
 
 
 def test_before_each_change_connections_begin_with_two_syns() -> None:
-    given = scenario("syn", 1)
-    burst = given.packets[given.packets["flow"] >= len(given.flows) - BURST_FLOWS]
+    generated = scenario("syn", 1)
+    burst = generated.packets[generated.packets["flow"] >= len(generated.flows) - BURST_FLOWS]
     syns = burst[burst["what"] == SYN]
-    assert len(syns) == 2 * BURST_FLOWS and (syns["time"] > given.events[-1].time - 1).all()
+    assert len(syns) == 2 * BURST_FLOWS and (syns["time"] > generated.events[-1].time - 1).all()
     assert 0.3 < syns["late"][BURST_FLOWS:].mean() < 0.7

@@ -38,9 +38,9 @@ class Terminal:
 
         return cast(re.Match[str], self._until(find, pattern))
 
-    def _until(self, found: Callable[[str], object], what: object) -> object:
+    def _until(self, holds: Callable[[str], object], what: object) -> object:
         deadline = time.monotonic() + 20
-        while not (there := found(self._text)):
+        while not (there := holds(self._text)):
             assert time.monotonic() < deadline, (what, self._text[-2000:])
             if select.select([self._side], [], [], 0.1)[0]:
                 self._text += os.read(self._side, 65536).decode(errors="replace")

@@ -26,8 +26,8 @@ class Screen:
 
     def changed(self, *lines: str) -> dict[int, str]:
         """Return the written lines by number."""
-        found = re.findall(r"\x1b\[(\d+);1H\x1b\[K([^\x1b]*)", self.write(*lines))
-        return {int(number): text for number, text in found}
+        lines_written = re.findall(r"\x1b\[(\d+);1H\x1b\[K([^\x1b]*)", self.write(*lines))
+        return {int(number): text for number, text in lines_written}
 
 
 def test_at_first_all_is_written() -> None:

@@ -74,10 +74,10 @@ def silent(*readings: Reading) -> Any:
     left = iter(readings)
 
     def read(view: View) -> Reading:
-        found = next(left, None)
-        if found is None:
+        next_reading = next(left, None)
+        if next_reading is None:
             raise ControlError(Path("mux1.sock"), SILENT)
-        return found
+        return next_reading
 
     return read
 

@@ -191,9 +191,9 @@ def test_without_a_reading_keys_have_no_effect() -> None:
 
 
 def test_a_recording_is_read_back(tmp_path: Path) -> None:
-    path, given = tmp_path / "r.jsonl", [reading(10.0, 1, 2), reading(11.0, 3, 4, flows=1)]
-    path.write_text("".join(f"{one.line()}\n" for one in given))
-    assert list(recorded(path)) == given
+    path, readings = tmp_path / "r.jsonl", [reading(10.0, 1, 2), reading(11.0, 3, 4, flows=1)]
+    path.write_text("".join(f"{one.line()}\n" for one in readings))
+    assert list(recorded(path)) == readings
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"version": 2}', '{"version": 1}', '{"version": 1, "muxes": {"a": {}}}'])

@@ -66,8 +66,8 @@ class Site:
         asyncio.run(there())
 
     def events(self) -> list[tuple[str, str, str]]:
-        found = self.running.client().get("/v1/events", EventsAnswer).events
-        return [(one.kind, one.by, one.origin) for one in found]
+        listed = self.running.client().get("/v1/events", EventsAnswer).events
+        return [(one.kind, one.by, one.origin) for one in listed]
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +89,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 async def overview(session: aiohttp.ClientSession) -> dict[str, Any]:
     async with session.get("/events") as stream:
         line = await stream.content.readuntil(b"\n\n")
-        found: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
-        return found
+        document: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+        return document
 
 
 def test_without_a_login_there_is_only_the_form(site: Site) -> None:

@@ -152,15 +152,15 @@ def test_an_override_from_the_page_is_in_force(tmp_path: Path) -> None:
 
 def test_events_say_what_the_visitor_may_do(muxes: list[Served]) -> None:
     async def ask(site: Site) -> dict[str, bool]:
-        found: dict[str, bool] = {}
+        rights: dict[str, bool] = {}
 
         async def read(client: Client) -> None:
             async with client.get("/events") as stream:
                 line = await stream.content.readuntil(b"\n\n")
-                found.update(json.loads(line.removeprefix(b"data: "))["can"])
+                rights.update(json.loads(line.removeprefix(b"data: "))["can"])
 
         await asyncio.to_thread(visit, site, read)
-        return found
+        return rights
 
     assert asyncio.run(ask(Site([muxes[0].path]))) == {"override": False, "apply": False, "explain": True}
     assert asyncio.run(ask(Site([muxes[0].path], actions=True))) == ACTIONS

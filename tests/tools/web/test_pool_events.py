@@ -18,10 +18,10 @@ def test_events_are_read_once_and_in_order(tmp_path: Path) -> None:
         assert (first["level"], first["mux"]) == ("info", "manager")
         assert first["text"] == "apply by alice: first: service web: added"
         await pool.record("conflict", ALICE, "web/b1: drain")
-        found = await events.since(0.0)
-        assert [line["level"] for line in found] == ["info", "warning"]
-        assert await events.since(found[-1]["time"]) == []
-        assert await PoolEvents(store).since(0.0) == found  # a page that is opened later
+        events_read = await events.since(0.0)
+        assert [line["level"] for line in events_read] == ["info", "warning"]
+        assert await events.since(events_read[-1]["time"]) == []
+        assert await PoolEvents(store).since(0.0) == events_read  # a page that is opened later
 
     run(tmp_path, scenario)
 

@@ -52,13 +52,13 @@ def test_a_mux_that_does_not_answer_is_unknown_not_0(muxes: list[Served], tmp_pa
 
 def test_the_overview_of_services_counts_backends_by_severity(muxes: list[Served]) -> None:
     services = document([poll(mux.path.stem, mux.path) for mux in muxes], [])["services"]
-    found = services_overview(services)
-    assert found["counts"] == {
+    counted = services_overview(services)
+    assert counted["counts"] == {
         "services": 2, "backends": 5, "hosts": 4, "severities": {"good": 3, "bad": 1, "planned": 1}
     }  # fmt: skip
-    assert [one["service"] for one in found["busiest"]] == ["web", "dns"]
+    assert [one["service"] for one in counted["busiest"]] == ["web", "dns"]
     summaries = [poll_summary(mux.path.stem, mux.path, 0) for mux in muxes]
-    shown = overview(summaries, history_of(muxes), found, 0)
+    shown = overview(summaries, history_of(muxes), counted, 0)
     assert shown["problem_counts"] == {"bad": 3, "planned": 1}
 
 

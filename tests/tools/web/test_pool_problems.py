@@ -51,8 +51,8 @@ def test_muxes_are_named_where_they_disagree() -> None:
 
 
 def test_different_tables_and_missing_next_hops_are_faults() -> None:
-    found = [*service_problems([service(backend("up", reachable=False), agree=False)])]
-    assert [(one["severity"], one["text"]) for one in found] == [
+    errors = [*service_problems([service(backend("up", reachable=False), agree=False)])]
+    assert [(one["severity"], one["text"]) for one in errors] == [
         ("bad", "muxes have different tables"), ("bad", "no next hop")
     ]  # fmt: skip
 
@@ -60,13 +60,13 @@ def test_different_tables_and_missing_next_hops_are_faults() -> None:
 def test_silent_muxes_and_sessions_that_are_down_are_faults() -> None:
     muxes = [{"name": "mux1", "error": "nothing listens there"}, {"name": "mux2", "error": ""}]
     session = {"router": "10.0.0.1", "mux": "mux2", "up": False, "state": "active", "reason": ""}
-    found = [*mux_problems(muxes, [session, session | {"up": True}, session | {"state": ""}])]
-    assert [(one["what"], one["text"]) for one in found] == [
+    errors = [*mux_problems(muxes, [session, session | {"up": True}, session | {"state": ""}])]
+    assert [(one["what"], one["text"]) for one in errors] == [
         ("mux1", "nothing listens there; its rates are unknown"),
         ("mux2", "BGP session with 10.0.0.1 is active: no reason given"),
     ]
 
 
 def test_faults_come_before_what_is_planned() -> None:
-    found = service_problems([service(backend("draining", name="a"), backend("odd", name="b"), backend("down"))])
-    assert [one["severity"] for one in by_severity([*found])] == ["bad", "unknown", "planned"]
+    errors = service_problems([service(backend("draining", name="a"), backend("odd", name="b"), backend("down"))])
+    assert [one["severity"] for one in by_severity([*errors])] == ["bad", "unknown", "planned"]

@@ -72,11 +72,11 @@ def test_muxes_with_other_tables_disagree(muxes: list[Served]) -> None:
 
 def test_a_backend_that_is_out_is_among_the_service_s_with_state_reason_and_weight(muxes: list[Served]) -> None:
     seen = document(statuses(muxes), [])
-    found = of_web(seen)
-    assert list(found) == ["h1", "h2", "h3", "h4"]
-    assert found["h3"]["health"] == [{"state": "down", "reason": "connection refused", "muxes": ["mux1", "mux2"]}]
-    assert (found["h3"]["weight"], found["h3"]["host"], found["h3"]["packets_per_s"]) == (3, "10.1.3.2", 0.0)
-    assert found["h4"]["health"] == [
+    web = of_web(seen)
+    assert list(web) == ["h1", "h2", "h3", "h4"]
+    assert web["h3"]["health"] == [{"state": "down", "reason": "connection refused", "muxes": ["mux1", "mux2"]}]
+    assert (web["h3"]["weight"], web["h3"]["host"], web["h3"]["packets_per_s"]) == (3, "10.1.3.2", 0.0)
+    assert web["h4"]["health"] == [
         {"state": "up", "reason": "connected", "muxes": ["mux1"]},
         {"state": "disabled", "reason": "by command", "muxes": ["mux2"]},
     ]

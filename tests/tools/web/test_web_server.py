@@ -188,9 +188,9 @@ def test_a_proposal_that_is_not_usable_says_line_and_field(site: Site) -> None:
 
 def test_a_proposal_of_one_service_has_that_one_s_table(site: Site) -> None:
     async def poll(client: Client) -> None:
-        for name, found in (("web", ["web"]), ("absent", [])):
+        for name, expected in (("web", ["web"]), ("absent", [])):
             answer = await client.post(f"/api/proposal?service={name}", data=yaml.safe_dump(CONFIG))
-            assert [one["service"] for one in (await answer.json())["services"]] == found
+            assert [one["service"] for one in (await answer.json())["services"]] == expected
 
     visit(site, poll)
 
