@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,17 +36,17 @@ class NotStoredError(LbmuxError):
 class OverrideStore:
     """``path``: the file, or None to keep overrides in memory only; ``config``: the configuration at the start.
 
+    ``clock``: seconds since 1970.
+
     Storing takes two steps, so that the file agrees with the overrides in force: ``prepare`` writes a new file, which
     may fail, before the overrides take effect; ``commit`` then replaces the old file.
     """
 
-    def __init__(self, path: Path | None, config: Config) -> None:
+    def __init__(self, path: Path | None, config: Config, clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self.overrides = self._stored = _read(path) if path is not None else Overrides()
         valid = without_obsolete(config, self.overrides)
-        overrides = with_removals(
-            config, valid, with_overrides(config, valid), valid.admin_states, time.time(), BY_FILE
-        )
+        overrides = with_removals(config, valid, with_overrides(config, valid), valid.admin_states, clock(), BY_FILE)
         try:
             self.commit(overrides, self.prepare(overrides))
         except NotStoredError as error:

@@ -113,4 +113,5 @@ def is_up(interface: str) -> bool:
             answer = fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16s24x", interface.encode()))
         except OSError:
             return False
-    return int.from_bytes(answer[16:18], "little") & UP_AND_RUNNING == UP_AND_RUNNING
+    (flags,) = struct.unpack_from("=16xH", answer)  # struct ifreq (netdevice(7))
+    return int(flags) & UP_AND_RUNNING == UP_AND_RUNNING

@@ -64,7 +64,7 @@ class ApiClient:
         return self._ask("DELETE", f"{path}?{urlencode(query)}", b"", answer)
 
     def read(self, path: str) -> bytes:
-        """Return an answer that is not a model."""
+        """Return the body of an answer that is not a model."""
         return self._request("GET", path, b"")[1]
 
     def lines(self, path: str, body: bytes, timeout_s: float | None) -> Iterator[bytes]:

@@ -43,7 +43,7 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a certificate says about its owner."""
+    """The subject of a certificate: the pool, role and name of its owner."""
 
     pool: str
     role: str
@@ -106,7 +106,7 @@ def issue(authority: KeyPair, request: bytes, subject: Subject, now: datetime, d
 
 
 def subject_of(certificate: bytes) -> Subject:
-    """Return what a certificate in DER or PEM says; its signature was checked by TLS."""
+    """Return the subject of a certificate in DER or PEM, whose signature TLS has checked."""
     is_pem = certificate.startswith(b"-----")
     name = (x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate)(certificate).subject
     parts = [name.get_attributes_for_oid(oid) for oid in (NameOID.ORGANIZATION_NAME, UNIT, NameOID.COMMON_NAME)]

@@ -11,7 +11,7 @@ from lbmux.api.answers import Counters, HealthLine
 from lbmux.plurals import counted
 
 FACTOR = 2.0
-"""The canary may have this many times as much trouble per packet as the others."""
+"""The canary fails above this multiple of the others' drops, resets or failed backends per packet."""
 LEAST_PACKETS, LEAST_BACKENDS = 20, 1
 """The least trouble that counts: packets that were dropped or reset; backends."""
 RESETS = ("rejected_reset", "returned_reset")
@@ -35,7 +35,7 @@ class Sample:
 
 
 def sample(counters: Counters, health: Iterable[HealthLine]) -> Sample:
-    """Return what a mux's answers say; packets that are left to the kernel's stack do not count."""
+    """Return the sample of a mux's answers; packets that are passed to the kernel's stack do not count."""
     sent = sum(one.packets for one in counters.verdicts if one.kind == "send")
     drops = sum(one.packets for one in counters.verdicts if one.kind == "drop")
     slow = counters.slowpath or {}
@@ -44,9 +44,9 @@ def sample(counters: Counters, health: Iterable[HealthLine]) -> Sample:
 
 
 def trouble(canary: Sample, others: Collection[Sample], *, is_over: bool) -> str:
-    """Return why a revision must not go on; empty: no reason.
+    """Return why a revision must be rolled back; empty: no reason.
 
-    The samples are what was added during the soak.  ``is_over``: it has ended, so backends count too.
+    The samples hold the increases during the soak. ``is_over``: it has ended, so backends count too.
     """
     packets = sum(one.packets for one in others)
     for what in ("drops", "resets"):

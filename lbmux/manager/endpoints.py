@@ -30,7 +30,7 @@ class Endpoint:
     request: type[Model] | None = None
     writes: bool = False
     asks_primary: bool = False
-    """Whether the request goes to the primary while there is one, because it knows more."""
+    """Whether the request goes to the primary while there is one, because it has the reports of all nodes."""
     most_bytes: int = SMALL_BYTES
     query: Mapping[str, str] = field(default_factory=dict)
 

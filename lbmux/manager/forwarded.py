@@ -1,4 +1,4 @@
-"""The header with which a manager says for which address it asks another one (RFC 7239, section 4)."""
+"""The header by which a manager names the client on whose behalf it asks another manager (RFC 7239, section 4)."""
 
 
 def forwarded_for(address: str) -> str:

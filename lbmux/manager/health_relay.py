@@ -1,4 +1,4 @@
-"""Relays the health of backends through a manager: it takes agents' reports, and has the view that its muxes get."""
+"""Relays the health of backends through a manager: it receives agents' reports and holds its muxes' view."""
 
 import asyncio
 import logging

@@ -1,7 +1,7 @@
 """The part of a state that concerns one host: its agent gets no other services and backends.  Pure.
 
-The part is a configuration file too, in JSON, which YAML includes. What concerns all hosts, such as the addresses of
-muxes, is in each part.
+The part is a configuration file too, in JSON, which is also YAML. Keys that concern all hosts, such as the addresses of
+muxes, are in each part.
 """
 
 from collections import defaultdict

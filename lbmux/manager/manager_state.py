@@ -81,7 +81,7 @@ class Manager:
 
     @property
     def pool(self) -> Pool:
-        """What the primary changes; raise NotPrimaryError elsewhere."""
+        """The pool, which only the primary changes; raise NotPrimaryError on any other manager."""
         if self._pool is None:
             raise NotPrimaryError(self.primary.url)
         return self._pool
@@ -175,7 +175,7 @@ class Manager:
                 self.changed.send()
 
     async def _keep_order(self) -> None:
-        """Release what waits for nodes of the other kind, as they report."""
+        """Release states that wait for nodes of the other kind, as these report."""
         while True:
             changed, reported, looked_at = self.changed.next, self.reported.next, time.monotonic()
             if self.order.advance(self.progress, looked_at):

@@ -52,7 +52,7 @@ RECONNECT_S, GOODBYE_S = 1.0, 1.0
 Accept = Callable[[NodeState], Awaitable[None]]
 """Puts a state in force, or raises LbmuxError with the reason why it cannot be."""
 TakeView = Callable[[View], None]
-"""Takes what changed in the pool's health, and what else the primary decides."""
+"""Takes the changes of the pool's health, and the primary's other decisions."""
 Check = Callable[[NodeState], Awaitable[None]]
 """Raises LbmuxError if a state cannot be put in force."""
 

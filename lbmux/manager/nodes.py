@@ -1,4 +1,4 @@
-"""The manager's side of its connections to nodes: it sends the state after each change, and takes reports."""
+"""The manager's side of its connections to nodes: it sends the state after each change, and receives reports."""
 
 import asyncio
 import logging

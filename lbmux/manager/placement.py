@@ -16,7 +16,7 @@ class Placement:
         self._added: dict[BackendKey, Address] = {}
 
     def configure(self, wanted: Wanted, base: Wanted | None) -> None:
-        """Take what is wanted, and what all but the canary have while there is one."""
+        """Take the wanted state, and while there is a canary the state that all other nodes have."""
         known, self._of_files = self._of_files, {}
         for config in (one.config for one in (wanted, base) if one is not None):
             if config is not None:
@@ -25,7 +25,7 @@ class Placement:
         self._added = {key: one.added.tunnel_to for key, one in overrides.items() if one.added is not None}
 
     def may_be_on(self, key: BackendKey, hosts: Collection[str]) -> bool:
-        """Return whether a backend is on one of these addresses, or not configured, as one that is being removed."""
+        """Return whether a backend is on one of these hosts, or not configured because it is being removed."""
         known_hosts = [placed[key] for _, placed in self._of_files.values() if key in placed]
         known_hosts += [self._added[key]] if key in self._added else []
         return not known_hosts or any(str(one) in hosts for one in known_hosts)

@@ -13,16 +13,16 @@ from lbmux.config.models import BackendKey
 from lbmux.manager.node_messages import HealthLine, WeightLine
 
 BATCH_S = 0.02
-"""Changes that come within this time have one number, in seconds."""
+"""Changes within this time get one number, in seconds."""
 AGENT_SILENCE_S = 6.0
-"""Time without its agent after which a host is down, in seconds: an agent reaches another manager in less."""
+"""Silence of its agent after which a host is down, in seconds; an agent reaches another manager sooner."""
 RESTART_S = 120.0
-"""The same for an agent that was stopped in an orderly way, such as for an upgrade: its kernel programs forward on."""
+"""The same for an agent that was stopped by command, such as for an upgrade: its kernel programs keep forwarding."""
 SILENT = "its agent is silent"
 HALF_LIFE_S, MOST_DOWNS, REUSE_DOWNS = 60.0, 4.0, 2.0
 """Flap damping: half-life of the count of failures; count above which a backend stays down; count for its return."""
 LOGGED = 64
-"""Number of batches that are kept, for nodes and managers that lack only the last ones."""
+"""Number of batches that are kept, for nodes and managers that lack only the latest ones."""
 
 
 def key_of(line: HealthLine) -> BackendKey:
@@ -96,7 +96,7 @@ class Agent:
     via: str = ""
     """The manager to which it is, or was last, connected."""
     patience_s: float = AGENT_SILENCE_S
-    """After which silence its host is down."""
+    """The silence after which its host is down, in seconds."""
     is_due: bool = True
     """Whether the next ``changes`` must examine it: it reported, it is silent, or one of its backends is held down."""
     pending: dict[BackendKey, None] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class HealthCollector:
         return None if report is None else report[2]
 
     def report(self, agent: str, lines: Iterable[HealthLine], whole: bool, via: str = "") -> None:
-        """Take an agent's states; ``whole``: they are all that it has; ``via``: its manager."""
+        """Take an agent's states; ``whole``: these are all of its states; ``via``: its manager."""
         known = self._agents.setdefault(agent, Agent())
         known.via = via
         known.silent_since, known.patience_s, known.is_due = None, AGENT_SILENCE_S, True

@@ -28,7 +28,7 @@ POOL_ID = "pool/id"
 
 @dataclass(frozen=True)
 class Base:
-    """What all but the canary have while a revision soaks."""
+    """The state of all nodes but the canary while a revision soaks."""
 
     revision: int
     text: bytes
@@ -93,7 +93,7 @@ async def _state_of(store: Store, contents: Contents, known: PoolState) -> PoolS
 
 
 async def _base(store: Store, canary: Canary, stored: StoredOverrides, known: PoolState) -> Base:
-    """Return what all but the canary have; its file is read only if ``known`` does not have it."""
+    """Return the state of all nodes but the canary; its file is read only if ``known`` does not have it."""
     match = next((one for one in (known, known.base) if one is not None and one.revision == canary.base), None)
     if match is not None and match.config is not None:
         return base_of(canary, match.text, match.config, stored)
@@ -102,7 +102,7 @@ async def _base(store: Store, canary: Canary, stored: StoredOverrides, known: Po
 
 
 def base_of(canary: Canary, text: bytes, config: Config, stored: StoredOverrides) -> Base:
-    """Return what all but a canary have: the overrides in force, and those that its revision makes obsolete."""
+    """Return the state of all nodes but a canary, with the overrides that the canary's revision makes obsolete."""
     keys = {(one.service, one.backend) for one in stored.overrides}
     more = tuple(one for one in canary.dropped if (one.service, one.backend) not in keys)
     return Base(canary.base, text, config, stored.model_copy(update={"overrides": (*stored.overrides, *more)}))

@@ -30,7 +30,7 @@ async def token_of(text: str, store: Store, clock: Callable[[], float]) -> Token
 
 
 def node_of(request: web.Request, pool: str) -> Subject:
-    """Return what the client's certificate says, which TLS has checked; raise AccessError."""
+    """Return the subject of the client's certificate, which TLS has checked; raise AccessError."""
     certificate = _certificate(request)
     if certificate is None:
         raise AccessError("a node's certificate is needed; `lbmux join` gets one", 401)
@@ -44,7 +44,7 @@ def node_of(request: web.Request, pool: str) -> Subject:
 
 
 def manager_of(request: web.Request, pool: str) -> Subject:
-    """Return what the certificate of another manager says; raise AccessError."""
+    """Return the subject of another manager's certificate; raise AccessError."""
     peer = node_of(request, pool)
     if peer.role != "manager":
         raise AccessError(f"{peer.name} is not a manager")

@@ -63,7 +63,7 @@ class RolloutOrder:
             self._lingering[service.name, backend.name] = _Lingering((service, backend), version, now + PATIENCE_S)
 
     def advance(self, progress: Progress, now: float) -> bool:
-        """Release what need not wait any longer; return whether there was something."""
+        """Release the states that need not wait any longer; return whether there were any."""
         before = self.holds_muxes, len(self._lingering)
         if self._wait_until is not None and (_has(progress.agents, self._wait_for) or now >= self._wait_until):
             self._wait_until = None

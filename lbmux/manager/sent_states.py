@@ -1,4 +1,4 @@
-"""What each node is sent of the pool's state: muxes and edges the whole, agents what concerns their host."""
+"""Selects what each node gets of the pool's state: muxes and edges get all of it, agents the part of their host."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +60,7 @@ class Sent:
 
 
 class SentStates:
-    """Makes the messages of one manager; what is the same for many nodes is made once."""
+    """Makes the messages of one manager; a message for many nodes is made once."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
@@ -69,9 +69,9 @@ class SentStates:
         self._slices: tuple[PoolState, HostFiles, HostSlices] | None = None
 
     def of(self, role: str, node: str, hosts: tuple[str, ...]) -> Sent | None:
-        """Return what a node is to have; None: nothing yet.  ``hosts``: an agent's addresses, if it says them.
+        """Return the state for a node; None: there is none yet. ``hosts``: an agent's addresses, if it reports them.
 
-        While a revision soaks, agents have what both revisions need.
+        While a revision soaks, agents get what both revisions need.
         """
         state = self._manager.state
         if not state.revision or (role == "mux" and self._manager.order.holds_muxes):

@@ -1,4 +1,4 @@
-"""Watches the canary of a revision on the primary, which goes on with the rollout after the soak, or rolls it back."""
+"""Watches the canary of a revision. After the soak the primary continues the rollout, or rolls the revision back."""
 
 import asyncio
 import time
@@ -14,7 +14,10 @@ IN_FORCE_S = 30.0
 
 
 async def soak(canary: Canary, survey: Survey, report: Callable[[], NodeReport | None]) -> str:
-    """Return why a canary's revision must be rolled back; empty: it may go on.  ``report``: the mux's last one."""
+    """Return why a canary's revision must be rolled back; empty: the rollout may continue.
+
+    ``report`` returns the mux's last report.
+    """
     if reason := await _until_in_force(canary, report):
         return reason
     first = await survey.samples()
@@ -48,7 +51,7 @@ async def _until_in_force(canary: Canary, report: Callable[[], NodeReport | None
 
 
 def _state(canary: Canary, report: NodeReport | None) -> str:
-    """Return what is wrong with the mux itself."""
+    """Return the fault of the mux itself; empty: none."""
     if report is None or not report.connected:
         return f"{canary.mux} is not connected"
     if report.refused and report.revision >= canary.revision:

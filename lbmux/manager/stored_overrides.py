@@ -21,7 +21,7 @@ class Terms:
 
 
 def as_overrides(stored: Collection[StoredOverride]) -> Overrides:
-    """Return what nodes and guard rails work with."""
+    """Return the overrides without author, reason and end, as nodes and guard rails use them."""
     return Overrides({
         (one.service, one.backend): Override(one.since, one.admin_state, one.weight, one.added) for one in stored
     })  # fmt: skip

@@ -71,7 +71,7 @@ async def hold(store: Store, leadership: Leadership) -> None:
 
 
 async def resign(store: Store, leadership: Leadership) -> None:
-    """Give up the lease at once, so that another manager need not wait for its end."""
+    """Give up the lease at once, so that another manager need not wait until it expires."""
     await store.revoke(leadership.lease)
 
 

@@ -32,7 +32,7 @@ from lbmux.manager.store.store import (
 REQUEST_S, ATTEMPT_S = 4.0, 1.5
 """Time limits of a request: in total, and at one member, in seconds."""
 QUIET_S = 5.0
-"""A watch without news for this long continues at the next member: the present one may be cut off."""
+"""A watch without news for this long continues at the next member: the current one may be cut off."""
 NO_LEASE, LEASE_NOT_FOUND = "0", "requested lease not found"
 
 
