@@ -86,7 +86,6 @@ ELSEWHERE = {
     "daemons/tunnel_sockets.py": "daemons/test_agent_daemon.py",
     "datapath/access.py": "datapath/test_mux.py",
     "datapath/agent_flows.py": "datapath/test_agent.py",
-    "datapath/agent_replies.py": "datapath/test_agent.py",
     "datapath/context.py": "datapath/test_mux.py",
     "datapath/counters.py": "datapath/test_mux.py",
     "datapath/frame.py": "datapath/test_mux.py",

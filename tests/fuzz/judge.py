@@ -18,11 +18,11 @@ from lbmux.targets.bpf.syscall import Attach, BpfError
 from lbmux.targets.bpf.test_runs import TestRunner
 from lbmux.targets.bpf.xdp_programs import TCX_DROP, TCX_NEXT, XDP_DROP, XDP_PASS, XDP_TX
 from lbmux.targets.native import HEADROOM_BYTES, Worker
+from tests.datapath.agent_pair import MUXES, OWN, endpoints
 from tests.datapath.harness import GUARD, Machine
 from tests.datapath.plain_agent import PlainAgent
 from tests.datapath.plain_flows import PlainFlows
 from tests.datapath.plain_mux import PlainMux
-from tests.datapath.test_agent import MUXES, OWN, endpoints
 from tests.datapath.test_mux import backends, services
 from tests.targets.bpf.twins import Twins
 

@@ -8,10 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tests.datapath.agent_pair import DIP, MUXES, OWN, destinations
 from tests.datapath.craft import Craft, quic, tag, tunnelled
 from tests.datapath.plain_packet import Packet, parse
 from tests.datapath.plain_tunnel import KINDS, encapsulate
-from tests.datapath.test_agent import DIP, MUXES, OWN, destinations
 from tests.datapath.test_mux import DNS6, WEB, WEB6
 from tests.datapath.test_mux import destinations as mux_destinations
 

@@ -12,11 +12,11 @@ from lbmux.targets.bpf.syscall import Attach
 from lbmux.targets.bpf.test_runs import on_first_cpu
 from lbmux.targets.bpf.xdp_programs import TCX_DROP, TCX_NEXT, TCX_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX
 from tests.datapath import test_ordinary
+from tests.datapath.agent_pair import MUXES, OWN, STRANGER, endpoints, own_connection, reply_to
+from tests.datapath.agent_pair import destinations as agent_destinations
 from tests.datapath.craft import Craft, Stream, tunnelled
 from tests.datapath.harness import Machine
 from tests.datapath.plain_packet import UDP
-from tests.datapath.test_agent import MUXES, OWN, STRANGER, endpoints, own_connection, reply_to
-from tests.datapath.test_agent import destinations as agent_destinations
 from tests.datapath.test_mux import AGENT_ONLY, DNS6, WEB6, backends, destinations, services
 from tests.targets.bpf.twins import ETHERNET_BYTES, Twins
 
