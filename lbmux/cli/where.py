@@ -80,12 +80,12 @@ def where(*, repeated: bool = False, default: str = "the mux on this machine, el
 
     def decorate(command: Callable[..., Any]) -> Any:
         @wraps(command)
-        def wrapped(**given: Any) -> Any:
-            control = given.pop("control")
+        def wrapped(**options: Any) -> Any:
+            control = options.pop("control")
             controls = control if repeated else (() if control is None else (control,))
-            access = (given.pop("managers"), given.pop("token_file"), given.pop("manager_ca"))
-            where = Where(controls, given.pop("node"), _is_pool(bool(controls), bool(access[0])), access)
-            return command(where=where, **given)
+            access = (options.pop("managers"), options.pop("token_file"), options.pop("manager_ca"))
+            where = Where(controls, options.pop("node"), _is_pool(bool(controls), bool(access[0])), access)
+            return command(where=where, **options)
 
         text = "Control socket" + (" of a mux; repeat it for each mux" if repeated else "")
         control = click.option(

@@ -46,8 +46,8 @@ class Users(Traffic):
         """Ask the resolver, again if it does not answer, as the stub resolver of a host does."""
         for attempt in range(ATTEMPTS):
             with contextlib.suppress(OSError):
-                if found := await asyncio.to_thread(ask, self._resolver, self._name):
-                    return found[0][0]
+                if addresses := await asyncio.to_thread(ask, self._resolver, self._name):
+                    return addresses[0][0]
             await asyncio.sleep(attempt * AGAIN_S)
         raise ConnectionError("the resolver has no address")
 

@@ -91,8 +91,8 @@ class HostSlices:
 @lru_cache(maxsize=4096)
 def _addresses(hosts: tuple[str, ...]) -> tuple[Address, ...]:
     """Return the addresses of an agent, which are the same for each state."""
-    found = list[Address]()
+    addresses = list[Address]()
     for host in hosts:
         with suppress(ValueError):
-            found.append(ip_address(host))
-    return tuple(found)
+            addresses.append(ip_address(host))
+    return tuple(addresses)

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 class Answers(Generic[Result]):
     """What nodes answered, why some refused the request, and who did not answer."""
 
-    given: dict[str, list[Result]] = field(default_factory=dict)
+    results: dict[str, list[Result]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class NodeSurvey:
         """Count the live connections of the hosts of all agents and edges."""
         answers = await self._ask(("agent", "edge"), CountConnections())
         counts = Counter[tuple[str, str]]()
-        for (answer,) in answers.given.values():
+        for (answer,) in answers.results.values():
             for service, backend, number in answer.connections:
                 counts[service, backend] += number
         return Connections(counts, (*answers.refused, *answers.silent))
@@ -58,7 +58,7 @@ class NodeSurvey:
         overrides = [one.model_dump(mode="json") for one in stored.overrides]
         answers = await self._ask(("mux", "edge"), PlanRevision(await asyncio.to_thread(pack_file, text), overrides))
         slots = dict[str, float]()
-        for (answer,) in answers.given.values():
+        for (answer,) in answers.results.values():
             for service, share in answer.slots_moved.items():
                 slots[service] = max(share, slots.get(service, 0.0))
         return Plans(slots, answers.refused, tuple(answers.silent))
@@ -67,8 +67,8 @@ class NodeSurvey:
         """Return the counters of all muxes that answer."""
         counters, health = await asyncio.gather(self._ask(("mux",), GetCounters()), self._ask(("mux",), GetHealth()))
         return {
-            node: sample(answer, (line for part in health.given[node] for line in part.health))
-            for node, (answer,) in counters.given.items() if node in health.given
+            node: sample(answer, (line for part in health.results[node] for line in part.health))
+            for node, (answer,) in counters.results.items() if node in health.results
         }  # fmt: skip
 
     async def _ask(self, roles: Collection[str], request: Request[Result]) -> Answers[Result]:
@@ -115,4 +115,4 @@ def _take(node: str, text: str, request: Request[Result], answers: Answers[Resul
             results.append(from_plain(request.answer, answer["result"]))
     if not results:
         raise ValueError("no answer")
-    answers.given[node] = results
+    answers.results[node] = results

@@ -60,12 +60,12 @@ def entry_backend(  # type: ignore[no-untyped-def]
 
 @compiled
 def slot_backends(  # type: ignore[no-untyped-def]
-    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, found
+    context_address, source_high, source_low, destination_high, destination_low, ports, protocol, family, results
 ):
-    """Write the flow's service, its slot's backend and the slot's base to ``found``, int64[3]; each may be -1."""
-    found[0], found[1], found[2] = -1, -1, -1
+    """Write the flow's service, its slot's backend and the slot's base to ``results``, int64[3]; each may be -1."""
+    results[0], results[1], results[2] = -1, -1, -1
     packet = _packet_of(source_high, source_low, destination_high, destination_low, ports, protocol, family)
-    with_service(context_at(context_address), packet, unchecked, _slot, found)
+    with_service(context_at(context_address), packet, unchecked, _slot, results)
 
 
 @compiled
@@ -120,9 +120,9 @@ def _entry(context, setting, packet, index, service, now):  # type: ignore[no-un
 
 
 @step
-def _slot(context, setting, packet, index, service, found):  # type: ignore[no-untyped-def]
+def _slot(context, setting, packet, index, service, results):  # type: ignore[no-untyped-def]
     target, base = slot_pair(context, service, packet)
-    found[0], found[1], found[2] = index, target, base_of(context, service, packet, base)
+    results[0], results[1], results[2] = index, target, base_of(context, service, packet, base)
     return int64(PARSED), index
 
 

@@ -34,7 +34,7 @@ from lbmux.datapath.parse import PARSED, parse
 from lbmux.datapath.tables import WAYS, backend_row, entry_row
 from lbmux.targets.native import context_row
 
-FOUND = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash", "sources")
+RESULTS = ("parsed", "service", "allowed", "hash", "size", "slot", "selected", "flow_hash", "sources")
 ENTRY = ("state", "target", "idle", "alive")
 
 
@@ -49,33 +49,33 @@ def _distance(typing: Any, pointer: Any, start: Any) -> Any:
 
 
 @compiled
-def dry_run(context_address, address, length, now, found, entry):  # type: ignore[no-untyped-def]
-    """Write FOUND to ``found`` and, if the flow has an entry, ENTRY to ``entry``.
+def dry_run(context_address, address, length, now, results, entry):  # type: ignore[no-untyped-def]
+    """Write RESULTS to ``results`` and, if the flow has an entry, ENTRY to ``entry``.
 
-    ``found``: int64[len(FOUND)].  ``entry``: int64[len(ENTRY)].  Values that are not reached stay unchanged.
+    ``results``: int64[len(RESULTS)].  ``entry``: int64[len(ENTRY)].  Values that are not reached stay unchanged.
     """
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     packet = parse(context, frame(context), frame_end(context))
-    found[0] = packet.verdict
+    results[0] = packet.verdict
     if packet.verdict == PARSED:
-        with_service(context, packet, unchecked, _record, (found, entry, u64(now)))
+        with_service(context, packet, unchecked, _record, (results, entry, u64(now)))
 
 
 @step
 def _record(context, setting, packet, index, service, arguments):  # type: ignore[no-untyped-def]
     """Record what the steps after the match find."""
-    found, entry, now = arguments
+    results, entry, now = arguments
     high, low, ports = packet.source_high, packet.source_low, packet.ports
-    found[1] = index
-    found[2] = allowed(context, service, high, low)
-    found[3] = slot_hash(service, packet)
-    found[4] = service.size
-    found[5] = scale(np.uint32(found[3]), service.size)
-    found[6] = select(context, service, packet)
+    results[1] = index
+    results[2] = allowed(context, service, high, low)
+    results[3] = slot_hash(service, packet)
+    results[4] = service.size
+    results[5] = scale(np.uint32(results[3]), service.size)
+    results[6] = select(context, service, packet)
     hashed = flow_hash(setting, high, low, ports, packet.destination_low)
-    found[7] = hashed
-    found[8] = line_of(context, source_hash(setting, packet, index))
+    results[7] = hashed
+    results[8] = line_of(context, source_hash(setting, packet, index))
     bucket, way, word = lookup(context, hashed, high, low, ports, index)
     if way >= 0:
         row, backend = entry_row(bucket, way & (WAYS - 1)), backend_row(backends(context), target_of(word))
@@ -85,8 +85,8 @@ def _record(context, setting, packet, index, service, arguments):  # type: ignor
 
 
 @compiled
-def bucket_offsets(context_address, hashed, found):  # type: ignore[no-untyped-def]
-    """Write the byte offsets of the two buckets for a flow hash to ``found``, int64[2]."""
+def bucket_offsets(context_address, hashed, results):  # type: ignore[no-untyped-def]
+    """Write the byte offsets of the two buckets for a flow hash to ``results``, int64[2]."""
     context, first = context_at(context_address), np.uint32(hashed)
-    found[0] = _distance(bucket_at(context, first), flows(context))
-    found[1] = _distance(bucket_at(context, second_hash(first)), flows(context))
+    results[0] = _distance(bucket_at(context, first), flows(context))
+    results[1] = _distance(bucket_at(context, second_hash(first)), flows(context))

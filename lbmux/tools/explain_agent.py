@@ -100,14 +100,14 @@ class _Run:
 
     def dry_run(self) -> None:
         """Run the steps without side effects."""
-        self._found = np.full(len(FOUND), -1, np.int64)
+        self._results = np.full(len(RESULTS), -1, np.int64)
         self._entry = np.full(len(ENTRY), -1, np.int64)
         dry_run = _dry_run_outbound if self._passage.is_reply else _dry_run_inbound
         address = address_of(self._memory)
-        dry_run(self._context.address, address, len(self._memory), self._now, self._found, self._entry)
+        dry_run(self._context.address, address, len(self._memory), self._now, self._results, self._entry)
 
     def found(self, name: str) -> int:
-        return int(self._found[FOUND.index(name)])
+        return int(self._results[RESULTS.index(name)])
 
     def buckets(self) -> list[int]:
         """Byte offsets in the flow table of the flow's two candidate buckets."""
@@ -206,7 +206,7 @@ class _Run:
         return f"{owner[0].name}/{owner[1].name}" if owner else "another VIP"
 
 
-FOUND = ("tunnel", "parsed", "index", "hashed")
+RESULTS = ("tunnel", "parsed", "index", "hashed")
 
 
 def _end(address: Address | None, port: int | None) -> str:
@@ -231,17 +231,17 @@ def _entry_of(context, hashed, high, low, ports, owner, now, entry):  # type: ig
 
 
 @compiled
-def _dry_run_inbound(context_address, address, length, now, found, entry):  # type: ignore[no-untyped-def]
+def _dry_run_inbound(context_address, address, length, now, results, entry):  # type: ignore[no-untyped-def]
     """Run the steps of ``datapath.agent.inbound`` without side effects.  Arrays as in ``dry_run``."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     setting, start, end = settings_row(settings(context), 0), frame(context), frame_end(context)
     tunnel = open_tunnel(context, setting, start, end)
-    found[0] = tunnel.verdict
+    results[0] = tunnel.verdict
     if tunnel.verdict != PARSED:
         return
     packet = parse_at(context, start, tunnel.offset, end, tunnel.bytes_left, tunnel.type)
-    found[1] = packet.verdict
+    results[1] = packet.verdict
     if packet.verdict != PARSED:
         return
     port = destination_port(packet.ports)
@@ -251,17 +251,17 @@ def _dry_run_inbound(context_address, address, length, now, found, entry):  # ty
     endpoint = endpoint_row(endpoints(context), index)
     packet = as_delivered(endpoint, packet)
     hashed, ports = inbound_key(setting, endpoint, packet)
-    found[2], found[3] = index, hashed
+    results[2], results[3] = index, hashed
     _entry_of(context, hashed, packet.source_high, packet.source_low, ports, endpoint.owner, now, entry)
 
 
 @compiled
-def _dry_run_outbound(context_address, address, length, now, found, entry):  # type: ignore[no-untyped-def]
+def _dry_run_outbound(context_address, address, length, now, results, entry):  # type: ignore[no-untyped-def]
     """Run the steps of ``datapath.agent.outbound`` without side effects.  Arrays as in ``dry_run``."""
     context, record = context_at(context_address), context_row(at_address(context_address), 0)
     record.frame, record.end = address, address + u64(length)
     packet = parse(context, frame(context), frame_end(context))
-    found[1] = packet.verdict
+    results[1] = packet.verdict
     if packet.verdict != PARSED:
         return
     setting, port = settings_row(settings(context), 0), source_port(packet.ports)
@@ -269,5 +269,5 @@ def _dry_run_outbound(context_address, address, length, now, found, entry):  # t
     if owner < 0:
         return
     hashed, ports = outbound_key(setting, packet)
-    found[2], found[3] = owner, hashed
+    results[2], results[3] = owner, hashed
     _entry_of(context, hashed, packet.destination_high, packet.destination_low, ports, owner, now, entry)

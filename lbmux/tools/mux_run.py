@@ -16,7 +16,7 @@ from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.tables.row_identities import identity
 from lbmux.tables.snapshot import Snapshot
 from lbmux.targets.native import Worker
-from lbmux.tools.dry_run import ENTRY, FOUND, bucket_offsets, dry_run
+from lbmux.tools.dry_run import ENTRY, RESULTS, bucket_offsets, dry_run
 from lbmux.tools.packet_text import ClientPacket
 
 
@@ -48,7 +48,7 @@ class MuxRun:
 
     def dry_run(self) -> None:
         """Run the steps without side effects."""
-        self._results = np.full(len(FOUND), -1, np.int64)
+        self._results = np.full(len(RESULTS), -1, np.int64)
         self._entry = np.full(len(ENTRY), -1, np.int64)
         address = np.uint64(self._memory.ctypes.data + HEADROOM_BYTES)
         dry_run(self._context.address, address, self.length_bytes, self.now, self._results, self._entry)
@@ -60,8 +60,8 @@ class MuxRun:
         return [int(offset) for offset in offsets]
 
     def result(self, name: str) -> int:
-        """Return a result of the dry run, one of FOUND; -1 if its step was not reached."""
-        return int(self._results[FOUND.index(name)])
+        """Return a result of the dry run, one of RESULTS; -1 if its step was not reached."""
+        return int(self._results[RESULTS.index(name)])
 
     @property
     def service_row(self) -> int:

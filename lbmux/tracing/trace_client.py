@@ -13,11 +13,11 @@ MOST_WAITING = 1000
 
 @dataclass(eq=False)
 class TraceClient:
-    """One client: its filter ``test``, and the matches ``found``; ``lost`` counts matches beyond MOST_WAITING."""
+    """One client: its filter ``test``, and its pending ``matches``; ``lost`` counts matches beyond MOST_WAITING."""
 
     test: Test
     prefilter: Prefilter
-    found: list[TraceEvent] = field(default_factory=list)
+    matches: list[TraceEvent] = field(default_factory=list)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
     lost: int = 0
 
@@ -25,14 +25,14 @@ class TraceClient:
         """Keep an event that matches."""
         if not self.test(event):
             return
-        if len(self.found) >= MOST_WAITING:
+        if len(self.matches) >= MOST_WAITING:
             self.lost += 1
             return
-        self.found.append(event)
+        self.matches.append(event)
         self.matched.set()
 
     def take(self) -> tuple[list[TraceEvent], int]:
         """Return the matches since the last call, and how many were lost."""
-        (events, self.found), (lost, self.lost) = (self.found, []), (self.lost, 0)
+        (events, self.matches), (lost, self.lost) = (self.matches, []), (self.lost, 0)
         self.matched.clear()
         return events, lost

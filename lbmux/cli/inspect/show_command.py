@@ -230,7 +230,7 @@ def flows(where: Where, as_json: bool, sort: str, limit: int | None, count: bool
         return lines, client.ask(CountFlows(expression)).flows if len(lines) == most else len(lines)
 
     answers = [*ask_all(where, some, None)]
-    lines = [{"node": node, **_flow_line(line)} for node, (found, _) in answers for line in found]
+    lines = [{"node": node, **_flow_line(line)} for node, (flow_lines, _) in answers for line in flow_lines]
     columns = same("protocol", "source", "destination", "service", "backend", "state", "idle s")
     print_table(lines, with_node(where, columns))
     total = sum(number for _, (_, number) in answers)

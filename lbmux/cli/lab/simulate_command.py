@@ -56,11 +56,11 @@ def _simulation(function: Callable[..., "Simulation"]) -> Callable[..., None]:
     @click.option("--plot", "plot_path", metavar="FILE", type=options.PATH, help="Write a plot: .png, .svg or .pdf.")
     @options.json
     @wraps(function)
-    def run(csv_path: Path | None, plot_path: Path | None, as_json: bool, **given: Any) -> None:
+    def run(csv_path: Path | None, plot_path: Path | None, as_json: bool, **settings: Any) -> None:
         if plot_path is not None and plot_path.suffix not in (".png", ".svg", ".pdf"):
             raise click.BadParameter(f"{plot_path} should end in .png, .svg or .pdf", param_hint="--plot")
         try:
-            result = run_with_progress(function(**given))
+            result = run_with_progress(function(**settings))
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         if csv_path is not None:
@@ -90,7 +90,7 @@ def command() -> None:
 @_repeats(10)
 @SEED
 @_simulation
-def balance(**given: Any) -> "Simulation":
+def balance(**options: Any) -> "Simulation":
     """Compare how evenly Maglev, Karger and rendezvous hashing spread slots over backends.
 
     This is figure 11 of the Maglev paper (NSDI 2016).  Over-provisioning is the largest share of a backend over the
@@ -99,7 +99,7 @@ def balance(**given: Any) -> "Simulation":
     from lbmux.tools.simulate.balance import Balance
     from lbmux.tools.simulate.balance import balance as simulate
 
-    return lambda tell: simulate(Balance(**given), tell)
+    return lambda tell: simulate(Balance(**options), tell)
 
 
 @command.command()
@@ -112,7 +112,7 @@ def balance(**given: Any) -> "Simulation":
 @_repeats(20)
 @SEED
 @_simulation
-def resilience(**given: Any) -> "Simulation":
+def resilience(**options: Any) -> "Simulation":
     """Count the slots of a Maglev table that change when backends fail.
 
     This is figure 12 of the Maglev paper (NSDI 2016), which has 200 repeats.
@@ -120,7 +120,7 @@ def resilience(**given: Any) -> "Simulation":
     from lbmux.tools.simulate.resilience import Resilience
     from lbmux.tools.simulate.resilience import resilience as simulate
 
-    return lambda tell: simulate(Resilience(**given), tell)
+    return lambda tell: simulate(Resilience(**options), tell)
 
 
 @command.command()
@@ -132,7 +132,7 @@ def resilience(**given: Any) -> "Simulation":
 @_repeats(8)
 @SEED
 @_simulation
-def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -> "Simulation":
+def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **options: Any) -> "Simulation":
     """Compare policies for flow entries: what breaks, and how many entries they need.
 
     SCENARIO is planned, all, syn, mux, restart or reseed; without one, all run.  Two muxes serve flows of TCP and UDP
@@ -152,7 +152,7 @@ def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -
             names = "; ".join(("every", *POLICIES))
             raise click.BadParameter(f"{one!r} is not one of: {names}", param_hint="--policy")
     chosen = tuple(POLICIES) if "every" in policies else policies or USUAL
-    return lambda tell: compare_flows(FlowComparison(scenarios or tuple(KINDS), chosen, **given), tell)
+    return lambda tell: compare_flows(FlowComparison(scenarios or tuple(KINDS), chosen, **options), tell)
 
 
 @command.command()
@@ -195,7 +195,7 @@ def flows(scenarios: tuple[str, ...], policies: tuple[str, ...], **given: Any) -
 @_simulation
 def jet(
     servers: int, horizon: int, connections: int, seconds: float, removals_per_min: float, gap_s: float, seed: int,
-    **given: Any,
+    **options: Any,
 ) -> "Simulation":  # fmt: skip
     """Run JET's example (CoNEXT 2021): full tracking, JET's rule, and lbmux's.
 
@@ -210,7 +210,7 @@ def jet(
     if removals_per_min * seconds / 60 > servers / 2:
         raise click.UsageError("more than half of the servers would leave: lower --removals-per-min or --seconds")
     trace = JetTrace(servers, horizon, connections, seconds, removals_per_min, gap_s, seed)
-    return lambda tell: simulate(Jet(trace, **given), tell)
+    return lambda tell: simulate(Jet(trace, **options), tell)
 
 
 @command.command()
@@ -230,7 +230,7 @@ def jet(
 @_simulation
 def change(
     config: Path, target: Path | None, drained: tuple[str, ...], disabled: tuple[str, ...], removed: tuple[str, ...],
-    weights: tuple[str, ...], added: tuple[str, ...], **given: Any,
+    weights: tuple[str, ...], added: tuple[str, ...], **settings: Any,
 ) -> "Simulation":  # fmt: skip
     """Show what a change of your configuration would move: slots, and live connections.
 
@@ -248,7 +248,7 @@ def change(
     if target is None and not edits:
         raise click.UsageError("needs a change: --to FILE, or an edit such as --drain BACKEND")
     before = load(config)
-    return lambda tell: simulate(ConfigChange(before, load(target) if target else before, edits, **given), tell)
+    return lambda tell: simulate(ConfigChange(before, load(target) if target else before, edits, **settings), tell)
 
 
 def _edit(what: str, text: str) -> "Change":

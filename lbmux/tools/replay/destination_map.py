@@ -121,9 +121,9 @@ def _apply(context_address, mappings, mapping_count, address, length, count):  #
         enter(record, address[index], length[index], 0, 0)
         start = frame(context)
         packet = parse(context, start, frame_end(context))
-        found = _mapping_of(at_address(mappings), mapping_count, packet) if packet.verdict == PARSED else -1
-        if found >= 0:
-            row = mapping_row(at_address(mappings), found)
+        mapping = _mapping_of(at_address(mappings), mapping_count, packet) if packet.verdict == PARSED else -1
+        if mapping >= 0:
+            row = mapping_row(at_address(mappings), mapping)
             port = destination_port(packet.ports) if row.port == 0 else row.new_port
             translate_destination(context, start, packet, row.new_high, row.new_low, port)
             changed += 1
