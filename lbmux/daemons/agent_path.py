@@ -141,7 +141,7 @@ def _bring_up(device: str) -> None:
 
 
 def reply_sources(agent: AgentTables) -> set[ReplySource]:
-    """One source per backend of this host; any port of a service stands for all its ports."""
+    """Return one source for each backend of this host; any port of a service stands for all its ports."""
 
     def ports(service: Service, backend: Backend) -> range | None:
         numbers = [*ports_of(service, backend)]

@@ -167,7 +167,7 @@ class SlowAgent:
         self._socket_sync.forget(_socket_of(flow))
 
     def _vip_of(self, flow: Flow) -> tuple[Address, int] | None:
-        """VIP and port that the data path gives a reply of the flow; None if it would not translate it."""
+        """Return the VIP and port that the data path gives a reply of the flow; None if it would not translate it."""
         segment = tcp_header(flow.vip_port, flow.client_port, ACK)  # UDP's length and checksum are not checked
         self._load(ethernet_header(flow.vip.version) + ip_packet(flow.vip, flow.client, flow.protocol, segment))
         self._worker.outbound(self._one, now_ticks())

@@ -51,7 +51,7 @@ class SpeakerSetup:
 
 
 def speaker_setup(bgp: Bgp | None, name: str, local: Iterable[Address], control: Path) -> SpeakerSetup | None:
-    """None without peers.  Raise SetupError if the speaker is not installed or a local address is missing."""
+    """Return the setup; None without peers. Raise SetupError without a speaker program or a needed local address."""
     if bgp is None or not bgp.peers:
         return None
     bgp = with_local(bgp, local)

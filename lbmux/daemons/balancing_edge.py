@@ -129,7 +129,7 @@ class BalancingEdge(MuxDaemon):
         return {**super().handlers(), CountConnections: self.agent.socket_sync_task.count}
 
     def probed(self, config: Config) -> Config:
-        """A probe through the tunnel would never leave this host, whose own address the VIP is."""
+        """Return the configuration with direct probes only: through the tunnel they would never leave this host."""
         return probed_directly(config)
 
     async def _hide_vips(self) -> None:

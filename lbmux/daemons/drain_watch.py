@@ -62,7 +62,7 @@ class DrainWatch(Generic[State]):
         return key in self._drained
 
     def forget(self, keys: Collection[BackendKey]) -> None:
-        """Their overrides have changed: report them again when they are drained."""
+        """Report these backends again when they are drained, because their overrides have changed."""
         self._drained -= set(keys)
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -96,7 +96,7 @@ class DrainWatch(Generic[State]):
                 log.info("backend %s of service %s is removed", key[1], key[0])
 
     def _without_weight(self, services: Sequence[Service]) -> set[BackendKey]:
-        """Searched once per configuration: thousands of backends every second would cost packets their turn."""
+        """Return the backends without weight, computed once per configuration: each search delays packets."""
         if services is not self._services:
             self._services = services
             self._draining = {(s.name, b.name) for s in services for b in s.backends if b.weight == 0}

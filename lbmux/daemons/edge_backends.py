@@ -61,7 +61,8 @@ class EdgeBackends:
             await self.announce()
 
     def served(self) -> frozenset[Prefix]:
-        """A VIP waits for its first successful probe: a service that does not run yet must not draw clients."""
+        """The VIPs to announce. A VIP waits for its first successful probe, so that no client goes to a service that
+        does not run yet."""
         assert self.config is not None
         healthy = self._probed - self._tracker.down
         return served_vips(self.config, healthy, self._overrides.overrides.admin_states)

@@ -80,7 +80,7 @@ class InterfaceWatch:
                     await self._reopened()
 
     def _reopen(self) -> None:
-        """The ring comes last: its index says that the interface is open."""
+        """Open the recreated interface. The ring comes last, because its index says that the interface is open."""
         switch_off_super_frames(self._ring.interface)
         if self._driver.kernel is not None:
             self._driver.kernel.reattach()

@@ -22,9 +22,9 @@ from lbmux.wire.packet import ethertype, ipv4_header_bytes
 
 WINDOW_S = 0.1
 SAMPLES, SAMPLED_BYTES = 32, 128
-"""The most frames of a batch, and the most bytes of a frame, that are looked at."""
+"""The most frames of a batch, and the most bytes of a frame, that are examined."""
 AVERAGED_S = 1.0
-"""Rates are averages of this time, so that frames which waited while the process got no CPU are not taken for more."""
+"""The time over which rates are averaged: frames that waited for the process to get a CPU are no burst."""
 EVERYTHING: tuple[Line, ...] = ((RETURN, 0, 0, WHOLE),)
 
 

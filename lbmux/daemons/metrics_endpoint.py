@@ -22,7 +22,7 @@ def serving(
     announcer: Announcer | None = None,
     wanted: Callable[[], Config | None] = lambda: None,
 ) -> contextlib.AbstractAsyncContextManager[object]:
-    """A server at ``where``, [HOST:]PORT; None for no server.  ``wanted``: the configuration with all backends."""
+    """Return a server at ``where``, [HOST:]PORT; None: none. ``wanted`` returns the configuration with all backends."""
     if where is None:
         return contextlib.nullcontext()
     seen = dict[str, tuple[str, str]]()
@@ -45,7 +45,7 @@ def serving(
 
 
 async def _peers(announcer: Announcer) -> dict[str, tuple[str, str]]:
-    """Session state and reason by peer address; empty where the speaker does not answer."""
+    """Return session state and reason by peer address; empty if the speaker does not answer."""
     with contextlib.suppress(OSError, TimeoutError):
         state = await asyncio.wait_for(announcer.state(), SPEAKER_S)
         return {peer.address: (peer.state, peer.reason) for peer in state.neighbours}

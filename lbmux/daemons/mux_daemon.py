@@ -290,7 +290,7 @@ class MuxDaemon(Daemon[Options]):
 
 
 def xdp_mode(options: Options) -> str:
-    """Generic on a veth, unless the options say otherwise: slower, but it always works.
+    """Return the XDP mode: on a veth generic unless the options say otherwise, which is slower but always works.
 
     A veth end that gets frames by XDP_TX delivers them only if it has an XDP program too, and the far end's programs
     are not known here.

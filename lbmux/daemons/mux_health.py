@@ -130,7 +130,7 @@ class Health:
         return {GetHealth: self.health, **overrides.handlers()}
 
     async def health(self, request: GetHealth) -> AsyncIterator[answers.Health]:
-        """A stream: one answer with 10,000 backends would delay packets."""
+        """Stream the states in parts: one answer with 10,000 backends would delay packets."""
         for part in parts(await asyncio.to_thread(self._states)):
             states = map(self._with_silence, part)
             lines = [answers.HealthLine(**vars(one), drained=one.key in self._drained) for one in states]
@@ -202,7 +202,7 @@ class Health:
                 self._changed.set()
 
     def _cut_off(self) -> None:
-        """The set of hosts that do not answer through the tunnel has changed."""
+        """Log and enforce a change of the hosts that do not answer through the tunnel."""
         before, self._reported, self._tracker.cut_off = self._reported, self._hosts.reported, self._hosts.cut_off
         for host in sorted(self._reported - before, key=str):
             log.warning("host %s does not answer through the tunnel: its backends get no traffic", host)

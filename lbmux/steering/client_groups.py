@@ -1,4 +1,4 @@
-"""Groups clients' round-trip times by prefix, so that no client can be told from a report. Pure.
+"""Groups clients' round-trip times by prefix, so that a report identifies no client. Pure.
 
 Clients are grouped by /24 (IPv4) and /56 (IPv6), as resolvers report client subnets (RFC 7871, section 11.1). A group
 with fewer than 50 connections counts in the prefix around it, and so on; what remains at the end is not reported.

@@ -25,7 +25,7 @@ class PopReason:
     """One PoP as a group sees it. ``share``: the share of the group's users that go there.
 
     ``rtt_ms`` decides the choice; ``low_ms``, ``high_ms``, ``samples`` and ``age_s`` are None without samples of the
-    group itself. ``full_ms``: the penalty of a PoP that more users want than fit.
+    group itself. ``full_ms``: the penalty of a PoP with more demand than capacity.
     """
 
     pop: str
