@@ -118,7 +118,7 @@ def _start(arena, address, length, index):  # type: ignore[no-untyped-def]
 
 
 @step
-def has_room(arena, address, length, index, captured, original):  # type: ignore[no-untyped-def]
+def fits_arena(arena, address, length, index, captured, original):  # type: ignore[no-untyped-def]
     """Return whether the arena can hold one more frame. The first always fits."""
     most = min(max(int64(captured), int64(original)), LARGEST_BYTES) + ETHERNET_BYTES
     return _start(arena, address, length, index) + u64(most) <= arena + u64(ARENA_BYTES)

@@ -21,7 +21,7 @@ from lbmux.frames.captured_frames import (
     LARGEST_BYTES,
     CapturedFrames,
     ScanEnd,
-    has_room,
+    fits_arena,
     host_order,
     memcpy,
     put,
@@ -100,7 +100,7 @@ def _scan(  # type: ignore[no-untyped-def]
             return ABSURD_LENGTH, at, count
         if end - at < record_bytes + captured:
             return MORE, at, count
-        if not has_room(arena, address, length, count, captured, original):
+        if not fits_arena(arena, address, length, count, captured, original):
             break
         source = memory + u64(at + record_bytes)
         put(arena, address, length, missing, flags, count, source, captured, original, kind)

@@ -6,7 +6,7 @@ and interfaces, which Python reads (lbmux.frames.pcapng).
 
 from lbmux.codegen.compiled import compiled
 from lbmux.datapath.memory import at_address, int64, layout, rows, step, swap16, u64
-from lbmux.frames.captured_frames import LARGEST_BYTES, ScanEnd, has_room, host_order, put
+from lbmux.frames.captured_frames import LARGEST_BYTES, ScanEnd, fits_arena, host_order, put
 from lbmux.frames.links import UNKNOWN_LINK
 
 SECTION_BLOCK, INTERFACE_BLOCK, OBSOLETE_BLOCK, SIMPLE_BLOCK, ENHANCED_BLOCK = 0x0A0D0D0A, 1, 2, 3, 6
@@ -149,7 +149,7 @@ def scan(
         result, before, captured, original, last_ns = _packet(block, kind, size, swapped, own, last_ns)
         if result >= 0:
             return result, at, count, last_ns
-        if not has_room(arena, address, length, count, captured, original):
+        if not fits_arena(arena, address, length, count, captured, original):
             return FULL, at, count, last_ns
         put(arena, address, length, missing, flags, count, block + u64(before), captured, original, own.kind)
         time_ns[count], interface[count] = last_ns, number

@@ -16,7 +16,7 @@ from lbmux.config.models import BackendKey
 from lbmux.datapath.tables import LOCAL
 from lbmux.tables.agent_tables import AgentTables
 from lbmux.tables.snapshot import Snapshot
-from lbmux.tables.socket_sync import AMBIGUOUS, Found, SocketSync
+from lbmux.tables.socket_sync import AMBIGUOUS, SocketFlows, SocketSync
 from lbmux.tables.vip_connections import connections_on_vips
 
 
@@ -30,9 +30,9 @@ class ConnectionPass:
     """TCP connections by backend; only backends whose sockets the agent can look up and tell from others'."""
 
 
-def counted_by_pass(agent: AgentTables, begun: float, found: Found) -> ConnectionPass:
+def counted_by_pass(agent: AgentTables, begun: float, socket_flows: SocketFlows) -> ConnectionPass:
     """Return the connections of a pass over the host's sockets, of an agent in mode nat."""
-    counts, flows = _by_target(agent, found), found.flows
+    counts, flows = _by_target(agent, socket_flows), socket_flows.flows
     known = {
         (service.name, backend.name)
         for service, backend in agent.served
@@ -54,10 +54,10 @@ def connections_by_backend(
     return _by_target(agent, socket_sync.find(sockets))
 
 
-def _by_target(agent: AgentTables, found: Found) -> Mapping[BackendKey, int]:
+def _by_target(agent: AgentTables, socket_flows: SocketFlows) -> Mapping[BackendKey, int]:
     keys = {row: key for key, row in Snapshot.of_agent(agent).rows.items()}
     of_owner = {int(agent.tables.endpoints[row]["owner"]): key for row, key in sorted(keys.items(), reverse=True)}
-    flows, counts = found.flows, Counter[BackendKey]()
+    flows, counts = socket_flows.flows, Counter[BackendKey]()
     ends, numbers = np.unique(flows[["target", "owner"]], return_counts=True)
     for (target, owner), number in zip(ends.tolist(), numbers.tolist(), strict=True):
         key = of_owner.get(owner) if target == AMBIGUOUS else keys.get(target)

@@ -55,7 +55,7 @@ def test_hosts_bgp_and_the_control_socket_hold_in_a_flood(lab: Lab, kind: str) -
 
     log = lab.directory / "mux1-mux.log"
     until(lambda: states() == {"up"} and mux("runtime")["overload"]["seconds"] is None, WITHIN_S, 0.1)
-    told, noticed, took_s, routes = len(log.read_text()), mux("runtime")["overload"]["times"], list[float](), 0
+    logged, noticed, took_s, routes = len(log.read_text()), mux("runtime")["overload"]["times"], list[float](), 0
     with flooded(lab, kind):
         until(lambda: mux("runtime")["overload"]["times"] > noticed, WITHIN_S, 0.05)
         until(lambda: has_route(lab), WITHIN_S, 0.1)  # its loop may have been late before
@@ -66,5 +66,5 @@ def test_hosts_bgp_and_the_control_socket_hold_in_a_flood(lab: Lab, kind: str) -
             routes += has_route(lab)
             time.sleep(PAUSE_S)
     assert routes == ASKED and statistics.median(took_s) < 1.0, (routes, took_s)
-    assert "does not answer through the tunnel" not in log.read_text()[told:]
+    assert "does not answer through the tunnel" not in log.read_text()[logged:]
     assert states() == {"up"}

@@ -146,13 +146,13 @@ def test_a_client_whose_packets_are_searched_for_without_end_leaves_others_their
     case, other = Case(second_chance_cpu=0.5), ip(4, "192.0.2.99") / TCP(sport=40000, dport=80, flags="A")
     clock = count(0, 1 / 256)
     case.slow.cpu_s = lambda: next(clock)  # each packet takes 4 ms: the half of half a core is 64 a second
-    first, found = case.host_of(other), 0
+    first, forwarded = case.host_of(other), 0
     for at in range(1000):
         case.now = at / 1000
         case.arrive(returned(4, case.host_of(ip(4) / TCP(sport=40000, dport=80, flags="A"))))
         if at % 20 == 19:  # 50 a second
-            found += len(case.arrive(returned(4, first, source="192.0.2.99")))
-    assert found >= 45 and case.slow.counts["over_source_share"] > 0
+            forwarded += len(case.arrive(returned(4, first, source="192.0.2.99")))
+    assert forwarded >= 45 and case.slow.counts["over_source_share"] > 0
 
 
 def test_packets_of_one_connection_do_not_set_its_search_back() -> None:
