@@ -132,15 +132,15 @@ class AgentHealth:
 
     async def _measure_load(self) -> None:
         """Report the load every LOAD_S seconds while weights follow it."""
-        meter, due = LoadMeter(), 0.0
+        load_meter, due = LoadMeter(), 0.0
         while True:
             await asyncio.sleep(SAMPLE_S)
             if not self._weighted:
                 continue
             try:
-                await asyncio.to_thread(meter.sample, self._weighted)
+                await asyncio.to_thread(load_meter.sample, self._weighted)
                 if time.monotonic() >= due:
-                    loads, due = meter.take(), time.monotonic() + LOAD_S
+                    loads, due = load_meter.take(), time.monotonic() + LOAD_S
                     self.loads = tuple((*key, *load) for key, load in loads.items() if self._is_up(key))
                     self._send()
             except (OSError, KeyError, ValueError) as error:

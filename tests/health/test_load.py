@@ -46,28 +46,28 @@ def backend(port: int, dip: str) -> dict[tuple[str, str], Backend]:
 
 
 def test_cpu_time_is_that_since_the_first_sample(tmp_path: Path) -> None:
-    meter = LoadMeter(stat(tmp_path / "stat", 1000, 1000, 1))
-    meter.sample(backend(1, "127.0.0.1"))
+    load_meter = LoadMeter(stat(tmp_path / "stat", 1000, 1000, 1))
+    load_meter.sample(backend(1, "127.0.0.1"))
     stat(tmp_path / "stat", 1060, 1040, 1)
-    assert meter.take()[KEY] == (0.6, 0, 0)
+    assert load_meter.take()[KEY] == (0.6, 0, 0)
 
 
 def test_tasks_beyond_the_cpus_wait(tmp_path: Path) -> None:
-    meter = LoadMeter(stat(tmp_path / "stat", 1, 1, CPUS + 1))
-    meter.sample(backend(1, "127.0.0.1"))  # the meter itself runs, too
+    load_meter = LoadMeter(stat(tmp_path / "stat", 1, 1, CPUS + 1))
+    load_meter.sample(backend(1, "127.0.0.1"))  # the meter itself runs, too
     stat(tmp_path / "stat", 1, 1, 3 * CPUS + 1)
-    meter.sample(backend(1, "127.0.0.1"))
-    assert meter.take()[KEY].run_queue == 1
-    assert meter.take() == {}
+    load_meter.sample(backend(1, "127.0.0.1"))
+    assert load_meter.take()[KEY].run_queue == 1
+    assert load_meter.take() == {}
 
 
 @pytest.mark.parametrize(("listens_at", "dip"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1")])
 def test_connections_wait_to_be_accepted(listens_at: str, dip: str) -> None:
-    meter = LoadMeter()
+    load_meter = LoadMeter()
 
     def accept_queue(port: int, dip: str) -> float:
-        meter.sample(backend(port, dip))
-        return meter.take()[KEY].accept_queue
+        load_meter.sample(backend(port, dip))
+        return load_meter.take()[KEY].accept_queue
 
     with waiting(listens_at, 3) as port:
         until(lambda: accept_queue(port, dip) == 3)
