@@ -110,5 +110,5 @@ def test_table_sizes_say_what_is_used() -> None:
     inside.send(client(), dns())
     tables, memory_bytes = status_tables.table_sizes(inside.snapshot)
     used = {name: table.used for name, table in tables.items()}
-    assert used == {"addresses": 2, "slots": 502, "backends": 3, "endpoints": 0, "flows": 2}
+    assert used == {"addresses": 4, "slots": 502, "backends": 3, "endpoints": 0, "flows": 2}
     assert memory_bytes == sum(inside.tables.sizes.regions().values())

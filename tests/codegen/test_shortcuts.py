@@ -42,7 +42,7 @@ def _code(data: bytes) -> tuple[bytes, list[tuple[int, str]]]:
 
 def test_every_program_is_a_variant() -> None:
     traced = ["mux_xdp", "agent_xdp", "agent_tc", "edge_mux_xdp", "edge_agent_xdp"]
-    assert sorted(name.rpartition(":")[2] for name in VARIANTS) == sorted([*traced, *traced, "clock_xdp"])
+    assert sorted(name.rpartition(":")[2] for name in VARIANTS) == sorted([*traced, *traced, "clock_xdp", "gate_xdp"])
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from lbmux.targets.bpf.maps import KernelTables
     ("sizes", "message"),
     [
         (Sizes(buckets=1 << 23), "^table of flows: 1024 MiB exceeds the 512 MiB .*a smaller flows.limit.$"),
-        (Sizes(slots=1 << 29), "^table of slots: 2048 MiB exceeds the 512 MiB .*a smaller maglev.size.$"),
+        (Sizes(slots=1 << 29), "^table of slots: 2048 MiB exceeds the 512 MiB .*a smaller maglev.size, or `auto`.$"),
     ],
 )
 def test_tables_beyond_the_reach_of_a_program(sizes: Sizes, message: str) -> None:
