@@ -9,6 +9,8 @@ A report is a line of JSON on stdout: one when all long connections are answered
 last one at the end of stdin or of ``--seconds``.  A line ``idle-push SECONDS`` or ``half-closed SECONDS`` first makes
 every long connection silent until the server speaks; its report comes when all are silent.
 
+With ``--reopen`` a long connection that broke is in one report, and another with its number takes its place.
+
 Times and short connections in a report count since the previous report.  ``trouble``: the monotonic time at which
 something was last late (more than ``--late-ms``), failed or broke, or null.  ``waiting``: short connections that are
 late and still wait for their answer.  After a line ``answered SECONDS`` no long connection is stuck, or that time is
@@ -31,6 +33,7 @@ from lbmux.daemons import process
 START_TIMEOUT_S = 10.0
 SHORT_TIMEOUT_S = 3.0
 """A new connection without an answer after this time has failed."""
+REOPEN_S = 0.2
 LATE_MS = 50.0
 STUCK_MS = 1000.0
 """A connection that has waited longer than this at the end counts as stuck."""
@@ -55,6 +58,7 @@ class Silence(NamedTuple):
 class Connection:
     """A long connection.  ``broken``: why it ended.  ``longest_stall_ms``: the longest wait for an answer.
 
+    ``answered_at``: the monotonic time of the last answer.
     ``was_silent``: it fell silent at some time; the server may have spoken since.
     """
 
@@ -64,6 +68,7 @@ class Connection:
     lines: int = 0
     broken: str = ""
     longest_stall_ms: float = 0.0
+    answered_at: float = 0.0
     waiting_since: float | None = None
     was_silent: bool = False
 
@@ -105,7 +110,10 @@ class Short:
 class Traffic:
     """All connections to one service."""
 
-    def __init__(self, address: str, port: int, pause_s: float, late_ms: float = LATE_MS) -> None:
+    def __init__(
+        self, address: str, port: int, pause_s: float, late_ms: float = LATE_MS, reopens: bool = False
+    ) -> None:
+        self.reopens = reopens
         self._to, self.pause_s, self._late_ms = (address, port), pause_s, late_ms
         self.silence: Silence | None = None
         """The silence that every long connection begins once, instead of its next line."""
@@ -144,6 +152,13 @@ class Traffic:
                 else:
                     await self._exchange(connection, reader, writer)
 
+    async def keep(self, number: int, turn_s: float) -> None:
+        """Hold a long connection, and with ``reopens`` another one whenever it breaks."""
+        await self.hold(Connection(number), turn_s)
+        while self.reopens:
+            await asyncio.sleep(REOPEN_S)
+            await self.hold(Connection(number))
+
     async def _exchange(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -181,6 +196,7 @@ class Traffic:
         if name != (connection.backend or name):
             raise ConnectionError(f"{name} answers for {connection.backend}")
         connection.backend = name
+        connection.answered_at = time.monotonic()
         connection.lines += 1
 
     async def open_short(self, every_s: float) -> None:
@@ -260,6 +276,8 @@ class Traffic:
         waiting = sum(wait_ms > self._late_ms for wait_ms in waits_ms)
         fields = {"connections": connections, "short": self._short.report(waiting), "trouble": self._trouble}
         self._short, self._trouble, self._counted_until, self._long = Short(), None, math.inf, []
+        if self.reopens:
+            self._connections = [one for one in self._connections if not one.broken]
         return json.dumps(fields)
 
     def _long_report(self) -> list[dict[str, Any]]:
@@ -272,7 +290,7 @@ async def run(traffic: Traffic, options: argparse.Namespace) -> None:
     """Run the traffic until the end of stdin or of ``--seconds``; report for every line on stdin."""
     pause_s = options.pause_ms / 1000
     tasks = [
-        asyncio.create_task(traffic.hold(Connection(number), pause_s * number / options.connections))
+        asyncio.create_task(traffic.keep(number, pause_s * number / options.connections))
         for number in range(options.connections)
     ]
     await asyncio.sleep(0)
@@ -314,6 +332,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--pause-ms", type=float, default=20.0, help="between an answer and the next line")
     parser.add_argument("--short-per-s", type=float, default=0.0, help="short ones opened a second")
     parser.add_argument("--late-ms", type=float, default=LATE_MS, help="an answer after more than that is late")
+    parser.add_argument("--reopen", action="store_true", help="replace long connections that break")
     parser.add_argument("--seconds", type=float, help="end after this many seconds [default: at the end of stdin]")
     return parser
 
@@ -323,7 +342,8 @@ def main() -> None:
     parser.add_argument("address")
     parser.add_argument("port", type=int)
     options = parser.parse_args()
-    process.run(run(Traffic(options.address, options.port, options.pause_ms / 1000, options.late_ms), options))
+    pause_s, late_ms = options.pause_ms / 1000, options.late_ms
+    process.run(run(Traffic(options.address, options.port, pause_s, late_ms, options.reopen), options))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from lbmux.codegen import cache
 from lbmux.errors import LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import fork_server, namespaces, processes, topology_builder, topology_file
+from lbmux.lab.altered_program import unmount_below
 from lbmux.lab.fork_server import ForkedProcess
 from lbmux.lab.processes import Process
 from lbmux.lab.topology import Node, Program, Topology
@@ -125,6 +126,7 @@ class Lab:
                 namespaces.inside(self.namespace(port.node), partial(detach, port.interface))
         for name in self._made:
             namespaces.remove(name)
+        unmount_below(self.directory)
         shutil.rmtree(self.directory)
         self._complete = False
         return True

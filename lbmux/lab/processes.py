@@ -47,6 +47,24 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def name_of(pid: int) -> str:
+    """The command's name of a process (proc_pid_comm(5)), or an empty string if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, their children, and so on (proc_tid_children(5))."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
 def start(
     namespace: str, node: str, name: str, command: Sequence[str], log: Path, ready: bool,
     record: Callable[[Process], None], forked: bool = False,

@@ -52,6 +52,7 @@ PARSED_ONLY = {
     "lbmux web": "a daemon; tests/daemons and tests/tools run it",
     "lbmux trace": "waits for dropped packets; the tutorial's test runs it",
     "lbmux capture": "waits for packets; the tutorial's test runs it",
+    "lbmux lab chaos": "a minute; tests/lab/chaos/test_chaos.py runs it",
     "lbmux lab run": "over 10 s an event; tests/lab/test_scoreboard.py runs it",
     "lbmux simulate balance": "half a minute; tests/cli runs it in small",
     "lbmux simulate resilience": "two minutes; tests/cli runs it in small",

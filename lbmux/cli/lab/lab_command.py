@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lbmux.cli import options
+from lbmux.cli.lab.lab_chaos_command import command as chaos_command
 from lbmux.cli.lab.lab_run_command import command as run_command
 from lbmux.cli.lab.wan_command import command as wan_command
 from lbmux.cli.operate import completion_names
@@ -28,6 +29,7 @@ def command() -> None:
 
 
 command.add_command(run_command)
+command.add_command(chaos_command)
 command.add_command(wan_command)
 
 

@@ -68,6 +68,12 @@ def _scenarios(ctx: click.Context) -> Iterable[str]:
     return [*SCENARIOS, "all"]
 
 
+def _chaos_systems(ctx: click.Context) -> Iterable[str]:
+    from lbmux.lab.chaos.chaos_system import SYSTEMS
+
+    return SYSTEMS
+
+
 def _nodes(ctx: click.Context) -> Iterable[str]:
     from lbmux.lab.lab import Lab
     from lbmux.lab.systems.built_in import DEFAULT, TOPOLOGIES
@@ -97,3 +103,4 @@ backends = _completing(_backends)
 black_holes = _completing(_black_holes)
 services = _completing(lambda ctx: [service for service, _ in _lines(ctx)])
 topologies, scenarios, nodes = _completing(_topologies), _completing(_scenarios), _completing(_nodes)
+chaos_systems = _completing(_chaos_systems)

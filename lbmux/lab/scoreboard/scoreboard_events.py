@@ -26,6 +26,7 @@ from lbmux.tables.flow_sweep import SWEEP_S
 OTHER_SEED = 77
 LEAST_CAPACITY_PPS = 300
 AGENT_AWAY_S = 5.0
+CLOCK_STEP_S = 3600
 PATIENT_FALL = 100
 """Failed probes before a backend counts as down, for events that stop its agent for seconds."""
 SHORT_IDLE = {"untrusted_s": 1, "tcp_s": 1, "fin_s": 1, "udp_s": 1}
@@ -113,6 +114,18 @@ def _crash_agent(system: SystemUnderTest) -> None:
     system.signal_agent(signal.SIGKILL)
     time.sleep(AGENT_AWAY_S)
     system.start_agent()
+
+
+def _kill_agent(system: SystemUnderTest) -> None:
+    system.signal_agent(signal.SIGKILL)
+
+
+def _step_clock(system: SystemUnderTest) -> None:
+    system.step_clock(CLOCK_STEP_S)
+
+
+def _right_clock(system: SystemUnderTest) -> None:
+    system.step_clock(0)
 
 
 def _slowly_probed(service: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +229,11 @@ EVENTS = {
         Event("lose-pop", "the backbone receives nothing from the nearer PoP", _lose_pop, _find_pop),
         Event("kill-backend", "kill -9 of the server", SystemUnderTest.kill_server, SystemUnderTest.start_server),
         Event("kill-host", "the server's whole machine fails", SystemUnderTest.lose_host, SystemUnderTest.return_host),
+        Event("kill-agent", "kill -9", _kill_agent, SystemUnderTest.start_agent),
+        Event("freeze-agent", "SIGSTOP", SystemUnderTest.freeze_agent, SystemUnderTest.thaw_agent),
+        Event("kill-speaker", "kill -9 of a mux's BGP speaker", SystemUnderTest.kill_speaker, nothing),
+        Event("disk-full", "the disk with a mux's state", SystemUnderTest.fill_disk, SystemUnderTest.empty_disk, True),
+        Event("step-clock", "the wall clock of a mux and an agent, by an hour", _step_clock, _right_clock, True),
         Event("restart-agent", "SIGTERM, then restart", _restart_agent, _restore),
         Event("crash-agent", "kill -9, restart after 5 s", _crash_agent, _restore),
         Event(

@@ -1,5 +1,6 @@
 """The system under test: its lab, and the actions that events perform on it while connections run."""
 
+import contextlib
 import copy
 import json
 import os
@@ -20,6 +21,7 @@ from lbmux.backends.overrides import OverriddenState
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
 from lbmux.lab import processes
+from lbmux.lab.altered_program import step
 from lbmux.lab.https_users import Clients, users
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import remove_address, steer_packets
@@ -38,6 +40,8 @@ HAVE_PROGRAMS = ("edge", "mux", "host")
 """Roles of nodes that may have XDP programs of their own."""
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
+SPEAKERS = ("bird", "exabgp")
+FILLER = "filler"
 FLOODED_VIP = "192.0.2.2"
 MEASURED_S = 0.5
 Config = dict[str, Any]
@@ -49,15 +53,24 @@ class SystemUnderTest:
 
     def __init__(self, scenario: Scenario, lab: Lab) -> None:
         self.scenario, self.lab = scenario, lab
-        self._hit = scenario.forwarders[0]
+        self._hit, self._backend = scenario.forwarders[0], next(iter(scenario.backends))
         self._silent: set[str] = set()
         self._sent: tuple[float, float] | None = None
         """When packets were sent to another VIP: begin and end, in seconds since 1970."""
 
+    def aim(self, forwarder: str, backend: str) -> None:
+        """Have later events act on this forwarder and this backend instead of the first ones."""
+        self._hit, self._backend = forwarder, backend
+
     @property
     def backend(self) -> str:
         """The backend that events act on."""
-        return next(iter(self.scenario.backends))
+        return self._backend
+
+    @property
+    def host(self) -> str:
+        """The backend's host."""
+        return self.scenario.backends[self._backend]
 
     @property
     def forwarder_is_backend(self) -> bool:
@@ -105,10 +118,10 @@ class SystemUnderTest:
         self._silent.discard(self._hit)
 
     def lose_host(self) -> None:
-        self._lose(self.scenario.backends[self.backend])
+        self._lose(self.host)
 
     def return_host(self) -> None:
-        self._return(self.scenario.backends[self.backend])
+        self._return(self.host)
 
     def _lose(self, node: str) -> None:
         """Fail a machine: cut its links, kill its processes, and detach its XDP programs."""
@@ -152,7 +165,7 @@ class SystemUnderTest:
         return max(new - old for old, new in zip(counts, after, strict=True)) / seconds
 
     def _received(self, node: str) -> int:
-        return sum(line.packets for line in self._client(node).ask(GetCounters()).verdicts)
+        return sum(line.packets for line in self.client(node).ask(GetCounters()).verdicts)
 
     def at_another_vip(self, send: Callable[[str, int], object]) -> None:
         """Have the client send to a VIP that the connections do not use, once the routers know it."""
@@ -176,7 +189,7 @@ class SystemUnderTest:
         (begun, ended), self._sent = self._sent, None
         began, back = list[float](), list[float]()
         for node in self.scenario.forwarders:
-            for event in self._client(node).ask(GetHistory(begun)).events:
+            for event in self.client(node).ask(GetHistory(begun)).events:
                 if event.text.startswith(f"VIP {FLOODED_VIP} is a black hole"):
                     began.append(1000 * (event.time - begun))
                 elif event.text.startswith(f"VIP {FLOODED_VIP} is no longer"):
@@ -185,40 +198,72 @@ class SystemUnderTest:
 
     def signal_agent(self, number: signal.Signals) -> None:
         """Signal the agent of the first backend's host, and wait until it has ended."""
-        host = self.scenario.backends[self.backend]
+        host = self.host
         processes.kill(self.lab.process(host, "agent"), number)
         self.wait_for(lambda: not self._runs(host, "agent"), f"the end of {host}'s agent")
 
+    def freeze_agent(self) -> None:
+        processes.kill(self.lab.process(self.host, "agent"), signal.SIGSTOP)
+        self._silent.add(self.host)
+
+    def thaw_agent(self) -> None:
+        processes.kill(self.lab.process(self.host, "agent"), signal.SIGCONT)
+        self._silent.discard(self.host)
+
+    def kill_speaker(self) -> None:
+        """Kill the forwarder's BGP speaker, which its daemon starts again."""
+        daemon = self.lab.process(self._hit, self.scenario.forwarder)
+        for pid in processes.descendants(daemon.pid):
+            if processes.name_of(pid) in SPEAKERS:
+                os.kill(pid, signal.SIGKILL)
+
+    def fill_disk(self) -> None:
+        """Fill the small disk that the forwarder has its state on (lbmux.lab.altered_program)."""
+        with (self._disk / FILLER).open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 12))
+
+    def empty_disk(self) -> None:
+        (self._disk / FILLER).unlink()
+
+    @property
+    def _disk(self) -> Path:
+        return self.lab.directory / self._hit
+
+    def step_clock(self, seconds: int) -> None:
+        """Step the wall clock of the forwarder and of the agent to this offset (lbmux.lab.altered_program)."""
+        for node in (self._hit, self.host):
+            step(self.lab.directory / f"{node}.clock", seconds)
+
     def start_agent(self) -> None:
-        node = self.lab.topology.node(self.scenario.backends[self.backend])
+        node = self.lab.topology.node(self.host)
         self.lab.start(node, next(program for program in node.programs if program.name == "agent"))
 
     def kill_server(self) -> None:
-        processes.kill(self.lab.process(self.scenario.backends[self.backend], self.scenario.server), signal.SIGKILL)
+        processes.kill(self.lab.process(self.host, self.scenario.server), signal.SIGKILL)
 
     def start_server(self) -> None:
-        node = self.lab.topology.node(self.scenario.backends[self.backend])
+        node = self.lab.topology.node(self.host)
         self.lab.start(node, next(program for program in node.programs if program.name == self.scenario.server))
 
     def ports_at_backend(self) -> set[int]:
         """Return the client ports of the backend's flows, from its agent: a mux has entries of a few only."""
-        agent = self._client(self.scenario.backends[self.backend])
-        flows = (flow for answer in agent.stream(GetFlows()) for flow in answer.flows)
+        flows = (flow for answer in self.client(self.host).stream(GetFlows()) for flow in answer.flows)
         return {flow.source_port for flow in flows if flow.backend == self.backend}
 
     def override(self, what: OverriddenState | None) -> None:
         """Set the backend's override on every forwarder that has it: drain, disable, or None to clear it."""
         is_own = self.forwarder_is_backend and not self.scenario.balances
-        nodes = [self._hit] if is_own else self._reachable(self.scenario.forwarder)
+        nodes = [self._hit] if is_own else self.reachable(self.scenario.forwarder)
         for node in nodes:
-            self._client(node).ask(Override(self.backend, what))
+            self.client(node).ask(Override(self.backend, what))
 
     def change(self, changed: Callable[[Config], Config]) -> None:
         """Rewrite the file with ``changed``, which gets a copy; then reload agents first, muxes second."""
         self.lab.write_config(changed(copy.deepcopy(self.lab.config_in_force)))
         for program in ("agent", self.scenario.forwarder):
-            for node in self._reachable(program):
-                self._client(node).ask(Reload())
+            for node in self.reachable(program):
+                self.client(node).ask(Reload())
 
     def change_backends(self, changed: Callable[[Backends], Backends]) -> None:
         """Change the backends of the first service in the file."""
@@ -264,7 +309,7 @@ class SystemUnderTest:
 
     def _healthy(self, node: str) -> bool:
         try:
-            lines = self._client(node).ask(GetHealth()).health
+            lines = self.client(node).ask(GetHealth()).health
         except ControlError:
             return False
         idle = {name for name, host in self.scenario.backends.items() if host == self.scenario.spare}
@@ -289,7 +334,7 @@ class SystemUnderTest:
                 if other.node == node and self.lab.topology.node(port.node).role not in HAVE_PROGRAMS:
                     self.lab.inside(port.node, partial(attach, port.interface))
 
-    def _reachable(self, program: str) -> list[str]:
+    def reachable(self, program: str) -> list[str]:
         """Return the nodes on which a program runs and answers."""
         return [
             node.name for node in self.lab.topology.nodes if node.name not in self._silent and self._has(node, program)
@@ -308,7 +353,7 @@ class SystemUnderTest:
         target = self.lab.topology.node(node)
         self.lab.start(target, next(one for one in target.programs if one.name == self.scenario.forwarder))
 
-    def _client(self, node: str) -> ControlClient:
+    def client(self, node: str) -> ControlClient:
         return ControlClient(self.lab.directory / f"{node}.sock")
 
     def wait_for(self, holds: Callable[[], bool], what: str) -> None:
