@@ -53,7 +53,7 @@ class SystemUnderTest:
 
     def __init__(self, scenario: Scenario, lab: Lab) -> None:
         self.scenario, self.lab = scenario, lab
-        self._hit, self._backend = scenario.forwarders[0], next(iter(scenario.backends))
+        self._hit, self._backend = scenario.forwarders[0], next(iter(scenario.backends), "")
         self._silent: set[str] = set()
         self._sent: tuple[float, float] | None = None
         """When packets were sent to another VIP: begin and end, in seconds since 1970."""

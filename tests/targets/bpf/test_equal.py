@@ -95,7 +95,7 @@ def test_the_stream_meets_every_case() -> None:
     """The stream must reach every case, or the agreement above would prove little."""
     with mux(4, 4, 2) as twins:
         met = assert_mux_agrees(twins, list(islice(Stream(77, destinations()).frames(), 4000)))
-        never = {"NO_HEADROOM", "UNSENT", "OUT_OF_TABLE"}
+        never = {"NO_HEADROOM", "UNSENT", "OUT_OF_TABLE", "BLACK_HOLED"}  # the last one: test_gate_program.py
         assert met == {verdict for verdict in Verdict if verdict.name not in AGENT_ONLY | never}
         looked_up = dict(zip(("hit", "new", "evicted", "full"), twins.kernel.tables.lookups[0], strict=False))
         assert all(looked_up.values()), looked_up
