@@ -59,6 +59,12 @@ def changed(before: Pairs, table: NDArray[np.uint16], removed: NDArray[np.bool_]
     return pairs
 
 
+def keep_steady(before: Pairs, pairs: Pairs) -> None:
+    """Leave the slots steady that were: their flows go with them to the new backends."""
+    was_steady = before["base"] == before["backend"]
+    pairs["base"][was_steady] = pairs["backend"][was_steady]
+
+
 def changing(pairs: Pairs) -> NDArray[np.uint32]:
     """Return the slots that are changing."""
     return np.flatnonzero(_is_changing(pairs)).astype(np.uint32)

@@ -5,6 +5,7 @@ rule for one table, docs/flow-state.md explains it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,34 @@ COMING_UP_TICKS = 10_000_000_000 >> TICK_SHIFT
 """The time after its first backend in which the other backends of a service come up, in ticks."""
 
 
+@dataclass
+class ComingUp:
+    """A service whose backends come up for the first time."""
+
+    first: int | None = None
+    """When it got its first table, in ticks."""
+    rows: set[int] = field(default_factory=set)
+    """The rows of the backends that have been in its table."""
+
+    def note(self, pairs: Pairs, now: int) -> None:
+        """Note the backends of the table in force. ``now`` is in ticks."""
+        if len(pairs):
+            self.first = now if self.first is None else self.first
+            self.rows |= _backends(pairs["backend"])
+
+    def is_joined(self, before: Pairs, table: NDArray[np.uint16]) -> bool:
+        """Return whether a new table has only gained backends, each of which comes up for the first time."""
+        old, new = _backends(before["backend"]), _backends(table)
+        return old < new and not (new - old) & self.rows
+
+    def is_over(self, now: int) -> bool:
+        return self.first is not None and (now - self.first) & 0xFFFFFFFF > COMING_UP_TICKS
+
+
+def _backends(table: NDArray[np.uint16]) -> set[int]:
+    return set(np.unique(table).tolist())
+
+
 class SlotStates:
     """The slots of all services, each of which is identified by the number of its row."""
 
@@ -35,8 +64,8 @@ class SlotStates:
         self._marks: dict[int, list[tuple[int, Slots]]] = {}
         """The times at which slots started to change, in ticks, with the slots, oldest first."""
         self._started = False
-        self._coming_up: dict[int, int | None] = {}
-        """The services whose changes mark nothing: the time of their first table, in ticks, if they have had one."""
+        self._coming_up: dict[int, ComingUp] = {}
+        """The services whose backends come up for the first time."""
         self._adopt()
 
     def _adopt(self) -> None:
@@ -59,14 +88,16 @@ class SlotStates:
         ``removed``: for each row of backends, whether its backend goes away.
         """
         before, all_slots = self.pairs(index), np.arange(len(table), dtype=np.uint32)
-        if index in self._coming_up:
-            return slot_pairs.steady(table), all_slots[:0]
         if len(before) == len(table):
             pairs = slot_pairs.changed(before, table, removed)
+            if index in self._coming_up and self._coming_up[index].is_joined(before, table):
+                slot_pairs.keep_steady(before, pairs)
             return pairs, slot_pairs.began(before, pairs)
         if len(before) or index in self.former:
             return slot_pairs.resized(table), all_slots
-        if index in self.places:  # the service had no table, or there was no room for the former one
+        if (
+            index in self.places and index not in self._coming_up
+        ):  # the service had no table, or there was no room for the former one
             return slot_pairs.with_exceptions(table), all_slots[:0]
         return slot_pairs.steady(table), all_slots[:0]
 
@@ -75,8 +106,6 @@ class SlotStates:
 
         That is the table before the first change of size, or before there was none, until a table has settled.
         """
-        if index in self._coming_up:
-            return None
         before = self.places.get(index, NO_TABLE)
         return self.former.get(index) or (before if before[1] and before[1] != place[1] else None)
 
@@ -99,15 +128,19 @@ class SlotStates:
                 self._coming_up.pop(index, None)
                 continue
             if self._started and index not in self.places:
-                self._coming_up[index] = None
-            if place[1] and self._coming_up.get(index, now) is None:
-                self._coming_up[index] = now
+                self._coming_up[index] = ComingUp()
             same_size = self.places.get(index, NO_TABLE)[1] == place[1]
             marks = self._marks.get(index, []) if same_size else []
             slots = began.get(index, np.empty(0, np.uint32))
             is_new = len(slots) or not (place[1] or same_size)
             self._marks[index] = [*marks, (now, slots)] if is_new else marks
         self.places, self.former = places, former
+        self._note_backends(now)
+
+    def _note_backends(self, now: int) -> None:
+        """Note which backends the services that come up have had in their tables."""
+        for index, coming_up in self._coming_up.items():
+            coming_up.note(self.pairs(index), now)
 
     def settle(self, now: int) -> list[Range]:
         """Give exceptions to slots that have been changing for their service's idle time.  ``now`` is in ticks.
@@ -116,9 +149,7 @@ class SlotStates:
         the ranges of former tables that are no longer needed.
         """
         freed = []
-        for index, first in tuple(self._coming_up.items()):
-            if first is not None and (now - first) & 0xFFFFFFFF > COMING_UP_TICKS:
-                del self._coming_up[index]
+        self._coming_up = {index: one for index, one in self._coming_up.items() if not one.is_over(now)}
         for index, marks in self._marks.items():
             limit = int(self.tables.services[self.tables.active, index]["idle_trusted"])
             over = [mark for mark in marks if (now - mark[0]) & 0xFFFFFFFF > limit]
@@ -148,7 +179,7 @@ class SlotStates:
     def start(self, has_flows: bool = False) -> list[Range]:
         """Make every slot steady before the first packet, unless the tables are adopted and ``has_flows``.
 
-        No flow has begun yet that a change could have moved. From now on the slots of a service stay steady while its
+        No flow has begun yet that a change could have moved. For a while the slots of a service stay steady when its
         backends come up for the first time: the services of a starting mux, and new ones. Muxes see backends come up in
         different orders, so their slots would have different bases. Return the ranges of former tables that are no
         longer needed.
@@ -156,7 +187,8 @@ class SlotStates:
         self._started, freed = True, list[Range]()
         if has_flows:
             return freed
-        self._coming_up = {index: self._clock() if place[1] else None for index, place in self.places.items()}
+        self._coming_up = {index: ComingUp() for index in self.places}
+        self._note_backends(self._clock())
         for index in self.places:
             pairs = self.pairs(index)
             pairs["base"] = pairs["backend"]

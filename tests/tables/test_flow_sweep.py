@@ -153,6 +153,27 @@ def test_backends_of_a_new_service_come_up_without_marks(clock: Clock) -> None:
     assert not mux.control.slots.is_marked()
 
 
+@pytest.mark.parametrize("weights", [{1: 2}, {3: 0}], ids=["another weight", "a drain"])
+def test_other_changes_are_marked_while_backends_come_up(clock: Clock, weights: dict[int, int]) -> None:
+    mux = Mux(tracked(1, 2, 3))
+    mux.control.start()
+    mux.load(tracked(1, 2, 3, weights=weights))
+    marked = slot_pairs.changing(mux.control.slots.pairs(0))
+    assert len(marked)
+    mux.load(tracked(1, 2, 3, 4, weights=weights))
+    assert set(marked) <= set(np.flatnonzero(slot_pairs.is_marked(mux.control.slots.pairs(0))))
+
+
+def test_a_backend_that_comes_back_is_marked_while_others_come_up(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2, 3, weights={3: 0}))
+    mux.control.start()
+    mux.load(tracked(1, 2, 3))
+    assert not mux.control.slots.is_marked()
+    mux.load(tracked(1, 2, 3, weights={2: 0}))
+    mux.load(tracked(1, 2, 3, weights={2: 1}))
+    assert mux.control.slots.is_marked()
+
+
 def test_a_service_that_has_come_up_marks_its_changes(clock: Clock) -> None:
     mux = Mux(draining(tracked(1, 2)))
     mux.control.start()
