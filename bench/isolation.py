@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import csv
 import statistics
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from bench.live import LAB, OURS, PEER, topology
+from bench.repeating import repeating
 from bench.report import Result
 from lbmux.api.control_client import ControlClient
 from lbmux.api.requests import GetRuntime, Parole
@@ -125,20 +125,13 @@ def _flows(vip: str) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _sending(lab: Lab, packets: Iterator[bytes], per_s: float) -> Iterator[None]:
     """Send packets to their VIP at a rate within the context."""
-    ended = threading.Event()
 
-    def work() -> None:
-        while not ended.is_set():
-            some = list(islice(packets, max(round(per_s * TURN_S), 1)))
-            lab.inside("generator", lambda: send(some, TENANTS[0], len(some) / per_s))  # noqa: B023 -- called at once
+    def send_some() -> None:
+        some = list(islice(packets, max(round(per_s * TURN_S), 1)))
+        lab.inside("generator", lambda: send(some, TENANTS[0], len(some) / per_s))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with repeating(send_some):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _wait(client: ControlClient, isolated: bool) -> float:

@@ -33,6 +33,7 @@ from lbmux.config.field_types import (
 )
 from lbmux.config.health_models import PROBE_PROTOCOLS, Health
 from lbmux.config.item_faults import repeated, sound_items, tuple_of
+from lbmux.config.overload_models import BlackHole
 from lbmux.config.pools import at_pools, with_pools
 from lbmux.config.service_checks import of_backends, of_list, overlapping_ports
 from lbmux.config.slowpath_models import OnNoBackend, SlowPath
@@ -243,20 +244,6 @@ class Service(Model):
     def ports(self) -> range:
         """All ports of the service; the single port 0 means any."""
         return range(self.port, (self.port_to or self.port) + 1)
-
-
-class BlackHole(Model):
-    """What a mux with a stated `capacity_pps` does with a flooded VIP: it drops all packets of the VIP first."""
-
-    enabled: bool = True
-    """Whether a VIP may become a black hole. The last VIP of a mux never does, nor one that many real clients use."""
-    after_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
-    """The mux has to get more than `capacity_pps` on average over this time, in seconds."""
-    first_s: Annotated[float, Field(ge=1, le=86400)] = 10.0
-    """After this many seconds the VIP gets its fair share again; each relapse doubles that. It comes back earlier if
-    the flood ends."""
-    longest_s: Annotated[float, Field(ge=1, le=86400)] = 600.0
-    """The longest black hole, in seconds."""
 
 
 class Config(Model):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 
 from lbmux.addresses import Address
-from lbmux.config.models import BlackHole
+from lbmux.config.overload_models import BlackHole
 from lbmux.metrics.fair_shares import fair_shares
 
 STANDS_OUT = 3.0

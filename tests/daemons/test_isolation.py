@@ -1,7 +1,6 @@
 """A flooded VIP becomes a black hole while another keeps all its packets, and comes back after the flood."""
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.repeating import repeating
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.scoreboard.flood import KINDS
@@ -38,20 +38,14 @@ def lab() -> Iterator[Lab]:
 @contextmanager
 def flooding(lab: Lab, kind: str) -> Iterator[None]:
     """Send a kind of flood to the VIP within the context."""
-    ended, packets = threading.Event(), KINDS[kind](ip_address(VIP), 80)
+    packets = KINDS[kind](ip_address(VIP), 80)
 
-    def run() -> None:
-        while not ended.is_set():
-            some = list(islice(packets, PER_S // 10))  # new sources each time
-            lab.inside("client", lambda: send_evenly(some, VIP, len(some) / PER_S))  # noqa: B023 -- called at once
+    def send_some() -> None:
+        some = list(islice(packets, PER_S // 10))  # new sources each time
+        lab.inside("client", lambda: send_evenly(some, VIP, len(some) / PER_S))
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with repeating(send_some):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def black_holes(mux: Daemon) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A mux that gets more packets than it can forward says so, at once and everywhere, and admits fair shares."""
 
 import os
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet import IP, TCP
 
+from bench.repeating import repeating
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import set_route
 from lbmux.lab.scoreboard.flood import send as send_evenly
@@ -72,19 +72,9 @@ def overload(mux: Daemon) -> Any:
 @contextmanager
 def flooding(lab: Lab) -> Iterator[None]:
     """Send 10,000 SYNs a second to the VIP within the context, or as many as the machine can."""
-    ended, packets = threading.Event(), list(islice(syns(ip_address(VIP), 80), 2000))
-
-    def run() -> None:
-        while not ended.is_set():
-            lab.inside("client", lambda: send_evenly(packets, VIP, len(packets) / 10_000))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    packets = list(islice(syns(ip_address(VIP), 80), 2000))
+    with repeating(lambda: lab.inside("client", lambda: send_evenly(packets, VIP, len(packets) / 10_000))):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("driver", ["packet", "xdp"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.repeating import repeating
 from lbmux.lab.lab import Lab
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon
@@ -74,22 +75,16 @@ def server(lab: Lab, n: int) -> Iterator[None]:
 @contextlib.contextmanager
 def knocking(lab: Lab) -> Iterator[None]:
     """A client that opens connections all the time, whether it gets answers or not."""
-    ended = threading.Event()
 
     def knock() -> None:
-        while not ended.is_set():
+        for _ in range(20):
             with socket.socket() as sock:
                 sock.setblocking(False)
                 sock.connect_ex((VIPS[4], 80))
             time.sleep(0.005)
 
-    thread = threading.Thread(target=lambda: lab.inside("client", knock))
-    thread.start()
-    try:
+    with repeating(lambda: lab.inside("client", knock)):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager

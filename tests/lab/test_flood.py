@@ -6,8 +6,8 @@ from itertools import islice
 import pytest
 
 from lbmux.lab.scoreboard.flood import FIRST_PORT, KINDS, PACKETS, SPOOFED, acknowledgments, send, syns
+from lbmux.lab.scoreboard.other_vip import OTHER_VIP
 from lbmux.lab.scoreboard.scoreboard_events import flooded
-from lbmux.lab.scoreboard.system_under_test import FLOODED_VIP
 from tests.slowpath.golden import dissect
 
 VIP = ip_address("192.0.2.2")
@@ -47,7 +47,7 @@ def test_the_flooded_vip_has_services_of_both_protocols_with_other_ports_at_the_
     echo = {"name": "echo", "vip": "192.0.2.1", "port": 7, "health": {"kind": "tcp"}}
     services = flooded(echo | {"backends": [{"name": "h1", "dip": "10.1.1.2", "port": 8007}]})
     assert [one["protocol"] for one in services] == ["tcp", "udp"]
-    assert all(one["vip"] == FLOODED_VIP and "health" not in one for one in services)
+    assert all(one["vip"] == OTHER_VIP and "health" not in one for one in services)
     assert {backend["port"] for one in services for backend in one["backends"]} == {8080}
 
 

@@ -76,7 +76,7 @@ def experiment(system: SystemUnderTest, event: str, load: Load) -> Outcome:
                     step.in_silence(system)
             time.sleep(max(0.0, begun + load.seconds - time.monotonic()))
             after = client.report_once_answered(took)
-            isolated_ms, back_ms = system.isolation()
+            isolated_ms, back_ms = system.other_vip.isolation()
         finally:
             for step in reversed(steps):
                 step.undo(system)

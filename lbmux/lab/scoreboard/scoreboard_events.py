@@ -18,8 +18,9 @@ from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS, spoofed
 from lbmux.lab.scoreboard.flood import SECONDS as FLOOD_S
 from lbmux.lab.scoreboard.global_events import GLOBAL_EVENTS
 from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
+from lbmux.lab.scoreboard.other_vip import OTHER_VIP
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
-from lbmux.lab.scoreboard.system_under_test import FLOODED_VIP, SystemUnderTest
+from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
 from lbmux.lab.topology import SERVER_PORT
 from lbmux.tables.flow_sweep import SWEEP_S
 
@@ -141,7 +142,7 @@ def _restart_agent(system: SystemUnderTest) -> None:
 def _flooding(kind: str) -> Action:
     def happen(system: SystemUnderTest) -> None:
         _with_capacity(system)
-        system.at_another_vip(lambda vip, port: spoofed(kind, vip, port))
+        system.other_vip.send(lambda vip, port: spoofed(kind, vip, port))
 
     return happen
 
@@ -160,12 +161,12 @@ def _with_capacity(system: SystemUnderTest) -> int:
 def _gather(system: SystemUnderTest) -> None:
     """Send three times the capacity of all forwarders by real connections from many addresses."""
     per_s = 3 * _with_capacity(system) * len(system.scenario.forwarders) / CLIENT_PACKETS
-    system.crowd_addresses("add")
-    system.at_another_vip(lambda vip, port: crowd(vip, port, per_s, FLOOD_S))
+    system.other_vip.crowd_addresses("add")
+    system.other_vip.send(lambda vip, port: crowd(vip, port, per_s, FLOOD_S))
 
 
 def _disperse(system: SystemUnderTest) -> None:
-    system.crowd_addresses("del")
+    system.other_vip.crowd_addresses("del")
     _restore(system)
 
 
@@ -173,7 +174,7 @@ def flooded(service: dict[str, Any]) -> list[dict[str, Any]]:
     """Return services for TCP and UDP at the VIP that floods aim at, with the same hosts' web servers."""
     kept = {name: value for name, value in service.items() if name != "health"}
     backends = [backend | {"port": SERVER_PORT} for backend in service["backends"]]
-    common = kept | {"vip": FLOODED_VIP, "backends": backends}
+    common = kept | {"vip": OTHER_VIP, "backends": backends}
     return [common | {"name": f"flooded-{protocol}", "protocol": protocol} for protocol in ("tcp", "udp")]
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pyroute2 import IPRoute
 
 from lbmux.api.control_client import ControlClient
-from lbmux.api.requests import GetCounters, GetFlows, GetHealth, GetHistory, Override, Reload
+from lbmux.api.requests import GetCounters, GetFlows, GetHealth, Override, Reload
 from lbmux.backends.overrides import OverriddenState
 from lbmux.errors import ControlError, LabError
 from lbmux.frames.xdp import detach
@@ -25,8 +25,8 @@ from lbmux.lab.altered_program import step
 from lbmux.lab.https_users import Clients, users
 from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import remove_address, steer_packets
-from lbmux.lab.scoreboard.crowd import ADDRESSES
 from lbmux.lab.scoreboard.flood import flood
+from lbmux.lab.scoreboard.other_vip import OtherVip
 from lbmux.lab.scoreboard.scenarios import Scenario
 from lbmux.lab.systems.facebook_global import NAME
 from lbmux.lab.topology import ECHO_PORT, VIP, Node
@@ -40,10 +40,9 @@ HAVE_PROGRAMS = ("edge", "mux", "host")
 """Roles of nodes that may have XDP programs of their own."""
 SEED = "net/ipv4/fib_multipath_hash_seed"
 NORMAL_TIMEOUT_S = 20.0
+MEASURED_S = 0.5
 SPEAKERS = ("bird", "exabgp")
 FILLER = "filler"
-FLOODED_VIP = "192.0.2.2"
-MEASURED_S = 0.5
 Config = dict[str, Any]
 Backends = list[dict[str, Any]]
 
@@ -55,8 +54,7 @@ class SystemUnderTest:
         self.scenario, self.lab = scenario, lab
         self._hit, self._backend = scenario.forwarders[0], next(iter(scenario.backends), "")
         self._silent: set[str] = set()
-        self._sent: tuple[float, float] | None = None
-        """When packets were sent to another VIP: begin and end, in seconds since 1970."""
+        self.other_vip = OtherVip(self)
 
     def aim(self, forwarder: str, backend: str) -> None:
         """Have later events act on this forwarder and this backend instead of the first ones."""
@@ -166,35 +164,6 @@ class SystemUnderTest:
 
     def _received(self, node: str) -> int:
         return sum(line.packets for line in self.client(node).ask(GetCounters()).verdicts)
-
-    def at_another_vip(self, send: Callable[[str, int], object]) -> None:
-        """Have the client send to a VIP that the connections do not use, once the routers know it."""
-        for router in self.scenario.next_hops:
-            self.wait_for(lambda: len(self.next_hops(router, FLOODED_VIP)) > 0, f"route to {FLOODED_VIP}")  # noqa: B023 -- called within the turn
-        begun = time.time()
-        self.lab.inside("client", lambda: send(FLOODED_VIP, ECHO_PORT))
-        self._sent = begun, time.time()
-
-    def crowd_addresses(self, what: Literal["add", "del"]) -> None:
-        """Give the client the addresses of a crowd, or take them away."""
-        command = ["ip", "route", what, "local", str(ADDRESSES), "dev", "lo"]
-        self.lab.run("client", command, check=True, capture_output=True)
-
-    def isolation(self) -> tuple[float | None, float | None]:
-        """Return when the last forwarder isolated the VIP that was sent to, from the begin of that, and when it was
-        back everywhere, from its end, in milliseconds; None: that did not happen, or nothing was sent.
-        """
-        if self._sent is None:
-            return None, None
-        (begun, ended), self._sent = self._sent, None
-        began, back = list[float](), list[float]()
-        for node in self.scenario.forwarders:
-            for event in self.client(node).ask(GetHistory(begun)).events:
-                if event.text.startswith(f"VIP {FLOODED_VIP} is a black hole"):
-                    began.append(1000 * (event.time - begun))
-                elif event.text.startswith(f"VIP {FLOODED_VIP} is no longer"):
-                    back.append(1000 * (event.time - ended))
-        return max(began, default=None), max(back, default=None)
 
     def signal_agent(self, number: signal.Signals) -> None:
         """Signal the agent of the first backend's host, and wait until it has ended."""
