@@ -95,7 +95,7 @@ class AgentHealthClient:
             begun = time.monotonic()
             try:
                 await self._listen(agent)
-            except (OSError, ChannelError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ChannelError, ValueError, KeyError, TypeError, AttributeError) as error:
                 why = "it is silent" if isinstance(error, TimeoutError) else str(error)
                 if why != logged:
                     log.warning("no health from the agent at %s, port %d: %s", *agent, why)

@@ -13,6 +13,7 @@ import pytest
 from bench.loopback import at_loopback
 from lbmux.config.models import Config
 from lbmux.health import agent_health_client
+from lbmux.health.agent_channel import HealthPublisher, read_token
 from lbmux.lab.lab import Lab
 from tests.api.asking import ask
 from tests.daemons.running_daemons import Daemon, running
@@ -176,6 +177,14 @@ def test_a_mux_without_a_token_does_not_start(lab: Lab) -> None:
         pass
 
 
+def probed_by_agent(port: int) -> Config:
+    """One backend, on a host whose agent listens at this port of the loopback."""
+    backend = {"name": "h1", "dip": "10.1.1.10", "host": "10.0.0.1"}
+    service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
+    service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
+    return at_loopback(Config.model_validate({"services": [service]}))
+
+
 def test_an_agent_that_accepts_and_stays_silent_is_logged_once(
     token: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,11 +201,8 @@ def test_an_agent_that_accepts_and_stays_silent_is_logged_once(
 
         silent = await asyncio.start_server(hold, "127.0.0.1", 0)
         port = silent.sockets[0].getsockname()[1]
-        backend = {"name": "h1", "dip": "10.1.1.10", "host": "10.0.0.1"}
-        service = {"name": "web", "vip": VIPS[4], "protocol": "tcp", "port": 80, "backends": [backend]}
-        service |= {"health": {"kind": "tcp", "by": "agent", "agent_port": port}}
         async with silent, agent_health_client.AgentHealthClient(lambda *_: None, token) as client:
-            client.configure(at_loopback(Config.model_validate({"services": [service]})))
+            client.configure(probed_by_agent(port))
             async with asyncio.timeout(10):
                 while connected < 4:
                     await asyncio.sleep(0.01)
@@ -205,3 +211,31 @@ def test_an_agent_that_accepts_and_stays_silent_is_logged_once(
     asyncio.run(run())
     (said,) = [line for line in caplog.messages if "no health from" in line]
     assert said.endswith(": it is silent")
+
+
+@pytest.mark.parametrize(
+    "message", [{"backends": [7]}, {"backends": [], "connections": [1]}, {"backends": [], "loads": 1}]
+)
+def test_a_message_of_another_form_ends_the_connection_and_not_the_client(
+    token: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, message: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(agent_health_client, "RETRY_S", (0.01, 0.02))
+    connected = 0
+
+    async def run() -> None:
+        async def publish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connected
+            connected += 1
+            publisher = await HealthPublisher.opened(reader, writer, read_token(token))
+            await publisher.send(message)
+            writer.close()
+
+        agent = await asyncio.start_server(publish, "127.0.0.1", 0)
+        async with agent, agent_health_client.AgentHealthClient(lambda *_: None, token) as client:
+            client.configure(probed_by_agent(agent.sockets[0].getsockname()[1]))
+            async with asyncio.timeout(10):
+                while connected < 3:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert "no health from" in caplog.text
