@@ -3,8 +3,8 @@
 A map is computed when a PoP's health or a file changes, and at least every minute. While no map can be computed, or
 gdnsd refuses it, the one in force stays. Weights are set every second: a proxy that restarts gets them again.
 
-With a manager a map becomes a revision there first, and the manager's current one is published, whoever applied it.
-While no manager answers, the map in force stays.
+With a manager, each map first becomes a revision there. The loop publishes the manager's current map, which another
+program may have applied. While no manager answers, the map in force stays.
 """
 
 import asyncio
