@@ -58,7 +58,7 @@ class Silence(NamedTuple):
 class Connection:
     """A long connection.  ``broken``: why it ended.  ``longest_stall_ms``: the longest wait for an answer.
 
-    ``answered_at``: the monotonic time of the last answer.
+    ``asked_at``: the monotonic time at which the last answered line was sent.
     ``was_silent``: it fell silent at some time; the server may have spoken since.
     """
 
@@ -68,7 +68,7 @@ class Connection:
     lines: int = 0
     broken: str = ""
     longest_stall_ms: float = 0.0
-    answered_at: float = 0.0
+    asked_at: float = 0.0
     waiting_since: float | None = None
     was_silent: bool = False
 
@@ -188,6 +188,7 @@ class Traffic:
 
     async def _answer(self, wanted: str, connection: Connection, reader: asyncio.StreamReader) -> None:
         name, _, text = (await reader.readline()).decode().strip().partition(" ")
+        asked_at = connection.waiting_since or 0.0
         self.took(connection.waited())
         if not name:
             raise ConnectionError("closed by the server")
@@ -196,7 +197,7 @@ class Traffic:
         if name != (connection.backend or name):
             raise ConnectionError(f"{name} answers for {connection.backend}")
         connection.backend = name
-        connection.answered_at = time.monotonic()
+        connection.asked_at = asked_at
         connection.lines += 1
 
     async def open_short(self, every_s: float) -> None:

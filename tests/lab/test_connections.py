@@ -107,6 +107,30 @@ def test_new_connections_that_are_only_late_are_not_refused() -> None:
     assert report["connections"][0]["lines"] == 0  # as when the report was asked for
 
 
+async def answered_late(lines: int) -> tuple[Connection, list[float]]:
+    """A connection with that many answers, each read long after it was sent, and when the server read their lines."""
+    received: list[float] = []
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while len(received) < lines and (line := await reader.readline()):
+                received.append(time.monotonic())
+                writer.write(b"h1 " + line)
+                time.sleep(0.05)  # the client shares the loop, so it reads late
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        connection = Connection(0)
+        traffic = Traffic(*server.sockets[0].getsockname(), 0.01)
+        await traffic.hold(connection)
+    return connection, received
+
+
+def test_a_connection_knows_when_its_last_answered_line_was_sent() -> None:
+    connection, received = asyncio.run(answered_late(lines=3))
+    assert connection.lines == 3 and connection.broken
+    assert received[1] < connection.asked_at <= received[2]
+
+
 async def two_in_turn() -> list[int]:
     """The lines that each had an answer to halfway between their second ones, the other connection a pause behind."""
     service = Service()

@@ -1,7 +1,7 @@
 """What must hold at any time of a chaos run, and what was seen when it does not.
 
 Connections: none answers from another server than before, and none breaks unless an event hit its own server, which
-has not answered it since.  Processes: memory, descriptors and pins stay within bounds.  Counters of packets that the
+has answered no line since.  Processes: memory, descriptors and pins stay within bounds.  Counters of packets that the
 lab never sends do not move.
 """
 
@@ -27,8 +27,6 @@ PINS_GENERATIONS = 2
 """A swap of tables has both at once."""
 WRONG = ("answers for", "to line")
 """Parts of the reasons for which no event is an excuse (lbmux.lab.connections)."""
-IN_FLIGHT_S = 0.5
-"""An answer that was under way may be read this long after an event."""
 Usage = dict[str, int]
 
 
@@ -60,15 +58,15 @@ class Hits:
             self._hits.append(Hit(step, now))
 
     def cause(self, connection: dict[str, Any]) -> str:
-        """Return the event that hit the connection, or nothing: one after which its server gave no answer any more.
+        """Return the event that hit the connection, or nothing: one after which its server answered no line any more.
 
-        A connection that was answered after an event has survived it.
+        A connection has survived an event if a line that was sent after it was answered.  Answers may be read late.
         """
         return next(
             (
                 hit.step.event
                 for hit in self._hits
-                if hit.step.backend == connection["backend"] and connection["answered_at"] < hit.done + IN_FLIGHT_S
+                if hit.step.backend == connection["backend"] and connection["asked_at"] < hit.done
             ),
             "",
         )
