@@ -115,7 +115,7 @@ class AgentDaemon(Daemon[Options]):
     async def _build_packet_path(self) -> None:
         options, driver, stack, interface = self.options, self.driver, self.stack, self.options.interface
         socket_sync = SocketSync(self.agent, Worker(driver.tables, driver.worker))
-        sockets = stack.enter_context(HostSockets(self.agent.own))
+        self.sockets = sockets = stack.enter_context(HostSockets(self.agent.own))
         self.path: AgentPath = PuntPath(interface, self.agent, socket_sync, sockets, stack)
         if driver.kernel is None:
             detach = options.detach_on_exit
@@ -183,7 +183,7 @@ class AgentDaemon(Daemon[Options]):
         handlers = {**self.status.handlers(), **self.backends.handlers(), Trace: self.trace_hub.watch}
         own: dict[Kind, Handler] = {
             CountConnections: self.socket_sync_task.count,
-            GetRoundTrips: RoundTripHandler(self.agent).answer,
+            GetRoundTrips: RoundTripHandler(self.agent, self.sockets).answer,
         }
         return {**handlers, **self.sampler.handlers(), **own}
 

@@ -1,6 +1,6 @@
 """An agent's answer about the round-trip times of its host's clients: by prefix, as quantiles, without any address.
 
-It sees the connections in its own network namespace, not those of containers.
+It sees the connections in its own network namespace, and those of its backends in containers.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from lbmux.api.requests import GetRoundTrips
 from lbmux.daemons.status_handlers import parts
 from lbmux.datapath.tables import LOCAL
 from lbmux.errors import LbmuxError
-from lbmux.linux.sock_diag import Connections
+from lbmux.linux.host_sockets import HostSockets
 from lbmux.steering.client_groups import by_prefix
 from lbmux.tables.agent_tables import AgentTables
 
@@ -26,21 +26,21 @@ from lbmux.tables.agent_tables import AgentTables
 class RoundTripHandler:
     """Reads the kernel's measurements of established connections to this host's backends."""
 
-    def __init__(self, agent: AgentTables) -> None:
-        self._agent = agent
+    def __init__(self, agent: AgentTables, sockets: HostSockets) -> None:
+        self._agent, self._sockets, self._lock = agent, sockets, asyncio.Lock()
 
     async def answer(self, request: GetRoundTrips) -> AsyncIterator[RoundTrips]:
         """Yield the groups; raise LbmuxError if sockets cannot be listed."""
         try:
-            lines = await asyncio.to_thread(self._lines)
+            async with self._lock:
+                lines = await asyncio.to_thread(self._lines)
         except OSError as error:
             raise LbmuxError(f"cannot list the sockets of this host: {error}") from error
         for part in parts(lines):
             yield RoundTrips(VERSION, "agent", part)
 
     def _lines(self) -> list[RoundTripLine]:
-        with Connections() as connections:  # a socket of its own, since other threads list sockets too
-            sockets, rtt_ms = connections.round_trips()
+        sockets, rtt_ms = self._sockets.round_trips()
         is_client = self._is_client(sockets)
         groups, now = by_prefix(sockets["remote"][is_client], rtt_ms[is_client]), time.time()
         return [RoundTripLine(str(one.prefix), one.rtt_ms, one.low_ms, one.high_ms, one.samples, now) for one in groups]

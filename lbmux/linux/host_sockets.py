@@ -26,19 +26,21 @@ SEARCH_S, SEARCH_SHARE = 5.0, 0.01
 
 @dataclass(frozen=True)
 class _Namespace:
-    """``listing`` is used by the thread that lists sockets, ``asking`` by the packet loop."""
+    """``listing``: for the thread that lists sockets; ``asking``: for the packet loop; ``timing``: for round trips."""
 
     addresses: frozenset[Address]
     listing: Connections
     asking: Connections
+    timing: Connections
 
     @classmethod
     def here(cls, own: Collection[Address]) -> "_Namespace":
-        return cls(frozenset(own), Connections(), Connections())
+        return cls(frozenset(own), Connections(), Connections(), Connections())
 
     def close(self) -> None:
         self.listing.close()
         self.asking.close()
+        self.timing.close()
 
 
 class HostSockets:
@@ -112,10 +114,26 @@ class HostSockets:
         parts = [self._here.listing.all()]
         for one in list(self._others.values()):
             sockets = one.listing.all()
-            wanted = np.array([to_pair(dip) for dip in one.addresses & self._wanted], np.uint64).reshape(-1, 1, 2)
-            is_wanted = (sockets["local"][np.newaxis] == wanted).all(axis=2).any(axis=0)
-            parts.append(sockets[is_wanted | (sockets["state"] == LISTEN)])
+            parts.append(sockets[self._is_wanted(one, sockets) | (sockets["state"] == LISTEN)])
         return np.concatenate(parts)
+
+    def round_trips(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return what Connections.round_trips does, with the connections of the DIPs in other namespaces.
+
+        For one thread at a time. Raise OSError if the kernel does not answer.
+        """
+        parts = [self._here.timing.round_trips()]
+        for one in list(self._others.values()):
+            sockets, rtt_ms = one.timing.round_trips()
+            is_wanted = self._is_wanted(one, sockets)
+            parts.append((sockets[is_wanted], rtt_ms[is_wanted]))
+        return np.concatenate([sockets for sockets, _ in parts]), np.concatenate([rtt_ms for _, rtt_ms in parts])
+
+    def _is_wanted(self, namespace: _Namespace, sockets: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which sockets have a DIP that was searched for."""
+        wanted = np.array([to_pair(dip) for dip in namespace.addresses & self._wanted], np.uint64).reshape(-1, 1, 2)
+        is_wanted: NDArray[np.bool_] = (sockets["local"][np.newaxis] == wanted).all(axis=2).any(axis=0)
+        return is_wanted
 
 
 def _namespace_of(wanted: frozenset[Address]) -> _Namespace | None:

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 from pyroute2 import IPRoute, netns
 
-from lbmux.addresses import to_pair
+from lbmux.addresses import port_to_wire, to_pair
 from lbmux.lab.namespaces import inside
 from lbmux.linux import network_namespaces
 from lbmux.linux.host_sockets import SEARCH_S, HostSockets
@@ -51,6 +51,24 @@ def now() -> list[float]:
 def sockets(now: list[float]) -> Iterator[HostSockets]:
     with HostSockets([ip_address("127.0.0.1")], lambda: now[0]) as made:
         yield made
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_round_trips_of_connections_in_another_namespace_are_known(
+    container: str, sockets: HostSockets, family: int
+) -> None:
+    dip = ip_address(DIPS[family])
+    listener = inside(container, lambda: socket.create_server((DIPS[family], 0), family=FAMILIES[family]))
+    client = inside(container, lambda: socket.create_connection(listener.getsockname()[:2]))
+    with listener, client, listener.accept()[0] as server:
+        server.sendall(b"answer")
+        assert client.recv(6) == b"answer"
+        assert to_pair(dip) not in map(tuple, sockets.round_trips()[0]["local"])
+        sockets.look_for(ADDRESSES)
+        found, rtt_ms = sockets.round_trips()
+        is_mine = (found["local"] == to_pair(dip)).all(axis=1)
+        is_mine &= found["local_port"] == port_to_wire(listener.getsockname()[1])
+        assert is_mine.sum() == 1 and 0 < rtt_ms[is_mine][0] < 1000
 
 
 @pytest.mark.parametrize("family", [4, 6])
