@@ -37,6 +37,8 @@ class MapRequest(Model):
     message: Message = ""
     dry_run: bool = False
     """Check the map, and change nothing."""
+    restores: Annotated[int, Field(ge=1)] | None = None
+    """The earlier map that this one is, if `lbmux steer rollback` restores it."""
 
 
 async def get_map(call: Call) -> Model:
@@ -53,8 +55,9 @@ async def post_map(call: Call) -> Model:
     body: MapRequest = call.body
     call.check_service(None)
     proposal = MapProposal(
-        body.map, body.base, body.users, body.moved, body.rtt_ms, body.rtt_ms_before, body.message, body.dry_run
-    )
+        body.map, body.base, body.users, body.moved, body.rtt_ms, body.rtt_ms_before, body.message, body.dry_run,
+        body.restores,
+    )  # fmt: skip
     manager = call.manager
     applied = await apply_map(manager.pool, manager.store, proposal, call.caller, manager.clock())
     return MapsAnswer(maps=(applied,))

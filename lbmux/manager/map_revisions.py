@@ -44,6 +44,8 @@ class MapRevision(Model):
     """The users' mean round-trip time by this map."""
     rtt_ms_before: float | None
     """The same by the map before; null: there was none."""
+    restores: int | None = None
+    """The map that `lbmux steer rollback` restored: `lbmux steer run` keeps it while all its PoPs are healthy."""
 
 
 class StaleMapError(LbmuxError):
@@ -79,6 +81,7 @@ class MapProposal:
     rtt_ms_before: float | None = None
     message: str = ""
     dry_run: bool = False
+    restores: int | None = None
 
 
 async def read_map(store: Store, number: int | None = None) -> tuple[MapRevision, str]:
@@ -112,6 +115,7 @@ async def apply_map(pool: Pool, store: Store, proposal: MapProposal, caller: Cal
         number=current + 1, author=caller.name, time=now, message=proposal.message,
         digest=digest(proposal.text.encode()), groups=len(wanted.groups), groups_changed=_changed(before, wanted),
         users=proposal.users, moved=proposal.moved, rtt_ms=proposal.rtt_ms, rtt_ms_before=proposal.rtt_ms_before,
+        restores=proposal.restores,
     )  # fmt: skip
     if not proposal.dry_run:
         guard = Guard(MAP_HEAD, head.modified if head is not None else 0)
@@ -125,8 +129,9 @@ async def apply_map(pool: Pool, store: Store, proposal: MapProposal, caller: Cal
 def summary(revision: MapRevision) -> str:
     """Return what a revision changes, for people."""
     before = "" if revision.rtt_ms_before is None else f" ({revision.rtt_ms_before:.1f} ms before)"
+    restored = "" if revision.restores is None else f" (map {revision.restores} again)"
     return (
-        f"map {revision.number}: {revision.moved:.0f} of {revision.users:.0f} users move, mean round trip "
+        f"map {revision.number}{restored}: {revision.moved:.0f} of {revision.users:.0f} users move, mean round trip "
         f"{revision.rtt_ms:.1f} ms{before}"
     )
 

@@ -20,9 +20,11 @@ from lbmux.errors import LbmuxError
 from lbmux.health.checker import Checker
 from lbmux.health.probe import Target, attempt
 from lbmux.health.probe_kinds import KINDS
+from lbmux.manager.map_revisions import MapRevision
 from lbmux.plurals import counted
 from lbmux.steering.fractions import next_fractions
 from lbmux.steering.inputs import load, read
+from lbmux.steering.map_change import unusable
 from lbmux.steering.steering_map import SteeringMap
 from lbmux.steering.steering_map import read as read_map
 from lbmux.steering.steering_plan import Plan, plan
@@ -121,13 +123,21 @@ class SteerLoop:
     def _agreed(self) -> SteeringMap | None:
         """Return the manager's map, after the proposal of a better one."""
         assert self.maps is not None
-        base, current = self.maps.current()
-        if self.config is not None:
-            made = self._plan(current)
-            if _differ(made.steering_map, current):
-                base, current = self.maps.propose(made, base, "steer run").number, made.steering_map
-        self._number = base
-        return current
+        revision, current = self.maps.current() or (None, None)
+        self._number = 0 if revision is None else revision.number
+        if self.config is None or self._is_kept(revision, current):
+            return current
+        made = self._plan(current)
+        if _differ(made.steering_map, current):
+            self._number = self.maps.propose(made, self._number, "steer run").number
+        return made.steering_map
+
+    def _is_kept(self, revision: MapRevision | None, current: SteeringMap | None) -> bool:
+        """Return whether the current map was restored by a rollback, and uses nothing that fails at present."""
+        if revision is None or current is None or revision.restores is None:
+            return False
+        assert self.config is not None
+        return not unusable(self._with_health(load(self.config)), current)
 
     def _made(self) -> SteeringMap:
         return self._plan(self.in_force).steering_map
@@ -135,12 +145,14 @@ class SteerLoop:
     def _plan(self, present: SteeringMap | None) -> Plan:
         assert self.config is not None
         inputs = read(self.config, time.time())
+        return plan(self._with_health(inputs.steering), inputs.groups, inputs.latency, present, inputs.now)
+
+    def _with_health(self, steering: Steering) -> Steering:
+        """Return the configuration with what the probes have seen."""
         pops = tuple(
-            pop.model_copy(update={"healthy": pop.healthy and not self._is_down(pop.name)})
-            for pop in inputs.steering.pops
+            pop.model_copy(update={"healthy": pop.healthy and not self._is_down(pop.name)}) for pop in steering.pops
         )
-        steering = inputs.steering.model_copy(update={"pops": pops})
-        return plan(steering, inputs.groups, inputs.latency, present, inputs.now)
+        return steering.model_copy(update={"pops": pops})
 
     def _is_down(self, pop: str) -> bool:
         checker = self._checkers.get(pop)

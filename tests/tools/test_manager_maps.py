@@ -20,12 +20,13 @@ def test_a_map_is_proposed_and_read(tmp_path: Path) -> None:
     wanted = planned(tmp_path)
     with running_manager(tmp_path / "manager") as manager:
         maps = ManagerMaps(manager.client())
-        assert maps.number() == 0 and maps.current() == (0, None)
+        assert maps.number() == 0 and maps.current() is None
         assert maps.propose(wanted, 0, dry_run=True).number == 1
         assert maps.number() == 0
         assert maps.propose(wanted, 0, "begin").users == wanted.users
         assert maps.number() == 1
-        number, current = maps.current()
-        assert number == 1 and current is not None and current.to_json() == wanted.steering_map.to_json()
+        assert (current := maps.current()) is not None
+        assert (current[0].number, current[0].restores) == (1, None)
+        assert current[1].to_json() == wanted.steering_map.to_json()
         with pytest.raises(ApiError, match="map 1 is current"):
             maps.propose(wanted, 0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lbmux.steering.map_change import MapChange
 from lbmux.steering.steering_map import SteeringMap, write
 from lbmux.tools import steer_loop
 from lbmux.tools.manager_maps import ManagerMaps
@@ -17,6 +18,8 @@ from lbmux.tools.steer_loop import Server, SteerLoop
 from tests.manager.running import running_manager
 
 CENTRES = [{"name": "dc1", "capacity": 1}, {"name": "dc2", "capacity": 1}]
+NEAR = {"name": "near", "addresses": ["127.0.0.1"], "capacity": 100, "proxies": ["api.sock"]}
+FAR = {"name": "far", "addresses": ["127.0.0.2"], "capacity": 100}
 
 
 class Fixture:
@@ -28,12 +31,8 @@ class Fixture:
         self.open_port = 0
 
     def write(self, **changes: Any) -> None:
-        pops = [
-            {"name": "near", "addresses": ["127.0.0.1"], "capacity": 100, "proxies": ["api.sock"]},
-            {"name": "far", "addresses": ["127.0.0.2"], "capacity": 100},
-        ]
         data = {"name": "www.example.net", "groups": "groups.csv", "latency": "latency.csv", "default": "near",
-                "pops": pops, "data_centres": CENTRES}  # fmt: skip
+                "pops": [NEAR, FAR], "data_centres": CENTRES}  # fmt: skip
         self.config.write_text(yaml.safe_dump(data | changes))
 
     def publish(self, fixture: SteeringMap, directory: Path, listen: object, port: int) -> int:
@@ -167,3 +166,21 @@ def test_without_the_manager_the_last_map_stays(steered: Fixture, tmp_path: Path
         manager = stack.enter_context(running_manager(tmp_path / "manager"))
         asyncio.run(lose(stack, ManagerMaps(manager.client())))
     assert len(steered.published) == 1
+
+
+def test_a_restored_map_stays_until_a_pop_that_it_uses_fails(steered: Fixture, tmp_path: Path) -> None:
+    async def restore(maps: ManagerMaps) -> None:
+        async with steered.running(maps):
+            await until(lambda: len(steered.published) == 1)
+            steered.write(ttl_s=7)
+            await until(lambda: len(steered.published) == 2)
+            _, first = await asyncio.to_thread(maps.read, 1)
+            restored = MapChange(first, 10, 0, 1, None)
+            await asyncio.to_thread(maps.propose, restored, 2, "", restores=1)
+            await until(lambda: len(steered.published) == 3)
+            steered.write(ttl_s=8, pops=[NEAR | {"healthy": False}, FAR])
+            await until(lambda: len(steered.published) == 4)
+        assert [one.ttl_s for one in steered.published] == [30, 7, 30, 8]
+
+    with running_manager(tmp_path / "manager") as manager:
+        asyncio.run(restore(ManagerMaps(manager.client())))

@@ -62,11 +62,13 @@ def maps(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json:
             "changed": one.groups_changed, "users": round(one.users), "moved": round(one.moved),
             "round trip": f"{one.rtt_ms:.1f} ms",
             "before": None if one.rtt_ms_before is None else f"{one.rtt_ms_before:.1f} ms",
-            "message": one.message or None,
+            "restores": one.restores, "message": one.message or None,
         }
         for one in answer.maps
     ]  # fmt: skip
-    names = ("map", "time", "author", "groups", "changed", "users", "moved", "round trip", "before", "message")
+    names = (
+        "map", "time", "author", "groups", "changed", "users", "moved", "round trip", "before", "restores", "message",
+    )  # fmt: skip
     print_table(lines, {name: name for name in names})
 
 

@@ -155,15 +155,20 @@ def _read(present: Path | None) -> "SteeringMap | None":
     return read(present) if present is not None and present.exists() else None
 
 
-def planned(config: Path | None, before: "SteeringMap | None") -> "tuple[Inputs, Plan]":
+def read_inputs(config: Path | None) -> "Inputs":
     import time
 
     from lbmux.steering.inputs import read
-    from lbmux.steering.steering_plan import plan
 
     if config is None:
         raise click.UsageError("give the configuration with -c")
-    inputs = read(config, time.time())
+    return read(config, time.time())
+
+
+def planned(config: Path | None, before: "SteeringMap | None") -> "tuple[Inputs, Plan]":
+    from lbmux.steering.steering_plan import plan
+
+    inputs = read_inputs(config)
     return inputs, plan(inputs.steering, inputs.groups, inputs.latency, before, inputs.now)
 
 

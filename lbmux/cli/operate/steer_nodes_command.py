@@ -64,7 +64,7 @@ def _pools_map(where: Where) -> "SteeringMap":
     """Return the current map of the pool's manager."""
     if not where.is_pool:
         raise click.UsageError("give MAP, or the manager that has it with --manager")
-    current = manager_maps(*where.access).current()[1]
+    current = manager_maps(*where.access).current()
     if current is None:
         raise click.UsageError("the manager has no map: make one with `lbmux steer apply`, or give MAP")
-    return current
+    return current[1]
