@@ -1,4 +1,4 @@
-"""What a map that is at hand, such as an earlier one, would change if it replaced the present one. Pure."""
+"""What a map, such as an earlier one, would change if it replaced the present one. Pure."""
 
 from dataclasses import dataclass
 

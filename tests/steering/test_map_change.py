@@ -29,7 +29,7 @@ def test_users_move_by_their_shares_and_latencies_are_means() -> None:
     assert found.rtt_ms_before == pytest.approx((100 * 10 + 50 * 40) / 150)
 
 
-def test_nobody_moves_without_a_map_before_or_to_a_group_that_is_new() -> None:
+def test_no_user_moves_without_a_map_before_or_in_a_new_group() -> None:
     wanted = map_of({"fra": 1.0}, {"ams": 1.0})
     assert (first := changed(None, wanted)).moved == 0 and first.rtt_ms_before is None
     assert changed(map_of({"fra": 1.0}), wanted).moved == 0
