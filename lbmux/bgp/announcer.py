@@ -25,7 +25,7 @@ from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
 from lbmux.bgp.session_log import NO_REASON, PATIENCE_S, SessionLog
 from lbmux.bgp.speaker import Speaker
-from lbmux.linux.capabilities import with_only
+from lbmux.linux.capabilities import command_with_only
 from lbmux.linux.child_environment import BARE
 from lbmux.linux.tcp_md5 import PasswordCheck
 from lbmux.plurals import counted
@@ -172,25 +172,15 @@ class Announcer:
         self._announced = NOTHING
         await self._speaker.prepare(NOTHING)
         times = map(str, (self._silence_s, self._stall_s))
-        arguments = [sys.executable, "-I", "-S", speaker_watchdog.__file__, *times, *self._command]
+        watchdog = [sys.executable, "-I", "-S", speaker_watchdog.__file__, *times, *self._command]
         with (self._directory / "speaker.log").open("wb") as output:
-            # Start it from the event loop's thread: the parent-death signal fires when the starting thread ends.
             self._watchdog = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0,
-                env={**BARE, **self._speaker.environment}, preexec_fn=self._before_exec(),
+                command_with_only(self._speaker.capabilities, watchdog),
+                stdin=subprocess.PIPE, stdout=output, stderr=output, bufsize=0,
+                env={**BARE, **self._speaker.environment},
             )  # fmt: skip
         assert self._watchdog.stdin is not None
         os.set_blocking(self._watchdog.stdin.fileno(), False)
-
-    def _before_exec(self) -> Callable[[], None]:
-        """Return the watchdog's set-up, which leaves it and the speaker only the speaker's capabilities."""
-        reduce, tie = with_only(self._speaker.capabilities), speaker_watchdog.dies_with_parent()
-
-        def body() -> None:
-            reduce()
-            tie()
-
-        return body
 
     async def _beat(self) -> None:
         while True:

@@ -1,7 +1,15 @@
-"""Capabilities (capabilities(7)): reads those of a process, and drops all but some in a child."""
+"""Capabilities (capabilities(7)): reads those of a process, and drops all but some in a child.
+
+    python capabilities.py NAME,... COMMAND...
+
+Run as a file, it drops its own and becomes a command.  So a process with threads starts a child that runs nothing
+between fork(2) and execve(2): a lock of another thread would stay locked there.  It needs the standard library only.
+"""
 
 import ctypes
-from collections.abc import Callable, Collection
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -65,3 +73,19 @@ def with_only(keep: Collection[Capability] = ()) -> Callable[[], None]:
 def _mask(process: str, field: str) -> int:
     status = (PROC / process / "status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{field}:")), 16)
+
+
+def command_with_only(keep: Collection[Capability], command: Sequence[str]) -> list[str]:
+    """Return a command that drops all capabilities but ``keep``, as ``with_only`` does, and becomes ``command``."""
+    names = ",".join(one.name for one in keep)
+    return [sys.executable, "-I", "-S", __file__, names, *command]
+
+
+def main() -> None:
+    names, *command = sys.argv[1:]
+    with_only([Capability[name] for name in names.split(",") if name])()
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

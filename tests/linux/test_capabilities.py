@@ -1,34 +1,48 @@
 """The capabilities that a child keeps, and those that a process lacks."""
 
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
-from lbmux.linux.capabilities import Capability, effective, lacking, with_only
+from lbmux.linux.capabilities import Capability, command_with_only, effective, lacking, with_only
 
 KEPT = 1 << Capability.NET_RAW
 
 
-def child_status(*keep: Capability) -> dict[str, str]:
-    ran = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, preexec_fn=with_only(keep))
+STATUS = ["cat", "/proc/self/status"]
+Status = Callable[..., dict[str, str]]
+
+
+def before_exec(*keep: Capability) -> dict[str, str]:
+    return status_of(subprocess.run(STATUS, capture_output=True, text=True, preexec_fn=with_only(keep)))
+
+
+def by_command(*keep: Capability) -> dict[str, str]:
+    return status_of(subprocess.run(command_with_only(keep, STATUS), capture_output=True, text=True, env={}))
+
+
+def status_of(ran: "subprocess.CompletedProcess[str]") -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in ran.stdout.splitlines())
 
 
-def test_a_child_loses_all_and_gains_none() -> None:
+@pytest.mark.parametrize("child_status", [before_exec, by_command])
+def test_a_child_loses_all_and_gains_none(child_status: Status) -> None:
     status = child_status()
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
     assert status["NoNewPrivs"] == "1"
 
 
 @pytest.mark.root
-def test_a_child_keeps_what_it_needs() -> None:
+@pytest.mark.parametrize("child_status", [before_exec, by_command])
+def test_a_child_keeps_what_it_needs(child_status: Status) -> None:
     status = child_status(Capability.NET_RAW)
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {KEPT}
 
 
 def test_the_parent_keeps_its_own() -> None:
     before = effective()
-    child_status()
+    before_exec()
     assert effective() == before
 
 
