@@ -160,12 +160,16 @@ class GetBgp(Request[answers.Bgp], command="bgp"):
 
 @dataclass(frozen=True)
 class HoldRoutes(Request[answers.Bgp], command="hold", changes=True):
-    """Withdraw all routes (``held``), or announce them, perhaps with a longer path or as prefixes around the VIPs."""
+    """Withdraw routes (``held``), or announce them, perhaps with a longer path or as prefixes around the VIPs.
+
+    Null for ``vip``: those of all VIPs.
+    """
 
     held: bool
     prepended: int = 0
     length: int = 32
     length6: int = 128
+    vip: str | None = None
 
 
 @dataclass(frozen=True)

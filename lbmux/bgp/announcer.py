@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Self
 
 from lbmux.bgp import speaker_watchdog
-from lbmux.bgp.bgp_settings import Announced, Bgp, BgpState, Neighbour, Route, sorted_prefixes
+from lbmux.bgp.announced import UNCHANGED, BgpState, Commands, announced_routes, described
+from lbmux.bgp.bgp_settings import Bgp, Neighbour, Route, sorted_prefixes
 from lbmux.bgp.bird import Bird
 from lbmux.bgp.exabgp import Exabgp
 from lbmux.bgp.session_log import NO_REASON, PATIENCE_S, SessionLog
@@ -77,7 +78,9 @@ class Announcer:
         self._command = speaker.command()  # raises if there is none, before anything is started
         self._wanted = self._announced = self._with_command = NOTHING
         """What is wanted, what the speaker has, and what is wanted with the changes by command."""
-        self._by_command, self._passwords = Announced(), PasswordCheck()
+        self.commands: Commands = {}
+        """An operator's changes; they apply from the next call of ``announce`` or ``command``."""
+        self._passwords = PasswordCheck()
         self._log_refusal_s: float | None = None
         """When the next refused change is logged; None while the speaker takes changes."""
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -104,16 +107,16 @@ class Announcer:
 
     async def announce(self, routes: frozenset[Route]) -> None:
         """Announce these routes, and withdraw all others."""
-        self._wanted, self._with_command = routes, self._by_command.routes(routes)
+        self._wanted, self._with_command = routes, announced_routes(self.commands, routes)
         await self._update()
 
     async def withdraw(self) -> None:
         await self.announce(NOTHING)
 
-    async def command(self, by_command: Announced) -> BgpState:
+    async def command(self, commands: Commands) -> BgpState:
         """Announce, withdraw or change routes by command; returns the state when the speaker has the change."""
-        self._by_command, self._with_command = by_command, by_command.routes(self._wanted)
-        log.info("BGP: %s by command", _describe_command(by_command))
+        self.commands, self._with_command = commands, announced_routes(commands, self._wanted)
+        log.info("BGP: %s by command", _describe_commands(commands))
         await self._update()
         return await self.state()
 
@@ -121,7 +124,7 @@ class Announcer:
         """Return the state; each session that is down has a reason."""
         sessions = await self._sessions()
         explained = [one if one.is_up else replace(one, reason=one.reason or NO_REASON) for one in sessions]
-        return BgpState(self._speaker.name, self._announced, explained, self._by_command)
+        return BgpState(self._speaker.name, self._announced, explained, self.commands)
 
     async def _sessions(self) -> list[Neighbour]:
         """Return the sessions; while no speaker runs, all are down, with the reason for its end.
@@ -238,11 +241,8 @@ class Announcer:
             self._ended = why
 
 
-def _describe_command(by_command: Announced) -> str:
-    if by_command.is_held:
-        return "withdrawn"
-    prepended = f", with the own AS prepended {counted(by_command.prepended, 'time')}" if by_command.prepended else ""
-    return f"announced as /{by_command.length} and /{by_command.length6}{prepended}"
+def _describe_commands(commands: Commands) -> str:
+    return "; ".join(f"{vip or 'all VIPs'} {described(one)}" for vip, one in {None: UNCHANGED, **commands}.items())
 
 
 def _describe_changes(before: frozenset[Route], after: frozenset[Route]) -> Iterator[str]:

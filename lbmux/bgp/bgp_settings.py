@@ -4,7 +4,7 @@ A mux announces each VIP as a /32 or /128, with itself as the next hop (RFC 4271
 """
 
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -138,32 +138,6 @@ class Route(NamedTuple):
         return self.prepended + (PREPENDED if self.is_last_resort else 0)
 
 
-@dataclass(frozen=True)
-class Announced:
-    """An operator's changes to announcements. ``is_held``: nothing is announced. ``prepended``: how often the own AS is
-    added to the path.
-
-    ``length`` and ``length6``: the length of the announced prefix around each VIP, by default the whole address. A
-    prefix longer than other sites' attracts their users.
-    """
-
-    is_held: bool = False
-    prepended: int = 0
-    length: int = 32
-    length6: int = 128
-
-    def routes(self, wanted: Iterable[Route]) -> frozenset[Route]:
-        """Return the announced routes. A prefix around several VIPs is a last resort if all of them are."""
-        is_last_resort: dict[Prefix, bool] = {}
-        for route in () if self.is_held else wanted:
-            longest = self.length if route.prefix.version == 4 else self.length6
-            prefix = route.prefix
-            if longest < prefix.prefixlen:
-                prefix = prefix.supernet(new_prefix=longest)
-            is_last_resort[prefix] = is_last_resort.get(prefix, True) and route.is_last_resort
-        return frozenset(Route(prefix, is_last, self.prepended) for prefix, is_last in is_last_resort.items())
-
-
 @lru_cache(maxsize=4096)
 def _prefix(vip: Address) -> Prefix:
     """Return the prefix of one address."""
@@ -190,22 +164,3 @@ def sorted_prefixes(prefixes: Iterable[Prefix], version: int | None = None) -> l
     """Return sorted prefixes as text, only those of IP ``version`` if given."""
     chosen = [prefix for prefix in prefixes if version in (None, prefix.version)]
     return [str(prefix) for prefix in sorted(chosen, key=lambda one: (one.version, one.network_address.packed))]
-
-
-@dataclass(frozen=True)
-class BgpState:
-    """The routes that a speaker announces, its sessions, and an operator's changes to the announcements."""
-
-    speaker: str
-    routes: Collection[Route]
-    neighbours: Sequence[Neighbour]
-    by_command: Announced = Announced()
-
-    @property
-    def prefixes(self) -> list[str]:
-        return sorted_prefixes(route.prefix for route in self.routes)
-
-    @property
-    def last_resort(self) -> list[str]:
-        """The prefixes that are announced with a longer AS path."""
-        return sorted_prefixes(route.prefix for route in self.routes if route.is_last_resort)

@@ -1,21 +1,24 @@
 """How a mux or an edge announces VIPs: a BGP speaker, its directory beside the control socket, its announcer."""
 
+import contextlib
 import fcntl
 import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from lbmux.addresses import Address
 from lbmux.api import answers, requests
 from lbmux.api.control_server import Handler, Kind
 from lbmux.api.protocol import VERSION
+from lbmux.bgp.announced import UNCHANGED, Announced, BgpState, after_command
 from lbmux.bgp.announcer import SPEAKERS, Announcer, always, never
-from lbmux.bgp.bgp_settings import Announced, Bgp, BgpState
+from lbmux.bgp.bgp_settings import Bgp
 from lbmux.bgp.speaker import Speaker
+from lbmux.config.models import Config
 from lbmux.errors import LbmuxError
 from lbmux.linux.capabilities import effective, lacking
 
@@ -75,8 +78,8 @@ def with_local(bgp: Bgp, local: Iterable[Address]) -> Bgp:
     return bgp
 
 
-def bgp_handlers(announcer: Announcer) -> dict[Kind, Handler]:
-    """Return the handlers of requests about BGP."""
+def bgp_handlers(announcer: Announcer, config: Callable[[], Config]) -> dict[Kind, Handler]:
+    """Return the handlers of requests about BGP; ``config`` has the VIPs."""
 
     async def state(request: requests.GetBgp) -> answers.Bgp:
         return bgp_answer(await announcer.state())
@@ -88,21 +91,32 @@ def bgp_handlers(announcer: Announcer) -> dict[Kind, Handler]:
             raise LbmuxError(
                 f"the AS is prepended up to {MOST_PREPENDED} times; prefixes have 8 to 32 or 16 to 128 bits"
             )
+        vip = None if request.vip is None else known_vip(request.vip, config())
         wanted = Announced(request.held, request.prepended, request.length, request.length6)
-        return bgp_answer(await announcer.command(wanted))
+        return bgp_answer(await announcer.command(after_command(announcer.commands, vip, wanted)))
 
     return {requests.GetBgp: state, requests.HoldRoutes: hold}
 
 
+def known_vip(text: str, config: Config) -> Address:
+    """Return the VIP of a request; raise LbmuxError if it is not in the configuration."""
+    with contextlib.suppress(ValueError):
+        if (vip := ip_address(text)) in {service.vip for service in config.services}:
+            return vip
+    raise LbmuxError(f"no service has the VIP {text}; `lbmux show services` lists them")
+
+
 def bgp_answer(state: BgpState) -> answers.Bgp:
+    of_all = state.commands.get(None, UNCHANGED)
     return answers.Bgp(
         VERSION,
         state.speaker,
         prefixes=state.prefixes,
         last_resort=state.last_resort,
         neighbours=[answers.BgpNeighbour(**vars(neighbour)) for neighbour in state.neighbours],
-        held=state.by_command.is_held,
-        prepended=state.by_command.prepended,
+        held=of_all.is_held,
+        prepended=of_all.prepended,
+        withdrawn=[*map(str, state.withdrawn)],
     )
 
 

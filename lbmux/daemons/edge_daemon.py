@@ -63,6 +63,8 @@ class EdgeDaemon(Daemon[Options]):
         speaker = speaker_setup(options.bgp, options.bgp_speaker, self.local, self.control)
         assert speaker is not None, "the command requires a peer"
         self.announcer = speaker.announcer(lambda: is_up(options.interface))
+        if self.link is not None:
+            self.link.announce_by(self.announcer)
         self.backends = EdgeBackends(self.overrides, self.announcer, own)
         self.reloader = Reloader(options.config, self.backends, self.config, self.overrides)
         self.backends.commit(self.backends.plan(self.reloader.wanted))
@@ -93,7 +95,7 @@ class EdgeDaemon(Daemon[Options]):
         own: dict[Kind, Handler] = {GetHealth: self.health, CountConnections: self.count}
         if self.link is not None:
             own |= self.link.planning(self.reloader, lambda _: {})  # it has no slots
-        return {**bgp_handlers(self.announcer), **own, **overrides.handlers()}
+        return {**bgp_handlers(self.announcer, lambda: self.reloader.wanted), **own, **overrides.handlers()}
 
     async def count(self, request: CountConnections) -> ConnectionCounts:
         """Answer with the live connections of each backend of this host."""

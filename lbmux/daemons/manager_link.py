@@ -11,21 +11,25 @@ from typing import Any, Literal
 from lbmux.api.answers import Planned
 from lbmux.api.control_server import ControlServer, Handler, Handlers, Kind
 from lbmux.api.protocol import VERSION
-from lbmux.api.requests import AddBackend, Override, PlanRevision, Request, SetWeight
+from lbmux.api.requests import AddBackend, HoldRoutes, Override, PlanRevision, Request, SetWeight
 from lbmux.backends.override_commands import OverrideError
 from lbmux.backends.override_store import NotStoredError, OverrideStore
 from lbmux.backends.overrides import Override as BackendOverride
 from lbmux.backends.overrides import Overrides
 from lbmux.backends.removal import with_ending_services
+from lbmux.bgp.announced import Commands
+from lbmux.bgp.announcer import Announcer
 from lbmux.config.known_services import parse_known
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.pool_routes import PoolRoutes
 from lbmux.daemons.reloader import Reloader
-from lbmux.manager.api_models import LocalOverride
+from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
 from lbmux.manager.node_client import NodeClient, TakeView
 from lbmux.manager.node_messages import HealthLine, LoadLine, unpack_file
+from lbmux.manager.route_overrides import commands_at
 from lbmux.manager.stored_overrides import as_overrides
 
 log = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ PATIENCE_S = 10.0
 """Time that a start waits for a manager before it uses the stored state, in seconds."""
 PRIMARY_SILENCE_S = 5.0
 """Time without a view from the primary after which a mux asks agents for backend health itself, in seconds."""
-LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend)
+LOCAL_OVERRIDES: tuple[Kind, ...] = (Override, SetWeight, AddBackend, HoldRoutes)
 
 
 class ManagerLink:
@@ -50,6 +54,7 @@ class ManagerLink:
         self._parsed: tuple[str, Config] | None = None
         self._written = ""
         """Digest of the file at ``path``."""
+        self._routes: PoolRoutes | None = None
         self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"), hosts)
 
     async def first_config(self) -> Config:
@@ -99,11 +104,23 @@ class ManagerLink:
             log.warning("%s", NotStoredError(error.path, error.reason, in_force=True))
             store.commit(overrides, None)
 
+    def announce_by(self, announcer: Announcer) -> None:
+        """Let an announcer follow the pool's overrides of routes, from its start on."""
+        self._routes = PoolRoutes(announcer, self._commands)
+
+    def _commands(self) -> Commands:
+        """Return the pool's changes to this node's announcements."""
+        assert self._client.held is not None  # since `first_config`
+        return commands_at(self._client.held.stored.routes, self._client.name)
+
     @contextlib.asynccontextmanager
     async def following(self, reloader: Reloader) -> AsyncIterator[None]:
         """Apply the managers' states until the block ends."""
 
-        self._client.local = lambda: [self._offered(key, own) for key, own in self._local(reloader).items()]
+        self._client.local = lambda: LocalOverridesRequest(
+            overrides=tuple(self._offered(key, own) for key, own in self._local(reloader).items()),
+            routes=self._routes.local() if self._routes is not None else (),
+        )
 
         async def accept(state: NodeState) -> None:
             pools = as_overrides(state.stored.overrides).of
@@ -116,6 +133,8 @@ class ManagerLink:
             if self._role == "agent":
                 config = with_ending_services(config, reloader.wanted)
             await reloader.follow_manager(config, as_overrides(state.stored.overrides))
+            if self._routes is not None:
+                await self._routes.follow(commands_at(state.stored.routes, self._client.name))
             self._write(state)
             log.info("revision %d with overrides %d in force", state.revision, state.stored.version)
 

@@ -157,6 +157,8 @@ class MuxDaemon(Daemon[Options]):
                 forwards=lambda: kernel is not None and kernel.is_attached(),
                 overloaded=self._is_overloaded,
             )
+            if self.link is not None:
+                self.link.announce_by(self.announcer)
         self.routes = VipRoutes(self.announcer, self.mux)
 
     def _build_health(self) -> None:
@@ -257,7 +259,9 @@ class MuxDaemon(Daemon[Options]):
         handlers[Trace] = self.trace_hub.watch
         if self.link is not None:
             handlers |= self.link.planning(self.reloader, self.mux.slots_moved)
-        return handlers | (bgp_handlers(self.announcer) if self.announcer is not None else {})
+        return handlers | (
+            bgp_handlers(self.announcer, lambda: self.reloader.wanted) if self.announcer is not None else {}
+        )
 
     def metrics(self) -> AbstractAsyncContextManager[object]:
         histograms = self.loop.loop_histograms

@@ -8,6 +8,7 @@ from typing import Any
 from lbmux.backends import override_commands
 from lbmux.backends.override_commands import Change, OverrideError
 from lbmux.backends.pool_overrides import members
+from lbmux.bgp.announced import Announced
 from lbmux.config.field_types import Model
 from lbmux.manager import api_models as api
 from lbmux.manager.authority import KeyPair, Subject, issue
@@ -18,6 +19,7 @@ from lbmux.manager.pool_state import REVISIONS, numbered, read_file
 from lbmux.manager.proposals import Applied, Caller, CanaryError, Proposal
 from lbmux.manager.records import list_events, list_revisions
 from lbmux.manager.revisions import UnknownRevisionError, rollout, with_header
+from lbmux.manager.route_overrides import RouteOrder, in_force
 from lbmux.manager.store.store import Write
 from lbmux.manager.tokens import (
     JOINS,
@@ -111,7 +113,7 @@ async def events(call: Call) -> Model:
 
 async def overrides(call: Call) -> Model:
     stored = call.manager.state.stored
-    return api.OverridesAnswer(version=stored.version, overrides=stored.overrides)
+    return api.OverridesAnswer(version=stored.version, overrides=stored.overrides, routes=stored.routes)
 
 
 async def override(call: Call) -> Model:
@@ -123,6 +125,20 @@ async def override(call: Call) -> Model:
     pool = call.manager.pool
     stored = await pool.override(_change(body, now), call.caller, body.reason, until, deadline, force=body.force)
     return api.OverridesAnswer(version=pool.state.stored.version, overrides=tuple(stored))
+
+
+async def announce(call: Call) -> Model:
+    body: api.RouteRequest = call.body
+    manager, config = call.manager, call.manager.state.config
+    served = [one.name for one in config.services if one.vip == body.vip] if config else []
+    call.check_service(served[0] if served else None, served)
+    if body.node is not None and body.action == "withdraw":
+        _check_announces(manager, body.node)
+    wanted = Announced(is_held=True) if body.action == "withdraw" else in_force(body.announcement)
+    until = None if body.for_s is None else manager.clock() + body.for_s
+    order = RouteOrder(body.vip, body.node, wanted)
+    routes = await manager.pool.announce(order, call.caller, body.reason, until)
+    return api.OverridesAnswer(version=manager.pool.state.stored.version, routes=routes)
 
 
 async def nodes(call: Call) -> Model:
@@ -198,6 +214,12 @@ def _check_canary(manager: Manager, mux: str) -> None:
         raise CanaryError(f"mux {mux} is not connected; `lbmux show muxes` lists the muxes")
     if len(muxes) < 2:
         raise CanaryError(f"no other mux is connected to compare {mux} with")
+
+
+def _check_announces(manager: Manager, node: str) -> None:
+    """Raise AccessError if a node is not known, or announces nothing."""
+    if (report := manager.nodes.get(node)) is None or report.role == "agent":
+        raise AccessError(f"there is no mux or edge {node}; `lbmux show nodes` lists the nodes", 404)
 
 
 def _applied(applied: Applied) -> Model:

@@ -4,9 +4,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lbmux.addresses import Address
 from lbmux.backends.overrides import OverriddenState
 from lbmux.config.field_types import Model, Name
-from lbmux.manager.documents import Canary, Event, Impact, Message, NodeReport, Revision, Rollout, StoredOverride
+from lbmux.manager.documents import (
+    Announcement,
+    Canary,
+    Event,
+    Impact,
+    Message,
+    NodeReport,
+    Revision,
+    Rollout,
+    RouteOverride,
+    StoredOverride,
+)
 from lbmux.manager.tokens import AccessRole
 
 Duration = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
@@ -94,9 +106,26 @@ class OverrideRequest(Model):
     force: bool = False
 
 
+class RouteRequest(Model):
+    """A command about the announcement of a VIP."""
+
+    action: Literal["withdraw", "announce"]
+    vip: Address | None = None
+    """null: all VIPs."""
+    node: Name | None = None
+    """Only at this mux or edge; null: at all."""
+    announcement: Announcement = Announcement()
+    """For `announce`: how."""
+    reason: Message = ""
+    for_s: Duration | None = None
+    """How long it lasts; null: until another command."""
+
+
 class OverridesAnswer(Model):
     version: int
-    overrides: tuple[StoredOverride, ...]
+    overrides: tuple[StoredOverride, ...] = ()
+    routes: tuple[RouteOverride, ...] = ()
+    """Overrides of announcements; after a command about one, those that act on the same VIP at the same node."""
 
 
 class LocalOverride(Model):
@@ -114,8 +143,24 @@ class LocalOverride(Model):
     held_weight: int | None = None
 
 
+class LocalRoute(Model):
+    """A withdrawal or announcement of a VIP that was given at a mux's own socket while there was no primary."""
+
+    vip: Address | None
+    """null: all VIPs."""
+    announcement: Announcement
+    held: Announcement
+    """What the mux had from the pool."""
+    since: float
+
+
 class LocalOverridesRequest(Model):
-    overrides: Annotated[tuple[LocalOverride, ...], Field(max_length=256)]
+    overrides: Annotated[tuple[LocalOverride, ...], Field(max_length=256)] = ()
+    routes: Annotated[tuple[LocalRoute, ...], Field(max_length=256)] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.overrides and not self.routes
 
 
 class TakenOver(Model):

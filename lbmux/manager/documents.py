@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lbmux.addresses import Address
 from lbmux.backends.overrides import OverriddenState
 from lbmux.config.field_types import Model, Name
 from lbmux.config.models import Backend
@@ -50,11 +51,40 @@ class StoredOverride(Model):
     """When a drained backend is disabled, which moves what it still has; null: never."""
 
 
+class Announcement(Model):
+    """How a route is announced (lbmux.bgp.announced)."""
+
+    held: bool = False
+    """Whether it is not announced."""
+    prepended: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often the own AS is added to the path."""
+    length: Annotated[int, Field(ge=8, le=32)] = 32
+    length6: Annotated[int, Field(ge=16, le=128)] = 128
+    """The length of the announced prefix around an IPv6 VIP."""
+
+
+class RouteOverride(Model):
+    """An operator's withdrawal of a VIP, or another announcement of it, with author, time, reason and end."""
+
+    vip: Address | None = None
+    """null: all VIPs."""
+    node: str | None = None
+    """null: all muxes and edges."""
+    announcement: Announcement
+    since: float
+    by: str
+    """The name of the token that ordered it."""
+    reason: str = ""
+    until: float | None = None
+    """When it ends by itself; null: never."""
+
+
 class StoredOverrides(Model):
     """All overrides in force; each change counts `version` up."""
 
     version: int = 0
     overrides: tuple[StoredOverride, ...] = ()
+    routes: tuple[RouteOverride, ...] = ()
 
 
 class Canary(Model):

@@ -75,6 +75,10 @@ ENDPOINTS = (
         "Drain, disable, remove, enable, weigh or add a backend.", api.OverrideRequest, writes=True,
     ),
     Endpoint(
+        "POST", "/v1/routes", "operator", handlers.announce, api.OverridesAnswer, "Withdraw or announce a VIP.",
+        api.RouteRequest, writes=True,
+    ),
+    Endpoint(
         "GET", "/v1/nodes", "viewer", handlers.nodes, api.NodesAnswer, "The pool's nodes.", asks_primary=True,
     ),
     Endpoint("GET", "/v1/tokens", "admin", handlers.tokens, api.TokensAnswer, "Tokens, without their secrets."),

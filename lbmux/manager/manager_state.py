@@ -261,7 +261,7 @@ class Manager:
     async def _expire(self, pool: Pool) -> None:
         """End overrides in time."""
         while True:
-            end = next_end(pool.state.overrides)
+            end = next_end(pool.state.stored)
             if end is not None and end <= self.clock():
                 with suppress(UnavailableError):
                     await pool.expire()

@@ -17,7 +17,7 @@ import aiohttp
 
 from lbmux import __version__
 from lbmux.errors import LbmuxError
-from lbmux.manager.api_models import LocalOverride
+from lbmux.manager.api_models import LocalOverridesRequest
 from lbmux.manager.hand_over import hand_over
 from lbmux.manager.held_state import NodeState, judge, read_state, taken_over, write_state
 from lbmux.manager.identity import Identity
@@ -39,6 +39,7 @@ from lbmux.manager.node_messages import (
     Stale,
     State,
     View,
+    encode_message,
     parse_message,
     reason_of,
 )
@@ -77,7 +78,7 @@ class NodeClient:
         self.loads: Callable[[], tuple[LoadLine, ...]] = tuple
         """The last loads of its backends; another tuple each time, announced in the same way."""
         self.health_changed = Signal()
-        self.local: Callable[[], Sequence[LocalOverride]] = tuple
+        self.local: Callable[[], LocalOverridesRequest] = LocalOverridesRequest
         """Overrides that were given at this node itself: a mux offers them to the primary, then they are replaced."""
         self.on_view: TakeView = self._keep_view
         self.viewed_at = time.monotonic()
@@ -89,7 +90,8 @@ class NodeClient:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._last_error, self._is_running = "", False
         # Spread the nodes over the managers.
-        self._next = zlib.crc32(identity.subject.name.encode()) % len(self._urls)
+        self.name, self._pool = identity.subject.name, identity.subject.pool
+        self._next = zlib.crc32(self.name.encode()) % len(self._urls)
 
     async def first(self, patience_s: float, check: Check) -> NodeState:
         """Return the state to start with: a manager's, or after ``patience_s`` without one the stored state.
@@ -222,7 +224,7 @@ class NodeClient:
                 received = await socket.receive()
             if received.type is not aiohttp.WSMsgType.TEXT:
                 return
-            message = parse_message(received.data)
+            message = parse_message(received.data, self._pool)
             if not self.manager:
                 log.info("manager %s: connected", url)
                 self.manager, self._last_error = url, ""
@@ -275,9 +277,9 @@ class NodeClient:
             try:
                 state = taken_over(self.held, message)
                 local = self.local()
-                if local and self._role == "mux" and not await self._hand_over(local, message):
+                if not local.is_empty and self._role == "mux" and not await self._hand_over(local, message):
                     continue
-                if local or judge(self.held, message) != "same":
+                if not local.is_empty or judge(self.held, message) != "same":
                     await accept(state)
                 self._keep(state)
             except LbmuxError as error:
@@ -286,10 +288,10 @@ class NodeClient:
                     self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
             await self._report(message.revision, message.overrides.version, refused)
 
-    async def _hand_over(self, local: Sequence[LocalOverride], state: State) -> bool:
+    async def _hand_over(self, local: LocalOverridesRequest, state: State) -> bool:
         """Offer overrides to the primary; return whether the pool's ``state`` may replace them now."""
         tls = self._identity.client_context()
-        return bool(self.manager) and await hand_over(self.manager, tls, local, state.overrides)
+        return bool(self.manager) and await hand_over(self.manager, tls, local, state.overrides, self.name)
 
     async def _report(self, revision: int, overrides: int, refused: str = "") -> None:
         in_force = self.held.revision if self.held else 0
@@ -304,7 +306,7 @@ class NodeClient:
 
     async def _send(self, message: Message) -> None:
         if self._socket is not None and not self._socket.closed:
-            await self._socket.send_str(message.model_dump_json())
+            await self._socket.send_str(encode_message(message, self._pool))
 
 
 async def _not_yet(line: bytes) -> AsyncGenerator[bytes]:

@@ -18,6 +18,9 @@ and the health of backends (lbmux.manager.pool_health):
     agent:    health                         states that it has found, all or those that changed
     manager:  view                           states of the whole pool that changed, to muxes; each second at least
 
+Since protocol 3 each message has the pool's id, and a state the overrides of routes. Messages of another pool are
+refused.
+
 Both sides ignore fields that they do not know, so that a version and the one before it understand each other. A change
 that this does not cover needs a new protocol version; the highest one that both speak is used.
 """
@@ -32,7 +35,7 @@ from lbmux.config.loader import MAX_BYTES
 from lbmux.errors import LbmuxError
 from lbmux.manager.documents import StoredOverrides
 
-PROTOCOLS = (1, 2)
+PROTOCOLS = (1, 2, 3)
 """The protocol versions that this version of lbmux speaks."""
 ALIVE_S, SILENCE_S = 1.0, 3.0
 """Interval at which a manager sends something, and the silence after which a node tries another one, in seconds."""
@@ -41,6 +44,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: str
+    pool: str | None = None
+    """The pool's id; null: the sender speaks an older protocol."""
 
 
 class Hello(Message):
@@ -183,13 +189,26 @@ class ProtocolError(LbmuxError):
         return self.reason
 
 
-def parse_message(text: str | bytes) -> AnyMessage:
-    """Return the message; raise ProtocolError."""
+def parse_message(text: str | bytes, pool: str) -> AnyMessage:
+    """Return the message; raise ProtocolError, also if it is of another pool."""
     try:
-        return ADAPTER.validate_json(text)
+        message = ADAPTER.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ProtocolError(f"not a message: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+    check_pool(message, pool)
+    return message
+
+
+def check_pool(message: Message, pool: str) -> None:
+    """Raise ProtocolError for a message of another pool."""
+    if message.pool not in (None, pool):
+        raise ProtocolError(f"a message ({message.kind}) of pool {message.pool}: this side belongs to pool {pool}")
+
+
+def encode_message(message: Message, pool: str) -> str:
+    """Return a message as it is sent."""
+    return message.model_copy(update={"pool": pool}).model_dump_json()
 
 
 def reason_of(error: Exception) -> str:

@@ -28,6 +28,7 @@ from lbmux.manager.node_messages import (
     Stale,
     View,
     common_protocol,
+    encode_message,
     parse_message,
 )
 from lbmux.manager.relay import Relay, RelayError
@@ -46,6 +47,7 @@ class Session:
     socket: web.WebSocketResponse
     node: Subject
     hello: Hello
+    protocol: int
     file: str
     relay: Relay | None
     """None: the node speaks protocol 1."""
@@ -66,15 +68,16 @@ class NodeConnections:
         await socket.prepare(request)
         try:
             async with asyncio.timeout(SILENCE_S):
-                hello = parse_message(await socket.receive_str())
+                hello = parse_message(await socket.receive_str(), node.pool)
             if not isinstance(hello, Hello):
                 raise ProtocolError(f"{hello.kind} came before hello")
-            relay = Relay(node.name, sender(socket)) if common_protocol(hello.protocols) > 1 else None
-            await self._exchange(Session(socket, node, hello, hello.digest, relay, certificate_end(request)))
+            protocol = common_protocol(hello.protocols)
+            relay = Relay(node.name, sender(socket, node.pool)) if protocol > 1 else None
+            await self._exchange(Session(socket, node, hello, protocol, hello.digest, relay, certificate_end(request)))
         except ProtocolError as error:
             log.warning("node %s: %s", node.name, error)
             with suppress(ConnectionError):
-                await socket.send_str(Refused(reason=str(error)).model_dump_json())
+                await sender(socket, node.pool)(Refused(reason=str(error)))
         except (TimeoutError, TypeError, ConnectionError):  # TypeError: closed, or the message is not text
             log.info("node %s: the connection ended or fell silent", node.name)
         await socket.close()
@@ -115,13 +118,14 @@ class NodeConnections:
     async def _send(self, session: Session) -> None:
         """Send the state whenever it changes, and a keepalive each second."""
         manager, hello, last = self._manager, session.hello, None
+        alive = encode_message(Alive(), session.node.pool)
         while True:
             changed, sent = manager.changed.next, self._states.of(hello.role, session.node.name, hello.hosts)
             if sent is not None and sent.key != last:
-                await session.socket.send_str(sent.message(session.file))
+                await session.socket.send_str(sent.message(session.file, session.protocol))
                 last, session.file = sent.key, sent.digest
             else:
-                await session.socket.send_str(ALIVE)
+                await session.socket.send_str(alive)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ALIVE_S):
                     await changed.wait()
@@ -135,7 +139,7 @@ class NodeConnections:
                 lines, weights = view.since(*sent), view.weights_since(*sent)
                 sent = view.epoch, view.number
                 message = View(epoch=view.epoch, number=view.number, lines=lines, kept=view.kept, weights=weights)
-                await session.socket.send_str(message.model_dump_json())
+                await session.socket.send_str(encode_message(message, session.node.pool))
             await changed.wait()
 
     async def _receive(self, session: Session) -> None:
@@ -145,7 +149,7 @@ class NodeConnections:
                 received = await session.socket.receive()
             if received.type is not WSMsgType.TEXT:
                 return
-            message: AnyMessage = parse_message(received.data)
+            message: AnyMessage = parse_message(received.data, session.node.pool)
             reports = self._manager.reports
             reports[name] = reports[name].model_copy(update={"seen": self._manager.clock()})
             if isinstance(message, Report):
@@ -185,13 +189,10 @@ class NodeConnections:
         )  # fmt: skip
 
 
-def sender(socket: web.WebSocketResponse) -> Callable[[Message], Awaitable[None]]:
-    """Return a function that sends messages to a node."""
+def sender(socket: web.WebSocketResponse, pool: str) -> Callable[[Message], Awaitable[None]]:
+    """Return a function that sends messages to a node of a pool."""
 
     async def send(message: Message) -> None:
-        await socket.send_str(message.model_dump_json())
+        await socket.send_str(encode_message(message, pool))
 
     return send
-
-
-ALIVE = Alive().model_dump_json()

@@ -27,6 +27,8 @@ from lbmux.manager.node_messages import (
     Message,
     ProtocolError,
     View,
+    check_pool,
+    encode_message,
     parse_message,
     reason_of,
 )
@@ -120,7 +122,7 @@ class PeerLink:
                 ended=tuple(sent.keys() - now.keys()),
                 stopping=dict(manager.health.stopping.items() - stopping.items()),
             )
-            await socket.send_str(message.model_dump_json())
+            await socket.send_str(encode_message(message, manager.pool_id))
             sent, stopping = now, dict(manager.health.stopping)
             if is_due:
                 nodes, due = known, looked_at + TIMES_S
@@ -133,7 +135,7 @@ class PeerLink:
                 received = await socket.receive()
             if received.type is not WSMsgType.TEXT:
                 return
-            message = parse_message(received.data)
+            message = parse_message(received.data, self._manager.pool_id)
             if isinstance(message, View):
                 health, progress = self._manager.health, Progress(message.agents, message.muxes)
                 if message.lines or (message.epoch, message.number) != (health.view.epoch, health.view.number):
@@ -181,7 +183,7 @@ class PeerConnections:
                     epoch=now[0], number=now[1], lines=lines, kept=view.kept, weights=weights,
                     agents=progress.agents, muxes=progress.muxes,
                 )  # fmt: skip
-                await socket.send_str(message.model_dump_json())
+                await socket.send_str(encode_message(message, self._manager.pool_id))
             await _either(viewed, reported, ALIVE_S)
             await asyncio.sleep(max(0.0, looked_at + BATCH_S - time.monotonic()))
 
@@ -195,6 +197,7 @@ class PeerConnections:
                 message = Contribution.model_validate_json(received.data)
             except ValidationError as error:
                 raise ProtocolError("it sent a message that this version does not understand") from error
+            check_pool(message, self._manager.pool_id)
             if message.nodes is not None:
                 self._manager.elsewhere[peer] = {one.node: one for one in message.nodes}
                 self._manager.reported.send()

@@ -16,8 +16,8 @@ from lbmux.config.changes import changes
 from lbmux.config.known_services import parse_known
 from lbmux.config.models import BackendKey, Config
 from lbmux.errors import ConfigError
-from lbmux.manager import guard_rails, stored_overrides
-from lbmux.manager.documents import Canary, Event, Impact, Revision, StoredOverride, StoredOverrides
+from lbmux.manager import guard_rails, route_overrides, stored_overrides
+from lbmux.manager.documents import Canary, Event, Impact, Revision, RouteOverride, StoredOverride, StoredOverrides
 from lbmux.manager.guard_rails import GuardRailError, Wanted
 from lbmux.manager.impact import NoNodes, Plans, Survey, may_move, moved_connections
 from lbmux.manager.pool_state import CANARY, HEAD, OVERRIDES, PoolState, base_of, load_state, read_file
@@ -30,6 +30,7 @@ from lbmux.manager.revisions import (
     rollback_target,
     split_header,
 )
+from lbmux.manager.route_overrides import RouteOrder
 from lbmux.manager.service_merge import merge_service
 from lbmux.manager.store.store import MAX_VALUE_BYTES, ConflictError, Guard, Store, Write
 
@@ -104,16 +105,26 @@ class Pool:
             after = Wanted(config, stored_overrides.as_overrides(stored))
             if not force and (reasons := await self._reasons(after, await self._impact(after))):
                 raise GuardRailError(reasons)
-            await self._put_overrides("override", caller, stored, keys)
+            await self._put_overrides("override", caller, self._next(stored), keys)
             return [one for one in stored if (one.service, one.backend) in keys]
+
+    async def announce(
+        self, order: RouteOrder, caller: Caller, reason: str = "", until: float | None = None
+    ) -> tuple[RouteOverride, ...]:
+        """Withdraw or announce VIPs, and return the overrides that act on them then; raise UnknownVipError."""
+        async with self._changing():
+            terms, config = stored_overrides.Terms(caller.name, reason, until), self.state.config or Config(services=())
+            routes = route_overrides.changed_routes(self.state.stored.routes, config, order, terms, self._clock())
+            await self._put_overrides("override", caller, self._next(routes=routes))
+            return route_overrides.concerned(routes, order)
 
     async def expire(self) -> None:
         """Drop the overrides that have ended, and disable backends whose deadline has passed."""
         async with self._changing():
             remaining = stored_overrides.unexpired(self.state.overrides, self._clock())
             gone = [(one.service, one.backend) for one in self.state.overrides if one not in remaining]
-            if gone:
-                await self._put_overrides("expiry", Caller("manager"), remaining, gone)
+            routes = route_overrides.unexpired_routes(self.state.stored.routes, self._clock())
+            await self._put_overrides("expiry", Caller("manager"), self._next(remaining, routes), gone)
 
     async def record(
         self, kind: EventKind, caller: Caller, text: str, *more: Write, guards: Collection[Guard] = ()
@@ -129,7 +140,9 @@ class Pool:
         before = state.overrides if state.base is None else state.base.stored.overrides
         stored = stored_overrides.fitting(before, config)
         after = Wanted(config, stored_overrides.as_overrides(stored))
-        plan = self._survey.plans(text, self._next(stored)) if proposal.dry_run else None
+        routes = state.stored.routes  # while there is a canary the other muxes need all of them
+        kept = self._next(stored, routes if proposal.canary else route_overrides.fitting_routes(routes, config))
+        plan = self._survey.plans(text, kept) if proposal.dry_run else None
         impact = await self._impact(after, plan)
         reasons = await self._reasons(after, impact)
         old = state.config or Config(services=())
@@ -147,12 +160,12 @@ class Pool:
             *revision_writes(revision, text),
             *self._event(kind, caller, _summary(revision, differences), revision.number),
         ]
-        overrides, canary = self._overrides(stored), self._canary(proposal, stored)
+        overrides, canary = self._overrides(kept), self._canary(proposal, stored)
         if canary is not None or state.canary is not None:
             writes.append(Write(CANARY, canary.model_dump_json().encode() if canary else None))
         head = await self._commit([Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)],
                                   [*writes, *overrides])  # fmt: skip
-        kept = self._next(stored) if overrides else state.stored
+        kept = kept if overrides else state.stored
         self.state = PoolState(
             head, revision.number, head, text, config, kept, head if overrides else state.overrides_at, state.epoch,
             canary, base_of(canary, state.text, old, kept) if canary else None,
@@ -207,19 +220,21 @@ class Pool:
         return tuple(await asyncio.to_thread(guard_rails.check, self.state.wanted, after, moved, self._most_moved))
 
     async def _put_overrides(
-        self, kind: EventKind, caller: Caller, stored: tuple[StoredOverride, ...], keys: Collection[BackendKey]
+        self, kind: EventKind, caller: Caller, new: StoredOverrides, keys: Collection[BackendKey] = ()
     ) -> None:
-        if not (writes := self._overrides(stored)):
+        """Store overrides; ``keys``: the backends whose overrides change."""
+        if not (writes := self._overrides(new)):
             return
-        state, by_key = self.state, {(one.service, one.backend): one for one in stored}
+        state, by_key = self.state, {(one.service, one.backend): one for one in new.overrides}
         texts = [
             f"{'/'.join(key)}: {stored_overrides.describe(by_key[key]) if key in by_key else 'as in the file'}"
             for key in keys
         ]
+        texts += route_overrides.describe_differences(state.stored.routes, new.routes)
         writes += self._event(kind, caller, "; ".join(texts))
         guards = [Guard(HEAD, state.head_at), Guard(OVERRIDES, state.overrides_at)]
         at = await self._commit(guards, writes)
-        self.state = replace(state, at=at, stored=self._next(stored), overrides_at=at)
+        self.state = replace(state, at=at, stored=new, overrides_at=at)
 
     async def _commit(self, guards: Collection[Guard], writes: Collection[Write]) -> int:
         """Commit as primary. After an error, the next change starts from what is in the store."""
@@ -241,14 +256,23 @@ class Pool:
             raise UnknownRevisionError(0)
         return self.state.config
 
-    def _next(self, stored: tuple[StoredOverride, ...]) -> StoredOverrides:
-        return StoredOverrides(version=self.state.stored.version + 1, overrides=stored)
+    def _next(
+        self, overrides: tuple[StoredOverride, ...] | None = None, routes: tuple[RouteOverride, ...] | None = None
+    ) -> StoredOverrides:
+        """Return the next version of the overrides; None: as they are."""
+        now = self.state.stored
+        return StoredOverrides(
+            version=now.version + 1, overrides=now.overrides if overrides is None else overrides,
+            routes=now.routes if routes is None else routes,
+        )  # fmt: skip
 
-    def _overrides(self, stored: tuple[StoredOverride, ...]) -> list[Write]:
+    def _overrides(self, new: StoredOverrides) -> list[Write]:
         """Return the writes for the overrides; none if they are unchanged."""
-        if stored == self.state.overrides:
+        now = self.state.stored
+        if (new.overrides, new.routes) == (now.overrides, now.routes):
             return []
-        return [Write(OVERRIDES, self._next(stored).model_dump_json().encode())]
+        exclude = None if new.routes else {"routes"}  # managers of the version before do not know it
+        return [Write(OVERRIDES, new.model_dump_json(exclude=exclude).encode())]
 
     def _event(self, kind: EventKind, caller: Caller, text: str, revision: int | None = None) -> list[Write]:
         """Return the writes for an event."""

@@ -1,6 +1,6 @@
 """Selects what each node gets of the pool's state: muxes and edges get all of it, agents the part of their host."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from pydantic.main import IncEx
@@ -13,8 +13,11 @@ from lbmux.manager.pool_state import PoolState
 from lbmux.manager.revisions import digest
 from lbmux.manager.rollout_order import gone
 
-NOT_SENT: IncEx = {"overrides": {"overrides": {"__all__": {"deadline"}}}}
-"""Fields that nodes do not need, and that those of the version before do not know."""
+NOT_NEEDED: IncEx = {"__all__": {"deadline"}}
+NOT_SENT: IncEx = {"overrides": {"overrides": NOT_NEEDED}}
+"""Fields that nodes do not need."""
+NOT_SENT_BEFORE_3: IncEx = {"overrides": {"overrides": NOT_NEEDED, "routes": True}}
+"""Fields that nodes of earlier protocols do not know either."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Sent:
     revision: int
     text: bytes
     stored: StoredOverrides
+    _messages: dict[tuple[bool, bool], str] = field(default_factory=dict, init=False)
 
     @property
     def key(self) -> tuple[int, int, int, str]:
@@ -40,23 +44,18 @@ class Sent:
     def _file(self) -> str:
         return pack_file(self.text)
 
-    def message(self, known: str) -> str:
-        """Return the message for a node that has the file with digest ``known``."""
-        return self._without_file if known == self.digest else self._with_file
+    def message(self, known: str, protocol: int) -> str:
+        """Return the message for a node that has the file with digest ``known``; one for many nodes is made once."""
+        key = known == self.digest, protocol < 3
+        if key not in self._messages:
+            self._messages[key] = self._encoded(*key)
+        return self._messages[key]
 
-    @cached_property
-    def _with_file(self) -> str:
-        return self._encoded(self._file)
-
-    @cached_property
-    def _without_file(self) -> str:
-        return self._encoded(None)
-
-    def _encoded(self, file: str | None) -> str:
+    def _encoded(self, has_file: bool, is_old: bool) -> str:
         return State(
-            pool=self.pool, epoch=self.epoch, revision=self.revision, digest=self.digest, file=file,
-            overrides=self.stored,
-        ).model_dump_json(exclude=NOT_SENT)  # fmt: skip
+            pool=self.pool, epoch=self.epoch, revision=self.revision, digest=self.digest,
+            file=None if has_file else self._file, overrides=self.stored,
+        ).model_dump_json(exclude=NOT_SENT_BEFORE_3 if is_old else NOT_SENT)  # fmt: skip
 
 
 class SentStates:

@@ -7,7 +7,7 @@ from lbmux.backends.override_commands import Change, without_obsolete
 from lbmux.backends.overrides import Override, Overrides
 from lbmux.backends.pool_overrides import origins
 from lbmux.config.models import BackendKey, Config
-from lbmux.manager.documents import StoredOverride
+from lbmux.manager.documents import StoredOverride, StoredOverrides
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ def unexpired(stored: Collection[StoredOverride], now: float) -> tuple[StoredOve
     )  # fmt: skip
 
 
-def next_end(stored: Collection[StoredOverride]) -> float | None:
+def next_end(stored: StoredOverrides) -> float | None:
     """Return when the next override ends, or has its deadline."""
-    return min((time for one in stored for time in (one.until, one.deadline) if time is not None), default=None)
+    times = [time for one in stored.overrides for time in (one.until, one.deadline)]
+    times += [one.until for one in stored.routes]
+    return min((time for time in times if time is not None), default=None)
 
 
 def describe(one: StoredOverride) -> str:

@@ -15,12 +15,14 @@ from lbmux.backends.override_commands import (
     set_admin_state,
     set_weight,
 )
+from lbmux.bgp.announced import UNCHANGED, described
 from lbmux.config.field_types import Model
 from lbmux.manager.api_handlers import Call
-from lbmux.manager.api_models import LocalOverride, TakenOver
+from lbmux.manager.api_models import LocalOverride, LocalRoute, TakenOver
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.guard_rails import GuardRailError
 from lbmux.manager.proposals import CanaryError
+from lbmux.manager.route_overrides import RouteOrder, UnknownVipError, commands_at, in_force
 from lbmux.manager.stored_overrides import describe
 from lbmux.manager.tokens import AccessError
 
@@ -35,14 +37,15 @@ async def take_over(call: Call) -> Model:
     if report is None or report.role != "mux":
         raise AccessError(f"node {call.node.name} is not a mux that is connected")
     taken, conflicts = list[str](), list[str]()
-    for one in call.body.overrides:
-        what = f"{one.service}/{one.backend}: {_said(one)}"
-        reason = await _refused(call, one)
+    for what, since, reason in [
+        *[(_override(one), one.since, await _refused(call, one)) for one in call.body.overrides],
+        *[(_route(one), one.since, await _refused_route(call, one)) for one in call.body.routes],
+    ]:
         if reason is None:
             continue
         if reason:
-            since = datetime.fromtimestamp(one.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            conflicts.append(f"{what}, given at {call.node.name} at {since}, is not in force: {reason}")
+            given = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            conflicts.append(f"{what}, given at {call.node.name} at {given}, is not in force: {reason}")
         else:
             taken.append(what)
     if conflicts:
@@ -70,6 +73,25 @@ async def _refused(call: Call, one: LocalOverride) -> str | None:
     return ""
 
 
+async def _refused_route(call: Call, one: LocalRoute) -> str | None:
+    """Put a mux's own withdrawal or announcement in force at that mux; the answers are those of `_refused`."""
+    pool, node = call.manager.pool, call.caller.name
+    stored, wanted = pool.state.stored.routes, in_force(one.announcement)
+    now = commands_at(stored, node).get(one.vip, UNCHANGED)
+    if now == wanted:
+        return None
+    if now != in_force(one.held):
+        return f"the pool has it {described(now)} meanwhile"
+    if any(it.vip == one.vip and it.node is None for it in stored):
+        return "the pool's override is about all muxes and edges: change it at the manager"
+    try:
+        order = RouteOrder(one.vip, node, wanted)
+        await pool.announce(order, call.caller, f"given at {node} without a primary")
+    except UnknownVipError as error:
+        return str(error)
+    return ""
+
+
 def _changes(one: LocalOverride) -> Iterator[Change]:
     if one.admin_state != one.held_admin_state:
         yield set_admin_state(one.admin_state, one.backend, one.service, one.since)
@@ -77,9 +99,14 @@ def _changes(one: LocalOverride) -> Iterator[Change]:
         yield set_weight(one.weight, one.backend, one.service, one.since)
 
 
-def _said(one: LocalOverride) -> str:
+def _route(one: LocalRoute) -> str:
+    return f"{one.vip or 'all VIPs'}: {described(in_force(one.announcement))}"
+
+
+def _override(one: LocalOverride) -> str:
     weight = "" if one.weight is None else f"weight {one.weight}"
-    return ", ".join(filter(None, (one.admin_state, weight, "added" * one.added))) or "as in the file"
+    what = ", ".join(filter(None, (one.admin_state, weight, "added" * one.added)))
+    return f"{one.service}/{one.backend}: {what or 'as in the file'}"
 
 
 def _others(override: StoredOverride | None) -> str:

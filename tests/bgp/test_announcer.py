@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.bgp.announced import Announced, BgpState, Commands, announced_routes
 from lbmux.bgp.announcer import AGAIN_S, Announcer
-from lbmux.bgp.bgp_settings import Announced, BgpState, Neighbour, Route
+from lbmux.bgp.bgp_settings import Neighbour, Route
 from lbmux.bgp.session_log import NO_REASON
 from lbmux.bgp.speaker_watchdog import OVERLOADED_TIMES
 from lbmux.linux.capabilities import Capability, effective
@@ -144,9 +145,10 @@ def test_a_command_changes_what_is_announced_until_the_next_one(tmp_path: Path) 
     async def run() -> None:
         async with Announcer(speaker, tmp_path / "bgp", silence_s=SILENCE_S) as announcer:
             await announcer.announce(VIPS)
-            for by_command in (Announced(prepended=2), Announced(length=24), Announced(is_held=True), Announced()):
-                state = await announcer.command(by_command)
-                assert state.by_command == by_command and speaker.announced[-1] == by_command.routes(VIPS)
+            for changes in (Announced(prepended=2), Announced(length=24), Announced(is_held=True), Announced()):
+                commands: Commands = {None: changes}
+                state = await announcer.command(commands)
+                assert state.commands == commands and speaker.announced[-1] == announced_routes(commands, VIPS)
 
     asyncio.run(run())
     assert len(speaker.announced) == 5 and speaker.announced[-1] == VIPS

@@ -1,11 +1,11 @@
 """What a mux announces, and how its options are read."""
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
-from lbmux.bgp.bgp_settings import Announced, Bgp, Peer, Route, parse_community, prefixes_of, routes_of
+from lbmux.bgp.bgp_settings import Bgp, Peer, Route, parse_community, prefixes_of, routes_of
 from lbmux.config.models import Config
 from lbmux.errors import SetupError
 
@@ -90,14 +90,3 @@ def test_a_vip_is_never_withdrawn_for_health_and_may_become_a_last_resort(
     ]
     config = Config.model_validate({"services": services})
     assert routes_of(config) == {Route(IPv4Network("192.0.2.1"), is_last_resort)}
-
-
-@pytest.mark.parametrize(("by_command", "announced"), [
-    (Announced(), {("192.0.2.1/32", False, 0), ("192.0.2.2/32", True, 0), ("2001:db8::1/128", False, 0)}),
-    (Announced(prepended=2), {("192.0.2.1/32", False, 2), ("192.0.2.2/32", True, 2), ("2001:db8::1/128", False, 2)}),
-    (Announced(length=24, length6=48), {("192.0.2.0/24", False, 0), ("2001:db8::/48", False, 0)}),
-    (Announced(is_held=True, prepended=2), set()),
-])  # fmt: skip
-def test_a_command_changes_paths_and_lengths_of_prefixes(by_command: Announced, announced: set[object]) -> None:
-    wanted = [Route(IPv4Network("192.0.2.1")), Route(IPv4Network("192.0.2.2"), True), Route(IPv6Network("2001:db8::1"))]
-    assert {(str(prefix), is_last, prepended) for prefix, is_last, prepended in by_command.routes(wanted)} == announced

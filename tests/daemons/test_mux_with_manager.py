@@ -77,8 +77,15 @@ class Node:
     @contextlib.contextmanager
     def manager(self) -> Iterator[None]:
         own = str(self.directory / "m1")
-        words = ["--store", own, "--state", own, "--listen", "10.0.1.2:7443", "--advertise", URL]
         self.run("manager", "init", "--store", own, "--state", own, "--name", "m1", "--address", "10.0.1.2")
+        with self.restarted_manager():
+            yield
+
+    @contextlib.contextmanager
+    def restarted_manager(self) -> Iterator[None]:
+        """The manager of a pool that exists."""
+        own = str(self.directory / "m1")
+        words = ["--store", own, "--state", own, "--listen", "10.0.1.2:7443", "--advertise", URL]
         with self.running(re.compile(r"primary \(epoch"), "manager", *words):
             yield
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lbmux.config.models import Backend
-from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest, TakenOver
-from lbmux.manager.documents import StoredOverride, StoredOverrides
+from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest, LocalRoute, TakenOver
+from lbmux.manager.documents import Announcement, RouteOverride, StoredOverride, StoredOverrides
 from lbmux.manager.hand_over import hand_over
 
 ONE = LocalOverride(service="web", backend="b1", weight=5, since=1.0)
@@ -24,7 +24,11 @@ STORED = StoredOverrides(
 
 
 def offered(
-    status: int, text: str = "", stored: StoredOverrides = STORED, one: LocalOverride = ONE
+    status: int,
+    text: str = "",
+    stored: StoredOverrides = STORED,
+    one: LocalOverride = ONE,
+    routes: tuple[LocalRoute, ...] = (),
 ) -> tuple[bool, bytes]:
     """Return whether the pool's state may replace the override, and what was sent."""
     sent = list[bytes]()
@@ -37,7 +41,8 @@ def offered(
         application = web.Application()
         application.router.add_post("/v1/local-overrides", answer)
         async with TestServer(application) as server:
-            return await hand_over(str(server.make_url("")).rstrip("/"), PLAIN, [one], stored)
+            local = LocalOverridesRequest(overrides=(one,), routes=routes)
+            return await hand_over(str(server.make_url("")).rstrip("/"), PLAIN, local, stored, "mux1")
 
     return asyncio.run(ask()), sent[0]
 
@@ -69,7 +74,10 @@ def test_a_state_from_the_middle_of_a_take_over_replaces_nothing(stored: tuple[S
 
 def test_overrides_stay_while_the_manager_cannot_be_reached() -> None:
     tls = ssl.create_default_context()
-    assert asyncio.run(hand_over("https://127.0.0.1:1", tls, [ONE], STORED)) is False
+    assert (
+        asyncio.run(hand_over("https://127.0.0.1:1", tls, LocalOverridesRequest(overrides=(ONE,)), STORED, "mux1"))
+        is False
+    )
 
 
 def test_an_added_backend_is_there_whatever_its_weight_is_at_the_manager() -> None:
@@ -78,3 +86,13 @@ def test_an_added_backend_is_there_whatever_its_weight_is_at_the_manager() -> No
     one = ONE.model_copy(update={"added": True})
     assert offered(200, answer.model_dump_json(), stored, one)[0] is True
     assert offered(200, answer.model_dump_json(), STORED, one)[0] is False
+
+
+def test_routes_stay_until_the_pools_state_has_them() -> None:
+    local = LocalRoute(vip=None, announcement=Announcement(held=True), held=Announcement(), since=1.0)
+    answer = TakenOver(taken=(), conflicts=()).model_dump_json()
+    assert offered(200, answer, routes=(local,))[0] is False
+    for node, is_there in (("mux1", True), (None, True), ("mux2", False)):
+        stored = RouteOverride(node=node, announcement=local.announcement, since=1.0, by="mux1")
+        assert offered(200, answer, STORED.model_copy(update={"routes": (stored,)}), routes=(local,))[0] is is_there
+    assert b"routes" not in offered(200, answer)[1]  # a manager of the version before does not know it

@@ -22,7 +22,7 @@ from lbmux.manager.http_server import HttpServer
 from lbmux.manager.identity import Identity
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.node_client import NodeClient
-from lbmux.manager.node_messages import Hello, Refused, Report, parse_message
+from lbmux.manager.node_messages import Alive, Hello, Refused, Report, encode_message, parse_message
 from lbmux.manager.pool import Pool
 from lbmux.manager.proposals import Proposal
 from lbmux.manager.store.open_store import open_store
@@ -278,10 +278,12 @@ def test_peers_that_are_not_nodes(tmp_path: Path) -> None:
         for texts, reason in [
             (["hello"], "not a message"),
             ([Report(revision=1, overrides=1).model_dump_json()], "report came before hello"),
-            ([newer], "this side speaks 1, 2, the other 8, 9"),
+            ([newer], "this side speaks 1, 2, 3, the other 8, 9"),
+            ([encode_message(hello, "other")], "a message (hello) of pool other: this side belongs to pool"),
+            ([hello.model_dump_json(), encode_message(Alive(), "other")], "a message (alive) of pool other"),
             ([hello.model_dump_json(), Refused(reason="x").model_dump_json()], "a node does not send refused"),
         ]:
-            answer = parse_message((await dialogue(lab, own, *texts))[-1])
+            answer = parse_message((await dialogue(lab, own, *texts))[-1], lab.managers[0].pool_id)
             assert isinstance(answer, Refused) and reason in answer.reason
         assert not lab.managers[0].reports
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:

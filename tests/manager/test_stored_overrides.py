@@ -41,13 +41,13 @@ def test_the_end_of_an_override() -> None:
     stored, _ = changed(DRAINED, TWO, set_admin_state(None, "b1", "web", 5.0), Terms("bob"))
     assert stored == ()
     assert unexpired(DRAINED, 19.9) == DRAINED and unexpired(DRAINED, 60.0) == ()
-    assert next_end(DRAINED) == 20.0 and next_end(()) is None
+    assert next_end(StoredOverrides(overrides=DRAINED)) == 20.0 and next_end(StoredOverrides()) is None
 
 
 def test_a_deadline_disables_a_drained_backend() -> None:
     (one,) = disabled = unexpired(DRAINED, 20.0)
     assert (one.admin_state, one.since, one.by, one.until, one.deadline) == ("disable", 20.0, "alice", 60.0, None)
-    assert next_end(disabled) == 60.0 and unexpired(disabled, 59.9) == disabled
+    assert next_end(StoredOverrides(overrides=disabled)) == 60.0 and unexpired(disabled, 59.9) == disabled
 
 
 def test_a_backend_that_does_not_exist() -> None:

@@ -14,10 +14,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from lbmux.bgp.announced import Announced
 from lbmux.manager.health_relay import BEAT_S
 from lbmux.manager.node_messages import HealthLine, pack_file, unpack_file
 from lbmux.manager.proposals import Proposal
 from lbmux.manager.relay import RelayError
+from lbmux.manager.route_overrides import RouteOrder
 from lbmux.manager.survey import NodeSurvey
 from tests.manager.test_nodes import Lab, run, until
 from tests.manager.test_pool import ALICE, file
@@ -70,6 +72,24 @@ def test_a_node_of_the_previous_version_is_served(tmp_path: Path) -> None:
                 pass
             await socket.send_json(recorded("report", revision=2, overrides=0, refused="table full"))
             await until(lambda: manager.nodes["mux1"].refused == "table full")
+
+    run(tmp_path, scenario)
+
+
+def test_a_node_of_the_previous_version_gets_no_routes(tmp_path: Path) -> None:
+    """It would not understand the state; its operator upgrades it, or withdraws at its own socket."""
+
+    async def scenario(lab: Lab) -> None:
+        manager, tls = lab.managers[0], lab.identity("mux1").client_context()
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        await lab.pool.announce(RouteOrder(None, None, Announced(is_held=True)), ALICE)
+        await until(lambda: manager.state.stored.routes)
+        async with aiohttp.ClientSession() as session:
+            for protocols, is_told in (([1, 2], False), ([1, 2, 3], True)):
+                async with session.ws_connect(f"{manager.url}/v1/node", ssl=tls) as socket:
+                    await socket.send_json(recorded("hello", protocols=protocols, digest=""))
+                    state = await next_message(socket)
+                    assert ("routes" in state["overrides"]) is is_told
 
     run(tmp_path, scenario)
 

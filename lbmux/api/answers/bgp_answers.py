@@ -1,6 +1,6 @@
 """BGP sessions and announced prefixes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,10 @@ class BgpNeighbour:
 
 @dataclass(frozen=True)
 class Bgp:
-    """The announced prefixes, those with a longer AS path, and the sessions; ``held``: withdrawn by command.
+    """The announced prefixes, those with a longer AS path, and the sessions; ``held``: all are withdrawn by command.
 
-    ``prepended``: how often the own AS is prepended to all paths by command.
+    ``prepended``: how often the own AS is prepended to all paths by command. ``withdrawn``: VIPs that were withdrawn by
+    command one by one.
     """
 
     version: int
@@ -30,3 +31,4 @@ class Bgp:
     neighbours: list[BgpNeighbour]
     held: bool
     prepended: int = 0
+    withdrawn: list[str] = field(default_factory=list)

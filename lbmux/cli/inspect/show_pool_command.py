@@ -11,9 +11,12 @@ from lbmux.cli.inspect.show_traffic_command import command
 
 if TYPE_CHECKING:
     from lbmux.config.field_types import Model
-    from lbmux.manager.documents import NodeReport
+    from lbmux.manager.documents import NodeReport, RouteOverride, StoredOverride
 
 __all__ = ["command"]
+OVERRIDE_COLUMNS = (
+    "service", "backend", "vip", "node", "override", "by", "since", "until", "deadline", "reason",
+)  # fmt: skip
 
 
 @command.command()
@@ -101,9 +104,10 @@ def events(limit: int, managers: tuple[str, ...], token_file: Path, manager_ca: 
 @options.json
 def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_json: bool) -> None:
     """Show the pool's overrides with author, time, reason and end (--manager)."""
-    from lbmux.cli.pool.manager_access import client, stamp
+    from lbmux.cli.pool.manager_access import client
     from lbmux.cli.text_table import print_table
     from lbmux.manager.api_models import OverridesAnswer
+    from lbmux.manager.route_overrides import describe_announcement
     from lbmux.manager.stored_overrides import describe
 
     answer = client(managers, token_file, manager_ca).get("/v1/overrides", OverridesAnswer)
@@ -111,17 +115,24 @@ def overrides(managers: tuple[str, ...], token_file: Path, manager_ca: Path, as_
         _print_json(answer)
         return
     lines = [
-        {
-            "service": one.service, "backend": one.backend, "override": describe(one), "by": one.by,
-            "since": stamp(one.since), "until": None if one.until is None else stamp(one.until),
-            "deadline": None if one.deadline is None else stamp(one.deadline),
-            "reason": one.reason or None,
-        }
-        for one in answer.overrides
-    ]  # fmt: skip
-    print_table(
-        lines, {name: name for name in ("service", "backend", "override", "by", "since", "until", "deadline", "reason")}
-    )
+        *(_override_line(one, describe(one), service=one.service, backend=one.backend) for one in answer.overrides),
+        *(
+            _override_line(one, describe_announcement(one), vip=one.vip or "all", node=one.node or "all")
+            for one in answer.routes
+        ),
+    ]
+    print_table(lines, {name: name for name in OVERRIDE_COLUMNS})
+
+
+def _override_line(stored: "StoredOverride | RouteOverride", what: str, **about: object) -> dict[str, object]:
+    from lbmux.cli.pool.manager_access import stamp
+
+    times = {name: getattr(stored, name, None) for name in ("since", "until", "deadline")}
+    return {
+        **dict.fromkeys(OVERRIDE_COLUMNS), **about, "override": what, "by": stored.by,
+        **{name: None if time is None else stamp(time) for name, time in times.items()},
+        "reason": stored.reason or None,
+    }  # fmt: skip
 
 
 def _nodes_command(name: str, role: str, text: str) -> None:

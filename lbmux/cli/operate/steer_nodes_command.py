@@ -49,12 +49,17 @@ def announce(where: Where, pop: str, map_: Path | None) -> None:
     from lbmux.api.channel import target_name
     from lbmux.api.control_client import ControlClient
     from lbmux.api.requests import HoldRoutes
+    from lbmux.cli.pool.route_orders import order_routes
     from lbmux.steering.steering_map import read
 
     steering_map = read(map_) if map_ is not None else _pools_map(where)
     if pop not in steering_map.pops:
         raise click.UsageError(f"{map_ or 'the map'} has no PoP {pop!r}: use one of {', '.join(steering_map.pops)}")
     is_used = any(pop in weights for weights in steering_map.groups.values())
+    if where.is_pool:
+        action = "announce" if is_used else "withdraw"
+        order_routes(where, as_json=False, action=action, reason=f"steer announce {pop}")
+        return
     for place in where.all("mux"):
         prefixes = ControlClient(place).ask(HoldRoutes(held=not is_used)).prefixes
         click.echo(f"{target_name(place)}: announced: {' '.join(prefixes) or 'nothing'}")

@@ -31,3 +31,6 @@ def sessions(node: NodeState) -> Iterator[Finding]:
             yield ok("BGP", f"{name}: established, {peer.prefixes} prefixes announced")
     if answer.held:
         yield warning("BGP", "withdrawn by command: routers send no packets here", "run `lbmux announce`")
+    elif answer.withdrawn:
+        vips = ", ".join(answer.withdrawn[:5]) + f" and {len(answer.withdrawn) - 5} more" * (len(answer.withdrawn) > 5)
+        yield warning("BGP", f"withdrawn by command: {vips}", "run `lbmux announce VIP`")

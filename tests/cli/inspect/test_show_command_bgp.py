@@ -12,7 +12,8 @@ from lbmux.api.control_server import Kind
 from lbmux.api.protocol import to_plain
 from lbmux.api.refusals import OF_A_MUX, OF_AN_AGENT, OF_AN_EDGE, refuse_requests
 from lbmux.api.requests import GetBgp, GetFlows
-from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route
+from lbmux.bgp.announced import BgpState
+from lbmux.bgp.bgp_settings import Neighbour, Route
 from lbmux.cli.main import run
 from lbmux.daemons.announcement import bgp_answer
 from lbmux.errors import LbmuxError

@@ -20,7 +20,8 @@ from lbmux.api.requests import GetBgp, GetHealth, GetHistory
 from lbmux.backends.override_commands import set_admin_state
 from lbmux.backends.overrides import OverriddenState, Overrides
 from lbmux.backends.tracker import BackendTracker
-from lbmux.bgp.bgp_settings import BgpState, Neighbour, Route, routes_of
+from lbmux.bgp.announced import BgpState
+from lbmux.bgp.bgp_settings import Neighbour, Route, routes_of
 from lbmux.config.models import Config
 from lbmux.daemons.announcement import bgp_answer
 from lbmux.daemons.drivers import Driver
