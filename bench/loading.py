@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Result, median
-from lbmux.config import models
 from lbmux.config.loader import load, parse
 from lbmux.config.models import Config
 from lbmux.tables.mux_tables import MuxTables, sizes_for
 from lbmux.targets.regions import Tables
 
-SERVICES, BACKENDS = min(10_000, models.MAX_SERVICES, models.MAX_BACKENDS // 10), 10
+SERVICES, BACKENDS = 1024, 10
 OWN = IPv4Address("10.0.0.1")
 
 

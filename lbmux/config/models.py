@@ -40,8 +40,9 @@ from lbmux.config.slowpath_models import OnNoBackend, SlowPath
 from lbmux.config.table_models import FlowLimits, Idle, Maglev, Slots, size_for
 from lbmux.config.traffic_models import HashOf, Quic, ServerId, Tunnel, TunnelKind
 
-MAX_SERVICES = 1024
-MAX_BACKENDS = 16384
+MAX_SERVICES = 65_536
+MAX_BACKENDS = 65_534
+"""Limit of backends of all services together. A slot names a backend by 16 bits, of which two values are taken."""
 MAX_PREFIXES = 131_072
 """Limit of prefixes in all access lists together; each prefix takes at most two rows."""
 MAX_PORTS = 131_072

@@ -4,28 +4,46 @@ Only differences from the configuration in force are planned: an unchanged servi
 its access list.  Rows keep their owners, so the flow table stays valid.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address
 from lbmux.config.models import BackendKey, Config, Service, kind_of, slots_of
-from lbmux.datapath.tables import BACKEND, GONE, NONE, SERVICE, VIP, VIP_ADDRESS
+from lbmux.datapath.tables import (
+    BACKEND,
+    FORMER_TABLE,
+    GONE,
+    NONE,
+    RATE_BLOCKS,
+    SERVICE,
+    VIP,
+    VIP_ADDRESS,
+)
 from lbmux.errors import TableError
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables import maglev, slot_pairs
 from lbmux.tables.access_lists import access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
-from lbmux.tables.mux_rows import PROTOCOLS, ROUTE, OuterSources, fill_backend, fill_service, set_route
+from lbmux.tables.mux_rows import (
+    PROTOCOLS,
+    ROUTE,
+    OuterSources,
+    fill_backend,
+    fill_service,
+    prices_of,
+    set_route,
+    shares_of,
+)
 from lbmux.tables.row_identities import assign, identity
 from lbmux.tables.slot_allocation import Gaps, Range
 from lbmux.tables.slot_states import NO_TABLE, SlotStates
 from lbmux.targets.regions import Tables
 
-T = TypeVar("T")
 CLOCKS_APART = 16
 """Number of ticks, more than one step of the kernel's clock."""
 
@@ -44,18 +62,37 @@ class PlacedService:
     backends: Mapping[str, int]
 
 
+class BackendRows(Mapping[BackendKey, int]):
+    """The rows of backends by (service, backend) names: a view of the placed services."""
+
+    def __init__(self, services: Mapping[str, PlacedService]) -> None:
+        self._services = services
+
+    def __getitem__(self, key: BackendKey) -> int:
+        return self._services[key[0]].backends[key[1]]
+
+    def __iter__(self) -> Iterator[BackendKey]:
+        return ((name, backend) for name, placed in self._services.items() for backend in placed.backends)
+
+    def __len__(self) -> int:
+        return sum(len(placed.backends) for placed in self._services.values())
+
+
 @dataclass(frozen=True)
 class Contents:
     """The contents of the tables. ``lists``: the place of each service row's access list."""
 
     config: Config | None = None
     services: Mapping[str, PlacedService] = field(default_factory=dict)
-    rows: Mapping[BackendKey, int] = field(default_factory=dict)
     lists: Mapping[int, Range] = field(default_factory=dict)
     built: Mapping[int, Any] = field(default_factory=dict)
     """The input of each service row's Maglev table; missing if unknown."""
 
     @property
+    def rows(self) -> BackendRows:
+        return BackendRows(self.services)
+
+    @cached_property
     def vips(self) -> dict[Address, int]:
         """The row of each VIP's usage: the first row of its services."""
         rows = dict[Address, int]()
@@ -75,7 +112,6 @@ class Plan:
     salt: int
     services: NDArray[Any] = field(default_factory=lambda: np.zeros(0, SERVICE))
     placed: dict[str, PlacedService] = field(default_factory=dict)
-    rows: dict[BackendKey, int] = field(default_factory=dict)
     lists: dict[int, Range] = field(default_factory=dict)
     built: dict[int, Any] = field(default_factory=dict)
     places: dict[int, Range] = field(default_factory=dict)
@@ -86,14 +122,24 @@ class Plan:
     """The rows of services that are changed, added or removed."""
     identities: dict[int, int] = field(default_factory=dict)
     """The identities of services that are changed or added, by row."""
+    prices: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((RATE_BLOCKS, 0), np.uint32))
+    """The prices of the limits of these services, by kind of limit."""
+    longest_idle: int = 0
+    """The longest idle limit of all services, in ticks."""
+    any_port: bool = False
+    """Whether some service has no port."""
     began: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
     """The slots that start to change, by service row."""
     backend_rows: list[int] = field(default_factory=list)
     """The rows of the backends of services that are changed or added."""
     backend_identities: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     backend_contents: NDArray[Any] = field(default_factory=lambda: np.zeros(0, BACKEND))
+    backend_prices: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """The prices of new flows to these backends."""
     removed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """For each row of backends, whether its backend is removed or missing."""
+    gone: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The rows of backends that are in use before the commit, and not after it."""
     slots: list[tuple[int, slot_pairs.Pairs]] = field(default_factory=list)
     """Maglev tables, and the places to write them to."""
     rules: list[tuple[int, NDArray[Any]]] = field(default_factory=list)
@@ -101,7 +147,7 @@ class Plan:
 
     @property
     def contents(self) -> Contents:
-        return Contents(self.config, self.placed, self.rows, self.lists, self.built)
+        return Contents(self.config, self.placed, self.lists, self.built)
 
 
 class Planner:
@@ -127,13 +173,17 @@ class Planner:
         """
         kept = self._kept(config)
         changed = [service for service in config.services if service.name not in kept]
-        plan = self._begin(config, kept)
+        leaving = [self._before.services[name] for name in self._before.services.keys() - kept.keys()]
+        plan = self._begin(config, kept, leaving)
         self._assign_rows(plan, changed, kept)
         self._plan_names(plan, changed)
         self._plan_backends(plan, changed, OuterSources(own, config.tunnel.sources), hops)
-        plan.removed = self._removed(plan)
+        self._plan_removal(plan, kept, leaving)
         for service in changed:
             self._plan_service(plan, service)
+        self._plan_prices(plan, changed)
+        plan.longest_idle = int(plan.services["idle_trusted"].max())
+        plan.any_port = any(service.port == 0 for service in config.services)
         if self.gave_up_former:
             _drop_overwritten(plan)
         return plan
@@ -143,27 +193,28 @@ class Planner:
         before = self._before
         if before.config is None or _shared(before.config) != _shared(config):
             return {}
-        pairs = {service.name: (service, before.services.get(service.name)) for service in config.services}
         return {
-            name: placed
-            for name, (service, placed) in pairs.items()
-            if placed is not None and (placed.service is service or placed.service == service)
+            service.name: placed
+            for service in config.services
+            if (placed := before.services.get(service.name)) is not None
+            and (placed.service is service or placed.service == service)
         }
 
-    def _begin(self, config: Config, kept: Mapping[str, PlacedService]) -> Plan:
+    def _begin(self, config: Config, kept: Mapping[str, PlacedService], leaving: Iterable[PlacedService]) -> Plan:
         """Return a plan with only the kept services."""
         tables, before, slots = self._tables, self._before, self._slots
-        rows = {placed.row for placed in kept.values()}
-        services = tables.services[tables.active].copy()
-        others = np.ones(len(services), np.bool_)
-        others[list(rows)] = False
-        services[others] = 0
         plan = Plan(before, config, tables.addresses[tables.active], int(tables.settings[0][f"salt{tables.active}"]))
-        plan.services, plan.placed, plan.changed = services, dict(kept), slots.places.keys() - rows
-        for name, placed in kept.items():
-            plan.rows |= {(name, backend): row for backend, row in placed.backends.items()}
-        plan.lists, plan.built = _of_rows(before.lists, rows), _of_rows(before.built, rows)
-        plan.places, plan.former = _of_rows(slots.places, rows), _of_rows(slots.former, rows)
+        plan.services, plan.placed = tables.services[tables.active].copy(), dict(kept)
+        if not kept:  # the tables may have been adopted, with rows of unknown services
+            plan.services[:], plan.changed = 0, set(slots.places)
+            return plan
+        plan.lists, plan.built = dict(before.lists), dict(before.built)
+        plan.places, plan.former = dict(slots.places), dict(slots.former)
+        plan.changed = {placed.row for placed in leaving}
+        plan.services[list(plan.changed)] = 0
+        for row in plan.changed:
+            for of_rows in (plan.lists, plan.built, plan.places, plan.former):
+                of_rows.pop(row, None)
         return plan
 
     def _assign_rows(self, plan: Plan, changed: Iterable[Service], kept: Mapping[str, PlacedService]) -> None:
@@ -171,11 +222,12 @@ class Planner:
         values = {_identity(service): service for service in changed}
         rows = assign("services", tables.service_identities, values, {placed.row for placed in kept.values()})
         in_use = np.flatnonzero(tables.backends["state"] != GONE).tolist()
+        identities = tables.backend_identities[:FORMER_TABLE]  # the numbers from there on have other meanings in slots
         backends = {value: (s, b.name) for s in values.values() for value, b in _backend_identities(s)}
-        assigned = assign("backends", tables.backend_identities, backends, in_use)
+        assigned = assign("backends", identities, backends, in_use)
         by_service: dict[str, dict[str, int]] = {service.name: {} for service in values.values()}
         for value, (service, name) in backends.items():
-            by_service[service.name][name] = plan.rows[service.name, name] = assigned[value]
+            by_service[service.name][name] = assigned[value]
         for value, service in values.items():
             plan.placed[service.name] = PlacedService(service, rows[value], by_service[service.name])
             plan.identities[rows[value]] = value
@@ -209,12 +261,23 @@ class Planner:
                 for name in ROUTE:
                     after[number][name] = before[number][name]
 
-    def _removed(self, plan: Plan) -> NDArray[np.bool_]:
-        identities = self._tables.backend_identities
-        removed = np.ones(len(identities), np.bool_)
-        removed[list(plan.rows.values())] = False
-        removed[plan.backend_rows] = identities[plan.backend_rows] != plan.backend_identities
-        return removed
+    def _plan_removal(self, plan: Plan, kept: Mapping[str, PlacedService], leaving: Iterable[PlacedService]) -> None:
+        """Find the rows of backends that go away, and those that get another backend."""
+        before = self._tables.backends["state"] != GONE
+        after = before & bool(kept)
+        after[[row for placed in leaving for row in placed.backends.values()]] = False
+        after[plan.backend_rows] = True
+        plan.gone, plan.removed = np.flatnonzero(before & ~after), ~after
+        identities = self._tables.backend_identities[plan.backend_rows]
+        plan.removed[plan.backend_rows] = identities != plan.backend_identities
+
+    def _plan_prices(self, plan: Plan, changed: Sequence[Service]) -> None:
+        """Fill in the prices of rate limits, in the order of ``plan.identities`` and ``plan.backend_rows``."""
+        by_row = {plan.placed[service.name].row: prices_of(plan.config, service) for service in changed}
+        by_kind = [[by_row[row][kind] for row in plan.identities] for kind in range(RATE_BLOCKS)]
+        plan.prices = np.array(by_kind, np.uint32)
+        shares = [share for service in changed for share in shares_of(service).values()]
+        plan.backend_prices = np.array(shares, np.uint32)
 
     def _plan_service(self, plan: Plan, service: Service) -> None:
         index = plan.placed[service.name].row
@@ -262,18 +325,21 @@ class Planner:
 
     def _gap(self, size: int) -> int:
         """Return the first slot of a free range; if space is short, former tables are given up."""
-        limit, taken = self._tables.sizes.slots, [*self._slots.places.values(), *self._freed]
         if self._gaps is None:
-            self._gaps = Gaps(limit, [*taken, *self._slots.former.values()])
+            self._gaps = self._gaps_beside(self._slots.former.values())
         try:
             at = self._gaps.take(size)
         except TableError:
             if self.gave_up_former:
                 raise
-            self.gave_up_former, self._gaps = True, Gaps(limit, [*taken, *self._taken])
+            self.gave_up_former, self._gaps = True, self._gaps_beside(self._taken)
             at = self._gaps.take(size)
         self._taken.append((at, size))
         return at
+
+    def _gaps_beside(self, others: Iterable[Range]) -> Gaps:
+        """Return the space that neither tables in force nor ``others`` take, and that no packet may be reading."""
+        return Gaps(self._tables.sizes.slots, [*self._slots.places.values(), *self._freed, *others])
 
     def _plan_rules(self, plan: Plan, index: int, service: Service) -> Range:
         """Return the range for the service's access list; raise TableError if there is no room."""
@@ -290,10 +356,6 @@ class Planner:
                 plan.rules.append((place[0], rows))
         plan.lists[index] = place
         return place
-
-
-def _of_rows(values: Mapping[int, T], rows: Set[int]) -> dict[int, T]:
-    return {row: values[row] for row in rows & values.keys()}
 
 
 def _shared(config: Config) -> tuple[Any, ...]:

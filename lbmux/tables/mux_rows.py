@@ -83,7 +83,9 @@ def prices_of(config: Config, service: Service) -> dict[int, int]:
 
 def shares_of(service: Service) -> dict[str, int]:
     """Return the price of a new flow by backend: each gets its weight's share of ``new_flows_per_s``."""
-    limit, total = service.new_flows_per_s or 0, sum(backend.weight for backend in service.backends)
+    if service.new_flows_per_s is None:
+        return dict.fromkeys((backend.name for backend in service.backends), 0)
+    limit, total = service.new_flows_per_s, sum(backend.weight for backend in service.backends)
     return {backend.name: price_of(limit * backend.weight / total if total else 0) for backend in service.backends}
 
 

@@ -13,7 +13,7 @@ from lbmux.config.models import BackendKey, Config, Service, slots_of
 from lbmux.datapath.tables import GONE, PACKET_RATE, SLOT, WAYS, Sizes
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.mux_plan import Contents, Plan, Planner, changed_at
-from lbmux.tables.mux_rows import is_special, price_of, prices_of, set_route, shares_of
+from lbmux.tables.mux_rows import is_special, price_of, set_route
 from lbmux.tables.slot_allocation import Range
 from lbmux.tables.slot_states import NO_TABLE, SlotStates
 from lbmux.tables.table_limits import with_limit_after_restart
@@ -21,6 +21,8 @@ from lbmux.targets.regions import Tables, now_ticks
 
 SOURCE_LINES = 1 << 16
 """4 MiB for known sources: with 100,000 of them, under one unknown source in thirty is taken for a known one."""
+MOST_BACKENDS = 1 << 16
+"""Slots and flows name a backend's row by 16 bits."""
 KERNEL_SLOT_BYTES = 1 << 29
 """Slots that a kernel program can address."""
 
@@ -49,7 +51,7 @@ def sizes_for(config: Config, workers: int = 1) -> Sizes:
         addresses=power_of_two(max(4096, 4 * names)),
         services=power_of_two(max(1024, len(config.services))),
         slots=max(tables * largest, 0 if config.maglev.size else Sizes.slots),
-        backends=min(power_of_two(max(4096, 2 * backends)), 32768),
+        backends=min(power_of_two(max(4096, 2 * backends)), MOST_BACKENDS),
         buckets=power_of_two(-(-2 * config.flows.limit // WAYS)),
         workers=workers,
         rules=power_of_two(max(4096, 4 * prefixes)),
@@ -77,6 +79,8 @@ class MuxTables:
         )
         self._hops: dict[Address, NextHop | None] = {}
         self._freed: list[Range] = []
+        self._ahead: Plan | None = None
+        """The plan that has been written where no packet reads; another plan may have overwritten earlier ones."""
 
     @property
     def config(self) -> Config | None:
@@ -104,7 +108,7 @@ class MuxTables:
     def plan(self, config: Config) -> Plan:
         """Plan the tables for ``config``; what is in force does not change.  Raise TableError if it does not fit.
 
-        Slots and access lists are written at once, to ranges that no packet reads before the commit.
+        Slots, access lists, services and the address map are written at once, where no packet reads before the commit.
         """
         planner = Planner(self.tables, self._contents, self.slots, self._freed, self._clock)
         with with_limit_after_restart(self.tables.sizes, config, sizes_for):
@@ -114,12 +118,17 @@ class MuxTables:
         return plan
 
     def _write_ahead(self, plan: Plan) -> None:
+        """Write what no packet reads before the switch, unless it has been written."""
+        if self._ahead is plan:
+            return
+        other = 1 - self.tables.active
+        self.tables.addresses[other], self.tables.services[other] = plan.names, plan.services
         words = self.tables.slots.view(np.uint32)  # copying words is many times faster than copying fields
         for at, pairs in plan.slots:
             words[at : at + len(pairs)] = pairs.view(np.uint32)
         for at, rules in plan.rules:
             self.tables.rules[at : at + len(rules)] = rules
-        plan.slots, plan.rules = [], []
+        self._ahead = plan
 
     def slots_moved(self, plan: Plan) -> dict[str, float]:
         """Return by service the share of its slots that get another backend with a plan; without those that stay.
@@ -144,18 +153,14 @@ class MuxTables:
         assert plan.before is self._contents, "another plan has been put in force since this one was made"
         tables, row = self.tables, self.tables.settings[0]
         self._write_ahead(plan)
-        in_use = tables.backends["state"] != GONE
         self._write_backends(plan)
         self._write_rates(plan)
-        for index, value in plan.identities.items():
-            tables.service_identities[index] = value
+        tables.service_identities[list(plan.identities)] = list(plan.identities.values())
         other = 1 - tables.active
-        tables.addresses[other], tables.services[other] = plan.names, plan.services
         row[f"salt{other}"] = plan.salt
         self._write_settings(plan)
-        row["active"] = other
-        in_use[list(plan.rows.values())] = False
-        tables.backends["state"][in_use] = GONE
+        row["active"], self._ahead = other, None
+        tables.backends["state"][plan.gone] = GONE
         before = {*map(self.slots.places.get, plan.changed), *map(self.slots.former.get, plan.changed)}
         after = {*map(plan.places.get, plan.changed), *map(plan.former.get, plan.changed)}
         self._freed = [place for place in before - after if place is not None]
@@ -172,13 +177,8 @@ class MuxTables:
 
     def _write_rates(self, plan: Plan) -> None:
         """Write the rate limits of services that change. What their packets have used of a limit stays used."""
-        for placed in plan.placed.values():
-            if placed.row not in plan.changed:
-                continue
-            for kind, price in prices_of(plan.config, placed.service).items():
-                self.tables.service_rates[kind, placed.row]["price"] = price
-            for name, price in shares_of(placed.service).items():
-                self.tables.backend_rates[placed.backends[name]]["price"] = price
+        self.tables.service_rates["price"][:, list(plan.identities)] = plan.prices
+        self.tables.backend_rates["price"][plan.backend_rows] = plan.backend_prices
 
     def hold(self, service: Service, packets_per_s: float | None) -> None:
         """Hold a service to this many packets per second, or to its own limits only (None).
@@ -200,12 +200,12 @@ class MuxTables:
         row, limits, tunnel = self.tables.settings[0], plan.config.flows, plan.config.tunnel
         row["trusted_ways"] = max(1, round(WAYS * limits.trusted_share))
         row["untrusted_ways"] = max(1, round(WAYS * limits.untrusted_share))
-        row["longest_idle"] = int(plan.services["idle_trusted"].max())
+        row["longest_idle"] = plan.longest_idle
         in_force = bool(self.slots.places)  # otherwise there is no flow yet that a change could have moved
         now = self._clock()
         row["tables_changed"] = changed_at(now) if in_force else (now - int(row["longest_idle"]) - 1) & 0xFFFFFFFF
         row["gue_port"], row["geneve_port"] = port_to_wire(tunnel.gue_port), port_to_wire(tunnel.geneve_port)
-        row["any_port"] = any(service.port == 0 for service in plan.config.services)
+        row["any_port"] = plan.any_port
 
     def set_next_hop(self, destination: Address, hop: NextHop | None) -> None:
         """Set the next hop for packets to a host; None: its MAC address is not known."""

@@ -10,6 +10,20 @@ from lbmux.errors import TableError
 
 Range = tuple[int, int]
 """(first slot, number of slots)"""
+LONGEST_RUN = 1 << 20
+"""Slots that are worked on at a time: some megabytes."""
+
+
+def runs(places: Iterable[Range], longest: int = LONGEST_RUN) -> list[Range]:
+    """Return ranges as few: those beside each other are joined up to the ``longest``.  Empty ones are left out."""
+    joined: list[Range] = []
+    for start, length in sorted(place for place in places if place[1]):
+        at, before = joined[-1] if joined else (start, 0)
+        if at + before == start and before and before + length <= longest:
+            joined[-1] = (at, before + length)
+        else:
+            joined.append((start, length))
+    return joined
 
 
 class Gaps:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lbmux.datapath.tables import FORMER_TABLE, NO_BACKEND_ROW, NO_BASE, NONE, TICK_SHIFT
 from lbmux.tables import slot_pairs
-from lbmux.tables.slot_allocation import Range
+from lbmux.tables.slot_allocation import Range, runs
 from lbmux.tables.slot_pairs import Pairs
 from lbmux.targets.regions import Tables
 
@@ -33,7 +33,7 @@ class ComingUp:
     """The rows of the backends that have been in its table."""
 
     def note(self, pairs: Pairs, now: int) -> None:
-        """Note the backends of the table in force. ``now`` is in ticks."""
+        """Note the backends of a table that has been in force. ``now`` is in ticks."""
         if len(pairs):
             self.first = now if self.first is None else self.first
             self.rows |= _backends(pairs["backend"])
@@ -62,7 +62,10 @@ class SlotStates:
         self.former: dict[int, Range] = {}
         """The place of the former table, which has the bases of slots."""
         self._marks: dict[int, list[tuple[int, Slots]]] = {}
-        """The times at which slots started to change, in ticks, with the slots, oldest first."""
+        """The times at which slots started to change, in ticks, with the slots, oldest first. A service without
+        such slots is missing."""
+        self._runs_of: tuple[dict[int, Range], list[Range]] = {}, []
+        """The ranges of slots in use, and the places that they are made from."""
         self._started = False
         self._coming_up: dict[int, ComingUp] = {}
         """The services whose backends come up for the first time."""
@@ -70,12 +73,15 @@ class SlotStates:
 
     def _adopt(self) -> None:
         """Take over tables that were in force before; no slot has begun to change later than now."""
-        for index, service in enumerate(self.tables.services[self.tables.active]):
+        services = self.tables.services[self.tables.active]
+        for index in np.flatnonzero(services["size"] | services["former_size"]).tolist():
+            service = services[index]
             if service["former_size"] and service["former"] != NONE:
                 self.former[index] = (int(service["former"]), int(service["former_size"]))
             if service["size"] or index in self.former:
                 self.places[index] = (int(service["slots"]), int(service["size"]))
-                self._marks[index] = [(self._clock(), slot_pairs.changing(self.pairs(index)))]
+                slots = slot_pairs.changing(self.pairs(index))
+                self._set_marks(index, [(self._clock(), slots)] if len(slots) or index in self.former else [])
 
     def pairs(self, index: int) -> Pairs:
         """Return a view of a service's slots in force."""
@@ -121,6 +127,8 @@ class SlotStates:
         be without an entry.
         """
         now = self._clock()
+        changed = list(changed)
+        self._note_backends(changed, now)
         for index in changed:
             place = places.get(index)
             if place is None:
@@ -130,17 +138,24 @@ class SlotStates:
             if self._started and index not in self.places:
                 self._coming_up[index] = ComingUp()
             same_size = self.places.get(index, NO_TABLE)[1] == place[1]
-            marks = self._marks.get(index, []) if same_size else []
+            marks = self._marks.pop(index, []) if same_size else []
             slots = began.get(index, np.empty(0, np.uint32))
             is_new = len(slots) or not (place[1] or same_size)
-            self._marks[index] = [*marks, (now, slots)] if is_new else marks
+            self._set_marks(index, [*marks, (now, slots)] if is_new else marks)
         self.places, self.former = places, former
-        self._note_backends(now)
+        self._note_backends(changed, now)
 
-    def _note_backends(self, now: int) -> None:
-        """Note which backends the services that come up have had in their tables."""
-        for index, coming_up in self._coming_up.items():
-            coming_up.note(self.pairs(index), now)
+    def _set_marks(self, index: int, marks: list[tuple[int, Slots]]) -> None:
+        if marks:
+            self._marks[index] = marks
+        else:
+            self._marks.pop(index, None)
+
+    def _note_backends(self, changed: Iterable[int], now: int) -> None:
+        """Note the backends in the tables of services that come up."""
+        for index in changed:
+            if index in self._coming_up:
+                self._coming_up[index].note(self.pairs(index), now)
 
     def settle(self, now: int) -> list[Range]:
         """Give exceptions to slots that have been changing for their service's idle time.  ``now`` is in ticks.
@@ -150,11 +165,12 @@ class SlotStates:
         """
         freed = []
         self._coming_up = {index: one for index, one in self._coming_up.items() if not one.is_over(now)}
-        for index, marks in self._marks.items():
+        for index, marks in list(self._marks.items()):
             limit = int(self.tables.services[self.tables.active, index]["idle_trusted"])
             over = [mark for mark in marks if (now - mark[0]) & 0xFFFFFFFF > limit]
             if over:
-                marks[:] = marks[len(over) :]
+                marks = marks[len(over) :]
+                self._set_marks(index, marks)
                 later = np.concatenate([np.empty(0, np.uint32), *(slots for _, slots in marks)])
                 due = np.setdiff1d(np.concatenate([slots for _, slots in over]), later)
                 slot_pairs.settle(self.pairs(index), due)
@@ -173,8 +189,8 @@ class SlotStates:
 
         ``deviates``: for each slot of the region, whether an entry names another backend (tables.flow_sweep).
         """
-        for index, (at, size) in self.places.items():
-            slot_pairs.end_exceptions(self.pairs(index), deviates[at : at + size])
+        for at, size in self._runs():
+            slot_pairs.end_exceptions(self.tables.slots[at : at + size], deviates[at : at + size])
 
     def start(self, has_flows: bool = False) -> list[Range]:
         """Make every slot steady before the first packet, unless the tables are adopted and ``has_flows``.
@@ -187,12 +203,13 @@ class SlotStates:
         self._started, freed = True, list[Range]()
         if has_flows:
             return freed
-        self._coming_up = {index: ComingUp() for index in self.places}
-        self._note_backends(self._clock())
-        for index in self.places:
-            pairs = self.pairs(index)
+        now = self._clock()
+        self._coming_up = {index: ComingUp(now if size else None) for index, (_, size) in self.places.items()}
+        for at, size in self._runs():
+            pairs = self.tables.slots[at : at + size]
             pairs["base"] = pairs["backend"]
-            self._marks[index] = []
+        self._marks = {}
+        for index in list(self.former):
             freed += self._drop_former(index)
         return freed
 
@@ -206,8 +223,14 @@ class SlotStates:
 
     def is_marked(self) -> bool:
         """Return whether any slot is not steady."""
-        return any(bool(slot_pairs.is_marked(self.pairs(index)).any()) for index in self.places)
+        return any(bool(slot_pairs.is_marked(self.tables.slots[at : at + size]).any()) for at, size in self._runs())
 
     def has_exceptions(self) -> bool:
         """Return whether any slot has exceptions."""
-        return any(bool((self.pairs(index)["base"] == NO_BASE).any()) for index in self.places)
+        return any(bool((self.tables.slots["base"][at : at + size] == NO_BASE).any()) for at, size in self._runs())
+
+    def _runs(self) -> list[Range]:
+        """Return the slots of all services as few ranges: tables beside each other are one."""
+        if self._runs_of[0] is not self.places:
+            self._runs_of = self.places, runs(self.places.values())
+        return self._runs_of[1]

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from lbmux.config.models import Config
-from lbmux.datapath.tables import Sizes
+from lbmux.datapath.tables import FORMER_TABLE, Sizes
 from lbmux.errors import TableError
 from lbmux.tables.address_map import FULLEST
 
@@ -19,5 +19,6 @@ def with_limit_after_restart(now: Sizes, config: Config, sizes_for: Callable[[Co
         yield
     except TableError as error:
         after = sizes_for(config, now.workers)
-        rows = after.addresses // FULLEST if error.table == "addresses" else int(getattr(after, error.table))
-        raise TableError(error.table, error.wanted, error.limit, max(rows, error.limit)) from error
+        rows = {"addresses": after.addresses // FULLEST, "backends": min(after.backends, FORMER_TABLE)}
+        most = rows.get(error.table) or int(getattr(after, error.table))
+        raise TableError(error.table, error.wanted, error.limit, max(most, error.limit)) from error

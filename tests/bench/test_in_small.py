@@ -14,6 +14,7 @@ from bench import (
     manager,
     manager_elections,
     manager_vips,
+    many_services,
     matrix,
     memory,
     reload,
@@ -90,6 +91,14 @@ def test_manager_elections(small: Small) -> None:
 def test_manager_vips(small: Small) -> None:
     small(manager_vips, SERVICES=3, BACKENDS=4, VIPS=2, POOLS=((1, 1),))
     assert [result.value > 0 for result in manager_vips.run()] == [True, True]
+
+
+@pytest.mark.root
+def test_many_services(small: Small) -> None:
+    """Every service gets its packets, with both drivers."""
+    small(many_services, SERVICES=3000)
+    *figures, in_user_space, in_kernel = [result.value for result in many_services.run()]
+    assert all(figure > 0 for figure in figures) and (in_user_space, in_kernel) == (1, 1)
 
 
 @pytest.mark.slow

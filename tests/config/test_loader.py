@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lbmux.config import models
 from lbmux.config.loader import MAX_BYTES, MOST_PROBLEMS, load, parse
 from lbmux.config.models import Config
 from lbmux.errors import ConfigError
@@ -148,6 +149,8 @@ def many(services: int, backends: int) -> str:
 @pytest.mark.slow
 def test_far_too_many_services_are_refused_without_checking_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Config, "model_validate", None)
+    monkeypatch.setattr(models, "MAX_SERVICES", 1024)
+    monkeypatch.setattr(models, "MAX_BACKENDS", 16384)
     said_of = said(many(4000, 10))
     assert said_of == [
         "lbmux.yaml:1: services: 4000 services: the limit is 1024",

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from lbmux.config import models
 from lbmux.config.field_types import Model
-from lbmux.config.models import MAX_BACKENDS, MAX_SERVICES, Config, slots_of
+from lbmux.config.models import MAX_BACKENDS, MAX_SERVICES, Config, over_limits, slots_of
 from lbmux.config.table_models import MAX_SLOTS, SIZES, size_for
+from lbmux.datapath.tables import FORMER_TABLE
 from lbmux.tables.maglev import is_prime
 
 
@@ -257,8 +259,8 @@ def test_automatic_size_of_the_maglev_table(count: int, size: int) -> None:
     assert Config.model_validate_json(automatic.model_dump_json()) == automatic
 
 
-def test_the_sizes_are_primes_and_the_last_is_enough_for_all_backends() -> None:
-    assert all(map(is_prime, SIZES)) and size_for(MAX_BACKENDS) == SIZES[-1] == MAX_SLOTS
+def test_the_sizes_are_primes_and_the_last_is_the_largest_table() -> None:
+    assert all(map(is_prime, SIZES)) and size_for(MAX_BACKENDS) == SIZES[-1] == MAX_SLOTS > 30 * MAX_BACKENDS
 
 
 def test_a_service_with_its_own_size() -> None:
@@ -283,15 +285,27 @@ def test_as_many_backends_as_slots() -> None:
     assert list(errors) == [("services", 0, "backends")]
 
 
-def test_too_many_services() -> None:
-    errors = faults(*(service(name=f"s{n}", port=n + 1) for n in range(MAX_SERVICES + 1)))
-    assert list(errors) == [("services",)]
+def test_limits_of_one_file() -> None:
+    """Each service and each backend has a row, which flows and slots name by 16 bits."""
+    assert (MAX_SERVICES, MAX_BACKENDS) == (1 << 16, FORMER_TABLE)
+    assert not list(over_limits(MAX_SERVICES, MAX_BACKENDS))
+    assert list(over_limits(65_537, 65_535)) == [
+        "65537 services: the limit is 65536",
+        "65535 backends in all: the limit is 65534",
+    ]
 
 
-def test_too_many_backends_in_all() -> None:
-    many = [backend(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(MAX_BACKENDS // 2 + 1)]
+def test_too_many_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MAX_SERVICES", 100)
+    errors = faults(*(service(name=f"s{n}", port=n + 1) for n in range(101)))
+    assert errors == {("services",): "101 services: the limit is 100"}
+
+
+def test_too_many_backends_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MAX_BACKENDS", 100)
+    many = [backend(f"10.0.0.{n}") for n in range(1, 52)]
     errors = faults(service(*many), service(*many, name="other", port=81))
-    assert list(errors) == [("services",)]
+    assert errors == {("services",): "102 backends in all: the limit is 100"}
 
 
 def test_a_broken_backend_does_not_hide_other_faults() -> None:

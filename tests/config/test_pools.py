@@ -103,7 +103,7 @@ def test_the_limit_counts_each_service() -> None:
     pools = f"pools:\n  big:\n{servers}services:\n"
     assert len(read(pools + "".join(map(service.format, range(1, services + 1)))).services) == services
     found = problems(pools + "".join(map(service.format, range(1, services + 2))))
-    assert found["services"][1] == f"{MAX_BACKENDS + 128} backends in all: the limit is {MAX_BACKENDS}"
+    assert found["services"][1] == f"{128 * (services + 1)} backends in all: the limit is {MAX_BACKENDS}"
 
 
 def test_too_many_backends_in_pools_are_refused_before_each_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

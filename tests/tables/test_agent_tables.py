@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from lbmux.config.models import MAX_SERVICES, Config
+from lbmux.config.models import Config
 from lbmux.config.slowpath_models import SlowPath
 from lbmux.datapath.tables import GONE, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
-from lbmux.tables.agent_tables import AgentTables, sizes_for
+from lbmux.tables.agent_tables import ENDPOINTS, AgentTables, sizes_for
 from lbmux.tables.host_probes import MOST_VIPS
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import Tables
@@ -208,14 +208,20 @@ def test_the_host_is_asked_about_connections_that_are_not_known(
     assert agent.inbound(1, flags=ACK, protocol=protocol)[0] == verdict
 
 
-@pytest.mark.parametrize("probes", [True, False])
-def test_the_largest_configuration_fits(probes: bool) -> None:
+def services_of_one_host(count: int) -> list[dict[str, Any]]:
     """Every service has a VIP of its own, so as many VIPs as possible have a row for probes."""
-    services = [
+    return [
         service(1, port=1 + number, name=f"s{number}", vip=f"192.1.{number // 250}.{number % 250 + 1}")
-        for number in range(MAX_SERVICES)
+        for number in range(count)
     ]
+
+
+@pytest.mark.parametrize(("probes", "most"), [(True, 1791), (False, 2047)])
+def test_the_most_services_of_one_host(probes: bool, most: int) -> None:
+    """One endpoint is for connections straight to a DIP."""
     muxes = tuple(f"10.2.{number // 250}.{number % 250 + 1}" for number in range(1024))
-    agent = Agent(config(*services, muxes=muxes, probes=probes))
-    rows = MAX_SERVICES + 1 + (MOST_VIPS if probes else 0)  # 1: connections straight to a DIP
-    assert (agent.tables.endpoints["state"] == UP).sum() == rows
+    agent = Agent(config(*services_of_one_host(most), muxes=muxes, probes=probes))
+    assert (agent.tables.endpoints["state"] == UP).sum() == most + 1 + (MOST_VIPS if probes else 0) == ENDPOINTS
+    with pytest.raises(TableError) as caught:
+        agent.control.plan(config(*services_of_one_host(most + 1), probes=probes))
+    assert (caught.value.table, caught.value.limit) == ("endpoints", ENDPOINTS)

@@ -12,7 +12,7 @@ import pytest
 from lbmux.addresses import mac_to_int
 from lbmux.backends.effective import effective
 from lbmux.config.models import Config
-from lbmux.datapath.tables import DRAINING, EVICTED, GONE, TICK_SHIFT, UP, Sizes
+from lbmux.datapath.tables import DRAINING, EVICTED, FORMER_TABLE, GONE, TICK_SHIFT, UP, Sizes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import TableError
 from lbmux.linux.next_hops import NextHop
@@ -333,15 +333,56 @@ def test_a_configuration_that_does_not_fit_changes_nothing(sizes: Sizes, table: 
 
 
 def test_planning_changes_nothing_that_is_in_force() -> None:
-    """New Maglev tables and access lists are written ahead, where no service has its own."""
+    """What a change needs is written ahead: tables where no service has its own, and the copies not in force."""
     mux = Mux(config(web(1, 2, 3, deny=["198.51.100.0/24"])))
     before = {name: memory.copy() for name, memory in mux.tables.memory.items()}
     in_force = table_contents(mux)
+    copies = [copy[mux.tables.active].copy() for copy in (mux.tables.services, mux.tables.addresses)]
     more = service("other", "192.0.2.2", backend(1), deny=["203.0.113.0/24"])
     mux.control.plan(config(web(4, 5, 6), more))
     changed = {name for name, memory in before.items() if (mux.tables.memory[name] != memory).any()}
-    assert changed == {"slots", "rules"}
+    assert changed == {"slots", "rules", "services", "addresses"}
     assert table_contents(mux) == in_force
+    for copy, before_it in zip((mux.tables.services, mux.tables.addresses), copies, strict=True):
+        assert (copy[mux.tables.active] == before_it).all()
+
+
+def test_a_plan_comes_into_force_whole_after_another_one_was_written_ahead() -> None:
+    mux = Mux(THREE)
+    wanted = config(web(1, 2), service("other", "192.0.2.2", backend(4)))
+    plan = mux.control.plan(wanted)
+    mux.control.plan(config(service("third", "192.0.2.3", backend(5))))
+    mux.control.commit(plan)
+    assert table_contents(mux) == table_contents(Mux(wanted))
+    mux.hop(4)
+    assert set(mux.send(destination=IPv4Address("192.0.2.2").packed)) == {4}
+    assert set(mux.send(destination=IPv4Address("192.0.2.3").packed)) == {-1}
+
+
+LARGEST = Sizes(64, services=1 << 16, slots=SIZE * 8, backends=1 << 16, buckets=8192)
+
+
+def test_the_last_rows_of_services_and_backends() -> None:
+    """Flows and slots have 16 bits for a row: 65,536 services; of the backends' numbers two have another meaning."""
+    mux = Mux(config(), LARGEST)
+    mux.tables.service_identities[:-1] = mux.tables.backend_identities[: FORMER_TABLE - 3] = 1
+    mux.load(THREE)
+    assert [mux.row(number) for number in (1, 2, 3)] == [FORMER_TABLE - 3, FORMER_TABLE - 2, FORMER_TABLE - 1]
+    assert mux.tables.services[mux.tables.active, -1]["size"] == SIZE
+    before = mux.send()
+    assert set(before) == {1, 2, 3}
+    mux.load(config(web(1, 2)))
+    after = mux.send(now=2)
+    assert set(after) == {1, 2} and all(one in (new, 3) for one, new in zip(before, after, strict=True))
+
+
+def test_no_backend_gets_a_row_with_another_meaning() -> None:
+    mux = Mux(config(), LARGEST)
+    mux.tables.backend_identities[:] = range(1, len(mux.tables.backend_identities) + 1)
+    mux.tables.backends["state"][: FORMER_TABLE - 2] = UP
+    with pytest.raises(TableError) as caught:
+        mux.control.plan(THREE)
+    assert (caught.value.table, caught.value.limit) == ("backends", FORMER_TABLE)
 
 
 def test_until_a_next_hop_is_known_packets_wait_for_it() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbmux.errors import TableError
-from lbmux.tables.slot_allocation import Gaps
+from lbmux.tables.slot_allocation import Gaps, Range, runs
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,17 @@ def test_ranges_that_are_taken_in_turn_do_not_overlap() -> None:
     with pytest.raises(TableError) as caught:
         gaps.take(1)
     assert (caught.value.wanted, caught.value.limit) == (101, 100)
+
+
+@pytest.mark.parametrize(
+    ("places", "joined"),
+    [
+        ([], []),
+        ([(10, 5), (0, 10), (20, 5)], [(0, 15), (20, 5)]),
+        ([(0, 10), (10, 0), (10, 10), (20, 10)], [(0, 20), (20, 10)]),
+        ([(0, 30), (30, 1)], [(0, 30), (30, 1)]),
+    ],
+    ids=["none", "a gap", "up to the longest", "one that is longer"],
+)
+def test_places_beside_each_other_are_one_run(places: list[Range], joined: list[Range]) -> None:
+    assert runs(places, longest=20) == joined

@@ -23,7 +23,7 @@ PROGRAMS = [
 SIZES = {
     "smallest": Sizes(addresses=16, services=4, slots=64, backends=4, buckets=1),
     "default": Sizes(workers=2),
-    "large": Sizes(1 << 16, 1 << 14, slots=1 << 22, backends=1 << 16, buckets=1 << 15, workers=8, endpoints=4096),
+    "large": Sizes(1 << 19, 1 << 16, slots=1 << 22, backends=1 << 16, buckets=1 << 15, workers=8, endpoints=4096),
     "536 MB of flows": Sizes(buckets=1 << 22, workers=2),
 }
 
