@@ -3,7 +3,8 @@
 ``murmur3`` selects the Maglev slot, so it must be the same on every mux and reproducible elsewhere: it is MurmurHash3
 x86 32-bit, equal to ``mmh3.hash(key, seed, signed=False)``. ``keyed`` places addresses and flows in our own tables,
 where an attacker must not be able to aim at a bucket: it is strongly universal multilinear hashing (Lemire and Kaser,
-"Strongly universal string hashing is fast", 2014, section 3) with secret random keys.
+"Strongly universal string hashing is fast", 2014, section 3) with secret random keys. lbmux.targets.hash_keys draws
+them.
 """
 
 from lbmux.datapath.memory import int64, step, u32, u64

@@ -31,8 +31,9 @@ from lbmux.datapath.tables import (
     settings_row,
 )
 from lbmux.tables.mux_plan import changed_at
+from lbmux.targets import hash_keys
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import KEYS, Tables, now_ticks
+from lbmux.targets.regions import Tables, now_ticks
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +117,11 @@ class Rows(Protocol):
 
 
 def copy_keys(previous: Rows, tables: Tables) -> None:
-    """Keep the secret keys, before anything is placed by them."""
+    """Keep the secret keys that suit the new size, before anything is placed by them."""
     before = previous.rows("settings")[0]
-    for key in KEYS:
-        tables.settings[0][key] = before[key]
+    for name in hash_keys.NAMES:
+        if hash_keys.spreads(int(before[name]), tables.sizes.buckets):
+            tables.settings[0][name] = before[name]
 
 
 def move_flows(previous: Rows, tables: Tables, is_agent: bool = False) -> int:

@@ -6,7 +6,6 @@ BPF map if a kernel program shares it.
 
 import contextlib
 import mmap
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -29,13 +28,13 @@ from lbmux.datapath.tables import (
     Sizes,
 )
 from lbmux.datapath.verdicts import VERDICTS
+from lbmux.targets import hash_keys
 from lbmux.targets.time_namespace import monotonic_offset_ns
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module does not name it
 HUGE_PAGE_BYTES = 1 << 21
 OFFSET_NS = monotonic_offset_ns()
 GUE_PORT, GENEVE_PORT = 6080, 6081  # IANA's
-KEYS = tuple(f"key{index}" for index in range(7))
 
 
 def now_ticks() -> int:
@@ -98,8 +97,8 @@ class Tables:
         row["version"], row["workers"] = self.sizes.version, self.sizes.workers
         row["trusted_ways"], row["untrusted_ways"] = WAYS - 1, WAYS
         row["gue_port"], row["geneve_port"] = port_to_wire(GUE_PORT), port_to_wire(GENEVE_PORT)
-        for key in KEYS:
-            row[key] = secrets.randbits(64) | 1
+        for key in hash_keys.NAMES:
+            row[key] = hash_keys.draw(self.sizes.buckets)
         row["magic"] = MAGIC
 
     @property

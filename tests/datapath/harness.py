@@ -30,8 +30,9 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.tables.access_lists import access_rows
 from lbmux.tables.address_map import Name, ServerId, fill
 from lbmux.tables.mux_rows import TRACKING, is_special
+from lbmux.targets.hash_keys import NAMES as KEYS
 from lbmux.targets.native import HEADROOM_BYTES, Worker
-from lbmux.targets.regions import KEYS, Tables
+from lbmux.targets.regions import Tables
 from tests.datapath.plain_agent import Endpoint
 from tests.datapath.plain_flows import LONGEST, Idle
 from tests.datapath.plain_hash import halves
@@ -46,10 +47,7 @@ GUARD = 0xA5
 
 
 def allocated(sizes: Sizes) -> Tables:
-    """Allocate tables whose keys are always the same, for tests that count flows.
-
-    With one in a thousand random keys, 40 flows from consecutive ports share so few buckets that they evict each other.
-    """
+    """Allocate tables whose keys are the same in every run, for tests that count flows."""
     tables, numbers = Tables.allocate(sizes), random.Random(1)
     for key in KEYS:
         tables.settings[0][key] = numbers.getrandbits(64) | 1

@@ -1,5 +1,7 @@
 """Flows of tables that another version or other sizes left: which come along, and that packets find them."""
 
+import itertools
+import random
 from dataclasses import asdict
 from ipaddress import IPv4Address
 from typing import Any
@@ -16,13 +18,27 @@ from lbmux.datapath.verdicts import Verdict
 from lbmux.linux.next_hops import NextHop
 from lbmux.tables.migration import copy_keys, move_flows
 from lbmux.tables.mux_tables import MuxTables, sizes_for
+from lbmux.targets.hash_keys import NAMES as KEYS
+from lbmux.targets.hash_keys import spreads
 from lbmux.targets.native import Worker
-from lbmux.targets.regions import KEYS, Tables, now_ticks
+from lbmux.targets.regions import Tables, now_ticks
 from tests.datapath.craft import FIN, SYN, Craft
 from tests.datapath.harness import Frames
 
 LOCAL, MAC = IPv4Address("10.0.0.1"), mac_to_int("02:00:00:00:00:09")
 CLIENTS = range(300)
+
+SIZES = [1 << width for width in range(9, 20)]
+
+
+def _good_keys() -> list[int]:
+    """Return the same keys in every run, which suit a flow table of any of the sizes."""
+    numbers = random.Random(1)
+    drawn = (numbers.getrandbits(64) | 1 for _ in range(10_000))
+    return list(itertools.islice((key for key in drawn if all(spreads(key, size) for size in SIZES)), len(KEYS)))
+
+
+GOOD_KEYS = _good_keys()
 
 
 class Left:
@@ -56,8 +72,8 @@ class Mux:
         if after is not None:
             copy_keys(after, self.tables)
         else:  # the same keys in every run: with others a flow may be evicted
-            for number, key in enumerate(KEYS):
-                self.tables.settings[0][key] = 2 * number + 0x9E3779B97F4A7C15
+            for name, key in zip(KEYS, GOOD_KEYS, strict=True):
+                self.tables.settings[0][name] = key
         self.control = control = MuxTables(self.tables, LOCAL)
         control.commit(control.plan(config))
         for destination in control.destinations():
@@ -225,3 +241,11 @@ def test_keys_stay_secret_and_the_same() -> None:
     first = Mux(config(1))
     second = Mux(config(1, limit=65536), after=Left(first.tables))
     assert [first.tables.settings[0][key] for key in KEYS] == [second.tables.settings[0][key] for key in KEYS]
+
+
+def test_a_key_that_would_crowd_the_new_table_is_not_kept() -> None:
+    first = Mux(config(1))
+    first.tables.settings[0]["key2"] = 1
+    second = Mux(config(1, limit=65536), after=Left(first.tables))
+    assert second.tables.settings[0]["key2"] != 1
+    assert first.tables.settings[0]["key1"] == second.tables.settings[0]["key1"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lbmux.datapath.tables import MAGIC, TICK_SHIFT, Sizes
-from lbmux.targets.regions import KEYS, Tables, now_ticks
+from lbmux.targets.hash_keys import NAMES as KEYS
+from lbmux.targets.regions import Tables, now_ticks
 
 SMALL = Sizes(64, services=4, slots=100, backends=8, buckets=4, endpoints=2, workers=3)
 
