@@ -45,14 +45,19 @@ def main() -> None:
 
 
 def _run(parts: list[str] | tuple[str, ...], path: Path) -> list[Result]:
-    """Run the parts. Write the results after each, so that a later one that fails loses nothing."""
+    """Run the parts. Write the results after each, so that a later one that fails loses nothing.
+
+    A part with a function ``so_far`` yields its results several times while it runs.
+    """
     results: list[Result] = []
     for part in parts:
         print(f"{part} …", end=" ", file=sys.stderr, flush=True)
         start = time.monotonic()
-        results += importlib.import_module(f"bench.{part}").run()
+        module, before = importlib.import_module(f"bench.{part}"), results
+        for of_part in module.so_far() if hasattr(module, "so_far") else (module.run(),):
+            results = before + of_part
+            write_json(path, results)
         print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
-        write_json(path, results)
     return results
 
 

@@ -158,5 +158,13 @@ def test_matrix(small: Small) -> None:
     small(matrix, SERVICES={"1 of 2 services": (2, 1), "2 services": (2, 2)})
     small(flow_state, FRAMES=1000)
     small(kernel, FIRST_FRAMES=1000)
-    results = matrix.run()
-    assert len(results) == 2 and all(result.value > 0 for result in results)
+    so_far = list(matrix.so_far())
+    assert [len(results) for results in so_far] == [1, 2] and all(result.value > 0 for result in so_far[-1])
+
+
+@pytest.mark.root
+def test_the_matrix_ends_when_its_time_is_over(small: Small) -> None:
+    small(matrix, REPETITIONS=1, FLOWS={"10 flows": 10}, SECONDS=0)
+    small(flow_state, FRAMES=1000)
+    small(kernel, FIRST_FRAMES=1000)
+    assert matrix.run() == []
