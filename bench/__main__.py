@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from bench.report import Result, print_table, write_json
+from lbmux import __version__
 
 RELEASE = ("memory", "live", "reload", "loading", "flow_state", "scaling", "instructions", "end_to_end")
 """The parts that stand for a release: ten minutes."""
@@ -19,6 +20,7 @@ OTHERS = (
 )  # fmt: skip
 LONG = ("matrix",)
 """Parts that run only if they are named."""
+LAST, OF_RELEASE = Path("bench/results.json"), Path(f"bench/results/{__version__}.json")
 
 # Measure programs as they run when installed, with cached bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -31,17 +33,20 @@ def main() -> None:
         "parts", nargs="*", metavar="PART",
         help=f"of {', '.join(known)}; or 'all', all but {', '.join(LONG)}; default: {', '.join(RELEASE)}",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, default=Path("bench/results.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--json", type=Path,
+        help=f"default: {LAST}; without parts {OF_RELEASE}, which is committed with a release",
+    )  # fmt: skip
     options = parser.parse_args()
-    parts = options.parts or RELEASE
+    parts, path = options.parts or RELEASE, options.json or (LAST if options.parts else OF_RELEASE)
     if parts == ["all"]:
         parts = (*RELEASE, *OTHERS)
     unknown = sorted(set(parts) - set(known))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
-    print_table(_run(parts, options.json))
+    print_table(_run(parts, path))
     if "kernel" in parts:
-        _plot(options.json)
+        _plot(path)
 
 
 def _run(parts: list[str] | tuple[str, ...], path: Path) -> list[Result]:

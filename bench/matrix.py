@@ -52,12 +52,12 @@ def _measured(kernel_bed: Timed, until: float) -> Iterator[tuple[str, float, flo
     """Yield each cell that begins in time: (its name, the CPU time of a frame, that of the empty program)."""
     for _, (flows_name, flows) in itertools.product(range(REPETITIONS), FLOWS.items()):
         with kernel_bed.program("send_back"):
-            limit = kernel_bed.frame_ns(flows)
+            limit = kernel_bed.frame_ns(flows, has_entries=False)
         for (services_name, (services, busy)), (marked, one_in) in itertools.product(SERVICES.items(), MARKED.items()):
             if time.monotonic() > until:
                 return
             with kernel_bed.marked("changed", one_in, services=services):
-                ns = kernel_bed.frame_ns(flows, services=busy)
+                ns = kernel_bed.frame_ns(flows, services=busy, has_entries=one_in > 0)
             yield f"{flows_name}, {services_name}, {marked}", ns, limit
 
 
