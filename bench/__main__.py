@@ -16,7 +16,7 @@ RELEASE = ("memory", "live", "reload", "loading", "flow_state", "scaling", "inst
 OTHERS = (
     "startup", "maglev", "replay", "latency", "restart", "kernel", "rings", "health", "help", "trace", "scrape", "show",
     "page", "amplification", "saturation", "isolation", "steering", "manager", "wan", "first_byte", "gslb",
-    "auto_weight", "many_services",
+    "auto_weight", "af_xdp", "many_services",
 )  # fmt: skip
 LONG = ("matrix",)
 """Parts that run only if they are named."""

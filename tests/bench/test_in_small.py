@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import (
+    af_xdp,
     flow_state,
     health,
     kernel,
@@ -150,6 +151,15 @@ def test_reload(small: Small) -> None:
 def test_latency(small: Small) -> None:
     small(latency, SAMPLES=300)
     assert ratios(latency.run()) == [True, True]
+
+
+@pytest.mark.root
+def test_af_xdp(small: Small) -> None:
+    small(af_xdp, ROUNDS=2, REPETITIONS=1, SIZES=(64,))
+    results = {result.name.partition(": ")[2] or result.name: result.value for result in af_xdp.run()}
+    assert len(results) == 7 and results["AF_PACKET sends"] > 0 and results["AF_XDP sends"] > 0
+    lost, segmented = list(results.values())[-2:]
+    assert (lost, segmented) == (0, af_xdp.SEGMENTS)
 
 
 @pytest.mark.root
