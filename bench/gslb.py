@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import yaml
 from pyroute2 import IPRoute
 
-from bench.report import Result, print_table
+from bench.report import Result, print_table, write_json
 from lbmux.lab.dns_queries import ask
 from lbmux.lab.lab import Lab
 from lbmux.lab.scoreboard.experiment import Load, Outcome
@@ -156,7 +157,12 @@ def run() -> list[Result]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ttl", type=int, action="append", required=True, help="in seconds; may be repeated")
-    print_table([result for ttl_s in parser.parse_args().ttl for result in measure(ttl_s)])
+    parser.add_argument("--json", type=Path, help="write the results to this file, for `lbmux plot`")
+    options = parser.parse_args()
+    results = [result for ttl_s in options.ttl for result in measure(ttl_s)]
+    print_table(results)
+    if options.json:
+        write_json(options.json, results)
 
 
 if __name__ == "__main__":

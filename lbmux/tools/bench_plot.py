@@ -1,5 +1,6 @@
 """Draws results of the bench: the kernel's rates as curves if they were measured, else each result and its reference.
 
+If no result has a reference, the values are drawn, with a diagram for each part and unit.
 Several runs are drawn side by side, one colour each, or as a history: one line for each result, one point for each run.
 """
 
@@ -22,7 +23,8 @@ def draw(runs: Mapping[str, Results], path: Path) -> None:
     from matplotlib import pyplot
 
     has_curves = all({one["part"] for one in results} >= set(CURVES) for results in runs.values())
-    figure = _curves(runs, pyplot) if has_curves else _ratios(runs, pyplot)
+    has_ratios = any(one.get("ratio") for results in runs.values() for one in results)
+    figure = (_curves if has_curves else _ratios if has_ratios else _values)(runs, pyplot)
     if len(runs) > 1:
         figure.axes[0].legend()
     figure.savefig(path, dpi=150)
@@ -78,19 +80,43 @@ def _curves(runs: Mapping[str, Results], pyplot: Any) -> Any:
 def _ratios(runs: Mapping[str, Results], pyplot: Any) -> Any:
     """Each result that was measured against something in the same run."""
     known = {name: _by_label(results) for name, results in runs.items()}
-    labels = list(dict.fromkeys(label for ratios in known.values() for label in ratios))
-    if not labels:
-        raise ValueError("no result is a ratio to another measurement")
-    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.3 * len(labels) * len(runs)), layout="constrained")
-    thick = 0.8 / len(runs)
-    for number, (name, ratios) in enumerate(known.items()):
-        positions = [labels.index(label) + (number - (len(runs) - 1) / 2) * thick for label in ratios]
-        axes.barh(positions, list(ratios.values()), thick, label=name)
+    height = 1.5 + 0.3 * len({label for ratios in known.values() for label in ratios}) * len(runs)
+    figure, axes = pyplot.subplots(figsize=(9, height), layout="constrained")
+    _bars(axes, known, "ratio")
+    return figure
+
+
+def _values(runs: Mapping[str, Results], pyplot: Any) -> Any:
+    """Each result in its unit."""
+    kinds = list(dict.fromkeys((one["part"], one["unit"]) for results in runs.values() for one in results))
+    known = [
+        {
+            name: {one["name"]: one["value"] for one in results if (one["part"], one["unit"]) == kind}
+            for name, results in runs.items()
+        }
+        for kind in kinds
+    ]
+    heights = [1.0 + 0.3 * max(map(len, one.values())) * len(runs) for one in known]
+    figure, rows = pyplot.subplots(
+        len(kinds), 1, figsize=(9, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for axes, (part, unit), values in zip(rows[:, 0], kinds, known, strict=True):
+        _bars(axes, values, unit)
+        axes.set(title=part)
+    return figure
+
+
+def _bars(axes: Any, known: Mapping[str, Mapping[str, float]], unit: str) -> None:
+    """Draw the values by label, side by side for several runs."""
+    labels = list(dict.fromkeys(label for values in known.values() for label in values))
+    thick = 0.8 / len(known)
+    for number, (name, values) in enumerate(known.items()):
+        positions = [labels.index(label) + (number - (len(known) - 1) / 2) * thick for label in values]
+        axes.barh(positions, list(values.values()), thick, label=name)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    axes.set(xlabel="ratio")
+    axes.set(xlabel=unit)
     axes.grid(axis="x", alpha=0.3)
-    return figure
 
 
 def _by_label(results: Results) -> dict[str, float]:

@@ -17,6 +17,9 @@ def result(part: str, name: str, value: float, ratio: float | None = None) -> di
 
 
 CURVES = [result(f"kernel-{kind}", name, 4.0) for kind, name in (("flows", "1,000"), ("size", "64"))]
+VALUES = [
+    result("gslb", name, value) | {"unit": unit} for name, value, unit in (("TTL 5", 2.9, "s"), ("moved", 7, "users"))
+]
 OUTCOMES = [
     {"scenario": scenario, "event": event, "connections": 500, "broken": 3, "stall_ms": 12.5}
     for scenario in ("ananta", "seesaw") for event in ("nothing", "kill-mux")
@@ -27,8 +30,13 @@ OUTCOMES = [
 @pytest.mark.parametrize("ending", [".png", ".svg"])
 @pytest.mark.parametrize(
     "said",
-    [{"results": CURVES}, {"results": [result("live", "mux", 423.0, 0.94)]}, {"outcomes": OUTCOMES}],
-    ids=["kernel", "ratios", "scoreboard"],
+    [
+        {"results": CURVES},
+        {"results": [result("live", "mux", 423.0, 0.94)]},
+        {"results": VALUES},
+        {"outcomes": OUTCOMES},
+    ],
+    ids=["kernel", "ratios", "values", "scoreboard"],
 )
 def test_a_plot_of_each_kind(tmp_path: Path, said: Any, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
     source, picture = tmp_path / "r.json", tmp_path / f"r{ending}"
