@@ -2,7 +2,8 @@
 
     python -m lbmux.lab.https_users www.example.net 10.201.0.2 --connections 50 --short-per-s 10
 
-It reports as lbmux.lab.connections does, with requests in place of lines, and PoPs in place of servers.  A connection
+Every fifth long connection uses HTTP/3.  It reports as lbmux.lab.connections does, with requests in place of lines,
+and PoPs in place of servers.  A connection
 that the server closes after an answer, as announced by `Connection: close`, is replaced; any other end is a failed
 request.
 """
@@ -17,12 +18,15 @@ from typing import Any
 from lbmux.daemons import process
 from lbmux.lab.connections import Connection, Traffic, parser_of, run
 from lbmux.lab.dns_queries import ask
+from lbmux.lab.http3_client import connected
 from lbmux.lab.lab import Lab
 from lbmux.lab.traffic_client import Client, reporting
 
 PORT, PATH = 443, "/whoami"
 LATE_MS = 1000.0
 """A request over a wide-area network takes up to 0.7 s with a new connection."""
+HTTP3_EVERY = 5
+"""One of so many long connections uses HTTP/3, which costs much more CPU time."""
 ATTEMPTS, AGAIN_S = 4, 0.25
 """How often a resolver is asked, and the pause before the second time; the next ones are longer."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -52,6 +56,9 @@ class Users(Traffic):
         raise ConnectionError("the resolver has no address")
 
     async def use(self, connection: Connection, turn_s: float) -> None:
+        if connection.number % HTTP3_EVERY == HTTP3_EVERY - 1:
+            await self._use_http3(connection, turn_s)
+            return
         reader, writer = await self.open()
         while True:
             connection.local_port = writer.get_extra_info("sockname")[1]
@@ -64,6 +71,18 @@ class Users(Traffic):
             if not is_open:
                 writer.close()
                 reader, writer = await self.open()
+
+    async def _use_http3(self, connection: Connection, turn_s: float) -> None:
+        async with connected(await self._resolve(), PORT) as client:
+            connection.local_port = client.local_port
+            while True:
+                body = await client.get(self._name, PATH)
+                connection.backend = body.decode().partition("-")[0]
+                self.took(connection.waited())
+                connection.lines += 1
+                await asyncio.sleep(turn_s + self.pause_s)
+                turn_s = 0.0
+                connection.wait()
 
     async def request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, bool]:
         """Send a request; return the PoP that answered, and whether the connection stays open."""

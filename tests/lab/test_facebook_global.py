@@ -33,6 +33,16 @@ def test_numbers_of_sites_have_bounds(sites: tuple[int, int, int], wrong: str) -
         facebook_global(*sites)
 
 
+def test_only_pops_serve_http3() -> None:
+    topology = facebook_global(1, 1, 1)
+    protocols = {
+        site: [one["protocol"] for one in yaml.safe_load(topology.files[f"{site}.yaml"])["services"]]
+        for site in ("pop1", "dc1")
+    }
+    assert protocols == {"pop1": ["tcp", "udp", "tcp"], "dc1": ["tcp", "tcp"]}
+    assert [program.name for program in topology.node("pop1-host1").programs] == ["haproxy", "quic", "agent"]
+
+
 def test_each_site_has_a_configuration_of_its_own() -> None:
     topology = facebook_global(2, 1, 1)
     configs = [

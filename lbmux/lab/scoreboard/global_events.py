@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from typing import Any
 
+from lbmux.api.requests import HoldRoutes
 from lbmux.lab import processes
 from lbmux.lab.lab import Lab
 from lbmux.lab.scoreboard.event import Event
@@ -46,14 +47,28 @@ def _fill_centre(system: SystemUnderTest) -> None:
     _set(system.lab, "data_centres", CENTRE, "draining", False)
 
 
+def _hold_pop(system: SystemUnderTest, held: bool) -> None:
+    """Have the edges of a PoP, which other PoPs announce the same VIP beside, withdraw or announce it."""
+    scenario = system.scenario
+    in_pop = {host for backend, host in scenario.backends.items() if backend in scenario.pop}
+    for edge in in_pop.intersection(scenario.forwarders):
+        system.client(edge).ask(HoldRoutes(held))
+
+
 def _drain_pop(system: SystemUnderTest) -> None:
     """Drain, and wait until the resolver of its users gives another address."""
+    if not system.scenario.resolvers:
+        _hold_pop(system, True)
+        return
     _set(system.lab, "pops", POP, "healthy", False)
     own = home(system.lab, USERS).vips[0]
     system.wait_for(lambda: answer(system.lab, USERS, RESOLVERS[USERS]) not in ("", own), f"drained {POP}")
 
 
 def _fill_pop(system: SystemUnderTest) -> None:
+    if not system.scenario.resolvers:
+        _hold_pop(system, False)
+        return
     _set(system.lab, "pops", POP, "healthy", True)
 
 
@@ -79,11 +94,13 @@ def _restart_resolver(system: SystemUnderTest, *options: str) -> None:
 
 
 def _release(system: SystemUnderTest) -> None:
-    """Reload the PoP's proxies one after the other: a new process takes the listening sockets of each."""
+    """Replace the PoP's proxies one after the other: a new process takes the sockets of each, by TCP and by QUIC."""
     for api in proxies(system.lab, POP):
-        before = worker(api)
-        processes.kill(system.lab.process(api.name.removesuffix("-haproxy.sock"), "haproxy"), signal.SIGUSR2)
+        before, name = worker(api), api.name.removesuffix("-haproxy.sock")
+        processes.kill(system.lab.process(name, "haproxy"), signal.SIGUSR2)
         system.wait_for(lambda: worker(api) not in (0, before), f"new process of {api.name}")  # noqa: B023 -- called within the turn
+        node = system.lab.topology.node(name)
+        system.lab.start(node, next(program for program in node.programs if program.name == "quic"))
 
 
 def _lose_centre(system: SystemUnderTest) -> None:
@@ -102,7 +119,8 @@ GLOBAL_EVENTS = (
     Event("drain-dc", "a data centre drains: 10 % of the requests a second", _drain_centre, _fill_centre, True,
           takes_s=30.0),
     Event("lose-dc", "the backbone receives nothing from a data centre", _lose_centre, _find_centre, takes_s=20.0),
-    Event("drain-pop", "a PoP drains: the map has no users for it", _drain_pop, _fill_pop, True, takes_s=30.0),
+    Event("drain-pop", "a PoP drains: the map has no users for it, or its edges withdraw", _drain_pop, _fill_pop, True,
+          takes_s=30.0),
     Event("resolver-ignores-ttl", "a PoP drains; a resolver keeps naming it for 600 s", _stretch, _unstretch, True,
           takes_s=30.0),
     Event("release-proxy", "new processes of a PoP's proxies take the sockets", _release, _stay, True, takes_s=20.0),

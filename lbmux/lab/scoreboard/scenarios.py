@@ -132,7 +132,7 @@ def _all_edges(topology: Topology) -> Topology:
 
 POPS: dict[str, Any] = {
     "forwarders": ("host1", "host2", "host3", "host4"),
-    "events": (*EDGES, "lose-pop", "kill-mux+lose-pop"),
+    "events": (*EDGES, "drain-pop", "lose-pop", "kill-mux+lose-pop"),
     "next_hops": {
         "router": _gateways("10.255.1.2"),
         "pop1": _gateways("10.1.1.2", "10.1.2.2"),

@@ -1,8 +1,8 @@
 """Facebook's design beyond one data centre: PoPs near the users, data centres, and a wide-area network between them.
 
 A site is a PoP, a data centre or a region of users.  A PoP ends TCP and TLS: a mux and hosts with agent and HAProxy,
-which keep connections to the data centres.  A data centre has the same layers, with application servers behind its
-proxies.
+which keep connections to the data centres, and a server of HTTP/3.  A data centre has the same layers, with application
+servers behind its proxies.
 Each region has clients and a resolver; a DNS server answers by the map of `lbmux steer`.
 """
 
@@ -43,6 +43,8 @@ NEAR_MS, FARTHER_MS, POP_TO_CENTRE_MS, USER_TO_CENTRE_MS, ELSEWHERE_MS = 20, 40,
 CAPACITY = 1000
 """Users for which a PoP has capacity; a region has 100."""
 USERS = 100
+COLLECT_S = 10
+"""How often round-trip times of real connections are collected."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Site:
     number: int
     vips: tuple[str, ...] = ()
     hosts: int = HOSTS
+
+    @property
+    def is_pop(self) -> bool:
+        return self.name.startswith("pop")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -187,7 +193,8 @@ def _host(site: Site, n: int, to_servers: tuple[str, ...]) -> Node:
          "--control", "{state}/{node}.sock"),
     )  # fmt: skip
     server = common_nodes.server(name, "127.0.0.1", web_port=SERVER_PORT, echo_port=SERVER_ECHO_PORT)
-    programs = (proxy, agent) if "--tls" in to_servers else (server, proxy, agent)
+    http3 = Program("quic", "lbmux.lab.quic_server", ("{state}/{node}-quic", name, site.vips[0], str(HTTPS_PORT)))
+    programs = (proxy, http3, agent) if site.is_pop else (server, proxy, agent)
     vips = tuple(("lo", f"{vip}/{128 if ':' in vip else 32}") for vip in site.vips)
     routes = default_routes(*_gateways(site, n), is_host=True)
     return Node(name, "host", IPV6_SYSCTLS | VIP_ON_LOOPBACK, vips, routes, programs)
@@ -220,10 +227,13 @@ def _config(site: Site) -> dict[str, Any]:
             f"{site.name}-host{n}": f"{_networks(site, n)[family]}{'::' if family else '.'}2" for n in _numbers(site)
         }
         backends = [{"name": name, "dip": dip} for name, dip in dips.items()]
-        services.append({
+        https = {
             "name": f"https{suffix}", "vip": vip, "protocol": "tcp", "port": HTTPS_PORT,
             "health": common_nodes.HEALTH, "backends": backends,
-        })  # fmt: skip
+        }  # fmt: skip
+        services.append(https)
+        if site.is_pop and not family:
+            services.append(https | {"name": "http3", "protocol": "udp"})
     network, network6 = _networks(site, 0)
     return {"muxes": [f"{network}.2", f"{network6}::2"], "services": services}
 
@@ -239,9 +249,11 @@ def _steering(pops: Sequence[Site], centres: Sequence[Site]) -> dict[str, Any]:
         "health": {"kind": "tls", "port": HTTPS_PORT, "interval_s": 1.0, "timeout_s": 1.0, "rise": 2, "fall": 2},
         "pops": [
             {"name": one.name, "addresses": list(one.vips), "capacity": CAPACITY,
-             "proxies": [f"{one.name}-host{n}-haproxy.sock" for n in _numbers(one)]}
+             "proxies": [f"{one.name}-host{n}-haproxy.sock" for n in _numbers(one)],
+             "agents": [f"{one.name}-host{n}.sock" for n in _numbers(one)]}
             for one in pops
         ],
+        "collect_s": COLLECT_S,
         "data_centres": [{"name": one.name, "capacity": CAPACITY} for one in centres],
     }  # fmt: skip
 
