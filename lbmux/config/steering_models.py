@@ -1,5 +1,6 @@
 """Configuration of steering: the PoPs, and where client groups and their latencies are; `lbmux.steering` computes."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -20,6 +21,26 @@ class SteeringHealth(Health):
     """Port to probe."""
 
 
+class Announcement(Model):
+    """How muxes announce their VIPs by BGP."""
+
+    prepend: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often they prepend their own AS: routers prefer shorter paths."""
+    length: Annotated[int, Field(ge=8, le=32)] = 32
+    """Length of the prefix around each IPv4 VIP: users go to the site with the longest one."""
+    length6: Annotated[int, Field(ge=16, le=128)] = 128
+    """Length of the prefix around each IPv6 VIP."""
+
+
+class Bgp(Model):
+    """Announcements of PoPs that have users; the others withdraw."""
+
+    normal: Announcement = Announcement()
+    """Below 90 % of its capacity."""
+    full: Announcement = Announcement(prepend=3)
+    """From 90 % of its capacity on, until it is below 70 %."""
+
+
 class Pop(Model):
     """A point of presence: a site that takes users."""
 
@@ -36,6 +57,15 @@ class Pop(Model):
     proxies: tuple[Text, ...] = ()
     """The runtime APIs of its HAProxies, whose weights `lbmux steer run` sets: paths of sockets, relative to this file,
     or HOST:PORT."""
+    agents: tuple[Text, ...] = ()
+    """Its agents, whose round-trip times `lbmux steer run` collects: control sockets, relative to this file, or, with a
+    manager, names of nodes with * and ? as wildcards."""
+    muxes: tuple[Text, ...] = ()
+    """Its muxes, which `lbmux steer run` has follow the map by BGP: as for `agents`."""
+    rtt_ms: Mapping[Name, Amount] = {}
+    """Round-trip times to data centres. `lbmux steer run` takes those of its proxies' health checks instead."""
+    unreachable: tuple[Name, ...] = ()
+    """Data centres that it cannot reach; for `lbmux steer run`, also those that are down at all its proxies."""
 
 
 class DataCentre(Model):
@@ -44,7 +74,7 @@ class DataCentre(Model):
     name: Name
     """Name, unique in the file; also that of the server in HAProxy's backend."""
     capacity: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """Its share of the requests is that of its capacity."""
+    """Maximum load, in the unit of the PoPs. Near data centres share a PoP's requests by capacity."""
     healthy: bool = True
     """Whether it works. If not, it gets no more requests at once."""
     draining: bool = False
@@ -77,6 +107,13 @@ class Steering(Model):
     """How `lbmux steer run` probes the first address of each PoP."""
     data_centres: tuple[DataCentre, ...] = ()
     """The data centres, which share the requests of each PoP."""
+    collect_s: Seconds = 60
+    """How often `lbmux steer run` collects the round-trip times of agents."""
+    bgp: Bgp = Bgp()
+    """How the muxes of PoPs announce their VIPs, by the map."""
+    near_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    """Data centres count as equally near to a PoP if their round-trip times differ by less than this; farther ones get
+    what nearer ones have no capacity for."""
     proxy_backend: Name = "upstream"
     """The backend of the PoPs' HAProxies that has the data centres as servers."""
 

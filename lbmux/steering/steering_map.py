@@ -19,11 +19,22 @@ Weights = Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class Routes:
+    """How a PoP's muxes announce their VIPs by BGP; ``withdrawn``: not at all."""
+
+    withdrawn: bool = False
+    prepend: int = 0
+    length: int = 32
+    length6: int = 128
+
+
+@dataclass(frozen=True)
 class SteeringMap:
     """``pops``: addresses by PoP. ``estimated``: groups without samples of their own.
 
     ``resolvers``: the PoP for queries that name no client subnet, by the address of the resolver. ``fractions``: the
     share of each PoP's requests that each data centre gets; ``dead``: data centres that requests leave at once.
+    ``routes``: by PoP.
     """
 
     name: str
@@ -35,6 +46,11 @@ class SteeringMap:
     resolvers: Mapping[str, str] = field(default_factory=dict)
     fractions: Mapping[str, Weights] = field(default_factory=dict)
     dead: frozenset[str] = frozenset()
+    routes: Mapping[str, Routes] = field(default_factory=dict)
+
+    def routes_of(self, pop: str) -> Routes:
+        """Return a PoP's routes; a map of an earlier version says only whether the PoP has users."""
+        return self.routes.get(pop) or Routes(not any(pop in weights for weights in self.groups.values()))
 
     def to_json(self) -> str:
         plain = asdict(self) | {
@@ -53,6 +69,7 @@ def from_json(text: str, path: Path) -> SteeringMap:
         groups = {ip_network(prefix): weights for prefix, weights in plain.pop("groups").items()}
         estimated = frozenset(map(ip_network, plain.pop("estimated")))
         plain["dead"] = frozenset(plain.get("dead", ()))
+        plain["routes"] = {pop: Routes(**routes) for pop, routes in plain.get("routes", {}).items()}
         plain["pops"] = {pop: tuple(addresses) for pop, addresses in plain["pops"].items()}
         return SteeringMap(**plain, groups=groups, estimated=estimated)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -15,6 +15,7 @@ from lbmux.steering.estimates import MEASURED, Estimates, estimate
 from lbmux.steering.exploration import FULL, explored
 from lbmux.steering.fractions import wanted_fractions
 from lbmux.steering.measurements import Groups, Latency
+from lbmux.steering.pop_routes import pop_routes
 from lbmux.steering.steering_map import SteeringMap, Weights
 
 DIVIDED_FROM = 0.01
@@ -87,8 +88,14 @@ def plan(steering: Steering, groups: Groups, latency: Latency, present: Steering
     load = parts.users * _load_of_a_user(steering, groups)
     solved = assign(cost[live], load, capacity[live])
     chosen = live[solved.pops]
-    steering_map = _map(steering, groups, estimates, parts, chosen)
     summaries = _summaries(steering, parts, load, chosen, _everywhere(solved.prices, live, capacity))
+    loads = {pop.name: pop.load for pop in summaries}
+    steering_map = replace(
+        _map(steering, groups, estimates, parts, chosen),
+        fractions=wanted_fractions(steering, loads),
+        dead=frozenset(centre.name for centre in steering.data_centres if not centre.healthy),
+        routes=pop_routes(steering, {pop.name: pop.users for pop in summaries}, loads, present),
+    )
     return _summary(Plan(
         steering_map, estimates, summaries, float(groups.users.sum()), 0, 0, 0, None, max(0.0, solved.gap),
         max(0.0, float(load.sum() - capacity[live].sum())),
@@ -141,8 +148,7 @@ def _map(steering: Steering, groups: Groups, estimates: Estimates, parts: _Parts
     return SteeringMap(
         steering.name, steering.ttl_s, {pop.name: tuple(map(str, pop.addresses)) for pop in steering.pops},
         dict(zip(groups.prefixes, weights, strict=True)), default, frozenset(estimated),
-        _resolvers(groups, parts, chosen, names), dict.fromkeys(names, wanted_fractions(steering.data_centres)),
-        frozenset(centre.name for centre in steering.data_centres if not centre.healthy),
+        _resolvers(groups, parts, chosen, names),
     )  # fmt: skip
 
 

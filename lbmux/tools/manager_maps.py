@@ -17,17 +17,17 @@ class ManagerMaps:
     """Asks a manager. All methods raise ApiError if none answers, or it refuses."""
 
     def __init__(self, client: ApiClient) -> None:
-        self._client = client
+        self.client = client
 
     def number(self) -> int:
         """Return the number of the current map; 0: there is none."""
-        maps = self._client.get("/v1/maps", MapsAnswer, limit=1).maps
+        maps = self.client.get("/v1/maps", MapsAnswer, limit=1).maps
         return maps[0].number if maps else 0
 
     def read(self, number: int | None = None) -> tuple[MapRevision, SteeringMap]:
         """Return a map and its revision, by default the current one."""
         query: dict[str, Any] = {} if number is None else {"revision": number}
-        answer = self._client.get("/v1/map", MapAnswer, **query)
+        answer = self.client.get("/v1/map", MapAnswer, **query)
         return answer.revision, from_json(answer.map, Path(f"map {answer.revision.number}"))
 
     def current(self) -> tuple[MapRevision, SteeringMap] | None:
@@ -51,4 +51,4 @@ class ManagerMaps:
             map=plan.steering_map.to_json(), base=base, users=plan.users, moved=plan.moved, rtt_ms=plan.rtt_ms,
             rtt_ms_before=plan.rtt_ms_before, message=message, dry_run=dry_run, restores=restores,
         )  # fmt: skip
-        return self._client.post("/v1/map", body, MapsAnswer).maps[0]
+        return self.client.post("/v1/map", body, MapsAnswer).maps[0]

@@ -1,7 +1,8 @@
-"""`lbmux steer run`: probes PoPs, follows its files, publishes each new map, and moves requests between data centres.
+"""`lbmux steer run`: probes PoPs, collects round trips, and publishes each new map by DNS, BGP and HAProxy's weights.
 
 A map is computed when a PoP's health or a file changes, and at least every minute. While no map can be computed, or
-gdnsd refuses it, the one in force stays. Weights are set every second: a proxy that restarts gets them again.
+gdnsd refuses it, the one in force stays. Weights are set every second, and routes every 30 s: a proxy or a mux that
+restarts gets them again.
 
 With a manager, each map first becomes a revision there. The loop publishes the manager's current map, which another
 program may have applied. While no manager answers, the map in force stays.
@@ -10,26 +11,26 @@ program may have applied. While no manager answers, the map in force stays.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbmux.addresses import Address
-from lbmux.config.steering_models import Pop, Steering
+from lbmux.config.steering_models import Steering
 from lbmux.errors import LbmuxError
 from lbmux.health.checker import Checker
 from lbmux.health.probe import Target, attempt
 from lbmux.health.probe_kinds import KINDS
 from lbmux.manager.map_revisions import MapRevision
 from lbmux.plurals import counted
-from lbmux.steering.fractions import next_fractions
 from lbmux.steering.inputs import load, read
 from lbmux.steering.map_change import unusable
 from lbmux.steering.steering_map import SteeringMap
 from lbmux.steering.steering_map import read as read_map
 from lbmux.steering.steering_plan import Plan, plan
-from lbmux.tools.haproxy_weights import set_weights
 from lbmux.tools.manager_maps import ManagerMaps
+from lbmux.tools.pop_nodes import PopNodes
+from lbmux.tools.pop_weights import PopWeights
 from lbmux.tools.publish_dns import CURRENT, publish
 
 log = logging.getLogger(__name__)
@@ -61,14 +62,17 @@ class SteerLoop:
     _number: int = 0
     _ask_at: float = 0.0
     _checkers: dict[str, Checker] = field(default_factory=dict)
-    _probes: dict[Pop, asyncio.Task[None]] = field(default_factory=dict)
-    _fractions: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    _probes: dict[tuple[str, Target], asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._weights = PopWeights(self._said)
+        self._nodes = PopNodes(self.maps.client if self.maps else None, self._said)
 
     async def run(self, stop: asyncio.Event, is_ready: asyncio.Event) -> None:
         """Steer until ``stop``; set ``is_ready`` once a map is in force."""
         current = self.server.directory / CURRENT / "map.json"
         self.in_force = read_map(current) if current.exists() else None
-        weights = asyncio.create_task(self._set_weights())
+        tasks = [asyncio.create_task(self._repeat(step)) for step in (self._set_weights, self._visit_nodes)]
         try:
             seen: object = None
             while not stop.is_set():
@@ -80,9 +84,9 @@ class SteerLoop:
                         is_ready.set()
                 await asyncio.sleep(POLL_S)
         finally:
-            for task in (weights, *self._probes.values()):
+            for task in (*tasks, *self._probes.values()):
                 task.cancel()
-            await asyncio.gather(weights, *self._probes.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, *self._probes.values(), return_exceptions=True)
 
     async def _revision(self) -> int:
         """Return the number of the manager's map, every second; while it does not answer, the last one."""
@@ -102,7 +106,8 @@ class SteerLoop:
         files = self.config, *self.config.parent.glob("*.csv")
         times = tuple(path.stat().st_mtime_ns for path in files if path.exists())
         down = tuple(name for name, checker in self._checkers.items() if checker.is_down)
-        return times, down, time.monotonic() // AT_LEAST_S
+        seen = repr((self._weights.unreachable, self._weights.distances))
+        return times, down, seen, time.monotonic() // AT_LEAST_S
 
     async def _once(self) -> None:
         """Compute the map, and publish it if it differs from the one in force."""
@@ -148,9 +153,10 @@ class SteerLoop:
         return plan(self._with_health(inputs.steering), inputs.groups, inputs.latency, present, inputs.now)
 
     def _with_health(self, steering: Steering) -> Steering:
-        """Return the configuration with what the probes have seen."""
+        """Return the configuration with what the probes, and the proxies of PoPs, have seen."""
         pops = tuple(
-            pop.model_copy(update={"healthy": pop.healthy and not self._is_down(pop.name)}) for pop in steering.pops
+            self._weights.measured(pop).model_copy(update={"healthy": pop.healthy and not self._is_down(pop.name)})
+            for pop in steering.pops
         )
         return steering.model_copy(update={"pops": pops})
 
@@ -166,15 +172,15 @@ class SteerLoop:
 
     def _probe(self, steering: Steering) -> None:
         """Probe exactly the PoPs of the file; probes that stay the same continue."""
-        wanted = dict.fromkeys(steering.pops if steering.health is not None else ())
-        for gone in self._probes.keys() - wanted.keys():
+        wanted = dict[str, Target]()
+        if (health := steering.health) is not None:
+            wanted = {pop.name: Target(pop.addresses[0], health.port, health) for pop in steering.pops}
+        for gone in self._probes.keys() - wanted.items():
             self._probes.pop(gone).cancel()
-            self._checkers.pop(gone.name, None)
-        for new in wanted.keys() - self._probes.keys():
-            assert steering.health is not None
-            target = Target(new.addresses[0], steering.health.port, steering.health)
-            self._checkers[new.name] = Checker(target.health.rise, target.health.fall, time.time())
-            self._probes[new] = asyncio.create_task(self._probe_pop(new.name, target))
+            self._checkers.pop(gone[0], None)
+        for name, target in wanted.items() - self._probes.keys():
+            self._checkers[name] = Checker(target.health.rise, target.health.fall, time.time())
+            self._probes[name, target] = asyncio.create_task(self._probe_pop(name, target))
 
     async def _probe_pop(self, name: str, target: Target) -> None:
         while True:
@@ -185,30 +191,25 @@ class SteerLoop:
                 log.warning("PoP %s is %s: %s", name, checker.state, why)
             await asyncio.sleep(max(0.0, begun + target.health.interval_s - time.monotonic()))
 
-    async def _set_weights(self) -> None:
-        while True:
+    async def _repeat(self, step: Callable[[Steering, Path], Awaitable[None]]) -> None:
+        """Do a step every second, with the present configuration."""
+        while self.config is not None:
             begun = time.monotonic()
             try:
-                await self._step()
+                await step(load(self.config), self.config.parent)
+                self._said(step.__name__, "")
             except LbmuxError as error:
-                self._said("weights", str(error))
+                self._said(step.__name__, str(error))
             await asyncio.sleep(max(0.0, begun + STEP_S - time.monotonic()))
 
-    async def _step(self) -> None:
-        """Move each PoP's fractions a second's step towards those of the map, and set them at its proxies."""
-        if self.config is None or self.in_force is None or not any(self.in_force.fractions.values()):
-            return
-        steering = load(self.config)
-        for pop in steering.pops:
-            wanted = self.in_force.fractions.get(pop.name, {})
-            now = next_fractions(self._fractions.get(pop.name, wanted), wanted, self.in_force.dead)
-            self._fractions[pop.name] = now
-            for api in pop.proxies:
-                try:
-                    await set_weights(api, steering.proxy_backend, now, self.config.parent)
-                    self._said(api, "")
-                except LbmuxError as error:
-                    self._said(api, str(error))
+    async def _set_weights(self, steering: Steering, relative_to: Path) -> None:
+        if self.in_force is not None and any(self.in_force.fractions.values()):
+            await self._weights.step(steering, self.in_force, relative_to)
+
+    async def _visit_nodes(self, steering: Steering, relative_to: Path) -> None:
+        await self._nodes.collect(steering, relative_to)
+        if self.in_force is not None:
+            await self._nodes.announce(steering, self.in_force, relative_to)
 
 
 def _differ(one: SteeringMap, other: SteeringMap | None) -> bool:

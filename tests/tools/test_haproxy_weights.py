@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from lbmux.errors import SetupError
-from lbmux.tools.haproxy_weights import commands, set_weights
+from lbmux.tools.haproxy_weights import ServerState, commands, set_weights, states
 
 
 def test_the_largest_share_gets_the_highest_weight() -> None:
-    assert commands("up", {"a": 0.25, "b": 0.75}) == "set server up/a weight 85; set server up/b weight 256"
-    assert commands("up", {"a": 0.0, "b": 0.0}) == "set server up/a weight 0; set server up/b weight 0"
+    assert commands("up", {"a": 0.25, "b": 0.75}).startswith("set server up/a weight 85; set server up/b weight 256; ")
+    assert commands("up", {"a": 0.0, "b": 0.0}).startswith("set server up/a weight 0; set server up/b weight 0; ")
 
 
 async def with_api(directory: Path, answer: bytes, tcp: bool = False) -> list[bytes]:
@@ -35,7 +35,24 @@ async def with_api(directory: Path, answer: bytes, tcp: bool = False) -> list[by
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_it_sends_one_line(tmp_path: Path, tcp: bool) -> None:
-    assert asyncio.run(with_api(tmp_path, b"\n", tcp)) == [b"set server up/a weight 256\n"]
+    assert asyncio.run(with_api(tmp_path, b"\n", tcp)) == [b"set server up/a weight 256; show stat up 4 -1\n"]
+
+
+def test_states_are_those_of_health_checks(tmp_path: Path) -> None:
+    head = "# pxname,svname,status,weight,check_status,check_duration,"
+    rows = ["up,a,UP,256,L4OK,130,", "up,b,DOWN,0,L4TOUT,2000,", "up,c,no check,1,,,", "up,d,UP 1/3,1,L4OK,7,"]
+    statistics = "\n".join([head, *rows, "", ""])
+    expected = {
+        "a": ServerState(True, 130), "b": ServerState(False, 2000), "c": ServerState(True, None),
+        "d": ServerState(True, 7),
+    }  # fmt: skip
+    assert states(statistics) == expected and states("") == {}
+    asyncio.run(with_api(tmp_path, b"\n\n" + statistics.encode()))
+
+
+def test_a_refusal_before_statistics_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="No such server"):
+        asyncio.run(with_api(tmp_path, b"No such server.\n\n# pxname,svname,status,\n"))
 
 
 def test_what_haproxy_refuses_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from lbmux.api.answers import Bgp, RoundTripLine, RoundTrips
+from lbmux.api.requests import GetRoundTrips, HoldRoutes
 from lbmux.steering.map_change import MapChange
 from lbmux.steering.steering_map import SteeringMap, write
 from lbmux.tools import steer_loop
 from lbmux.tools.manager_maps import ManagerMaps
 from lbmux.tools.steer_loop import Server, SteerLoop
+from tests.api.answering import answering, said
 from tests.manager.running import running_manager
 
 CENTRES = [{"name": "dc1", "capacity": 1}, {"name": "dc2", "capacity": 1}]
@@ -26,7 +30,7 @@ class Fixture:
     """``published``: the maps in turn; ``lines``: what the proxy's runtime API got."""
 
     def __init__(self, directory: Path) -> None:
-        self.config = directory / "steering.yaml"
+        self.config, self.latency = directory / "steering.yaml", directory / "latency.csv"
         self.published, self.lines = list[SteeringMap](), list[str]()
         self.open_port = 0
 
@@ -184,3 +188,27 @@ def test_a_restored_map_stays_until_a_pop_that_it_uses_fails(steered: Fixture, t
 
     with running_manager(tmp_path / "manager") as manager:
         asyncio.run(restore(ManagerMaps(manager.client())))
+
+
+def test_it_collects_round_trips_and_muxes_follow_the_map(steered: Fixture, tmp_path: Path) -> None:
+    got = list[HoldRoutes]()
+    report = RoundTrips(1, "agent", [RoundTripLine("198.51.100.0/24", 12.0, 11.0, 14.0, 60, time.time())])
+
+    async def hold(request: HoldRoutes) -> Bgp:
+        got.append(request)
+        return Bgp(1, "bird", [], [], [], request.held)
+
+    async def steer() -> None:
+        async with steered.running():
+            await until(lambda: got == [HoldRoutes(False)] and "near,12.000" in steered.latency.read_text())
+            await until(lambda: not steered.published[-1].estimated)
+            steered.write(pops=[near | {"healthy": False}, FAR])
+            await until(lambda: got[1:] == [HoldRoutes(True)])
+
+    near = NEAR | {"muxes": ["m.sock"], "agents": ["a.sock"]}
+    steered.write(pops=[near, FAR])
+    with (
+        answering(tmp_path / "m.sock", {HoldRoutes: hold}),
+        answering(tmp_path / "a.sock", {GetRoundTrips: said(report)}),
+    ):
+        asyncio.run(steer())

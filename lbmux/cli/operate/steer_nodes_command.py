@@ -43,25 +43,25 @@ def collect(where: Where, pop: str, latency: Path) -> None:
 def announce(where: Where, pop: str, map_: Path | None) -> None:
     """Have the muxes of POP follow MAP by BGP: they withdraw the VIPs if the map has no users for POP.
 
-    If it has some, they announce them, as `lbmux announce` does.  With --manager, --node names the muxes, and MAP is by
+    If it has some, they announce them, with the path and the prefix lengths of the map.  `lbmux steer run` does this by
+    itself for the muxes that steering.yaml names.  With --manager, --node names the muxes, and MAP is by
     default the pool's current one.
     """
     from lbmux.api.channel import target_name
     from lbmux.api.control_client import ControlClient
-    from lbmux.api.requests import HoldRoutes
     from lbmux.cli.pool.route_orders import order_routes
     from lbmux.steering.steering_map import read
+    from lbmux.tools.pop_nodes import hold_request, stored_order
 
     steering_map = read(map_) if map_ is not None else _pools_map(where)
     if pop not in steering_map.pops:
         raise click.UsageError(f"{map_ or 'the map'} has no PoP {pop!r}: use one of {', '.join(steering_map.pops)}")
-    is_used = any(pop in weights for weights in steering_map.groups.values())
+    routes = steering_map.routes_of(pop)
     if where.is_pool:
-        action = "announce" if is_used else "withdraw"
-        order_routes(where, as_json=False, action=action, reason=f"steer announce {pop}")
+        order_routes(where, as_json=False, **stored_order(routes), reason=f"steer announce {pop}")
         return
     for place in where.all("mux"):
-        prefixes = ControlClient(place).ask(HoldRoutes(held=not is_used)).prefixes
+        prefixes = ControlClient(place).ask(hold_request(routes)).prefixes
         click.echo(f"{target_name(place)}: announced: {' '.join(prefixes) or 'nothing'}")
 
 
