@@ -62,13 +62,13 @@ def _filled(demand: Floats, capacity: Floats, serves: NDArray[np.bool_], distanc
 
     Load for which no capacity is left is divided by capacity.
     """
-    taken, left, room = np.zeros(serves.shape), demand.copy(), capacity.astype(float)
+    taken, left, free = np.zeros(serves.shape), demand.copy(), capacity.astype(float)
     for farthest in sorted({*distance.ravel().tolist()}):
         for _ in range(ROUNDS):
-            offered = _divided(left, room * (serves & (distance <= farthest)))
+            offered = _divided(left, free * (serves & (distance <= farthest)))
             wanted = offered.sum(axis=0)
-            granted = offered * np.divide(np.minimum(room, wanted), wanted, out=np.zeros(len(room)), where=wanted > 0)
-            taken, room, left = taken + granted, room - granted.sum(axis=0), left - granted.sum(axis=1)
+            granted = offered * np.divide(np.minimum(free, wanted), wanted, out=np.zeros(len(free)), where=wanted > 0)
+            taken, free, left = taken + granted, free - granted.sum(axis=0), left - granted.sum(axis=1)
     return taken + _divided(left, capacity * serves)
 
 

@@ -15,7 +15,7 @@ from tests.lab.test_quic_server import ADDRESS, port, running
 __all__ = ["port"]
 
 
-def test_it_asks_on_one_connection_and_a_lost_server_is_no_answer(
+def test_one_connection_has_several_answers_until_the_server_dies(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ask(pid: int, kill: "contextlib.ExitStack") -> None:
