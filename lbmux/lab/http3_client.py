@@ -39,9 +39,11 @@ class Http3Client(QuicConnectionProtocol):
             stream, [(name.encode(), text.encode()) for name, text in headers.items()], end_stream=True
         )
         self._bodies[stream] = b""
-        self._answers[stream] = answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._answers[stream] = answer
         self.transmit()
-        return await asyncio.wait_for(answer, TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            return await answer
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionTerminated):
