@@ -68,7 +68,7 @@ class PopNodes:
 
     def _announce(self, pop: Pop, routes: Routes, relative_to: Path) -> None:
         """Ask the muxes on this machine; for nodes of the pool store it at the manager, unless it is there already."""
-        asked = {
+        asked: dict[str, Callable[[], object]] = {
             str(target_name(place)): partial(ControlClient(place, TIMEOUT_S).ask, hold_request(routes))
             for place in _sockets(pop.muxes, relative_to)
         }
