@@ -26,6 +26,7 @@ PARSED_ONLY = {
     "make fast": "runs tests",
     "make bench": "many minutes",
     ".venv/bin/python -m bench": "many minutes; tests/bench runs parts of it",
+    ".venv/bin/python -m bench.beside": "needs another commit, and takes minutes",
     ".venv/bin/python -m lbmux.tools.metrics_page": "writes into the tree; test_metrics.py compares what it prints",
     "lbmux mux": "a daemon; the lab runs it",
     "lbmux agent": "a daemon; the lab runs it",
