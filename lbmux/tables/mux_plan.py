@@ -4,9 +4,11 @@ Only differences from the configuration in force are planned: an unchanged servi
 its access list.  Rows keep their owners, so the flow table stays valid.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -171,8 +173,7 @@ class Planner:
 
         ``own``: the sources of outer headers, by version of IP; ``hops``: the next hops to hosts.
         """
-        kept = self._kept(config)
-        changed = [service for service in config.services if service.name not in kept]
+        kept, changed = self._compared(config)
         leaving = [self._before.services[name] for name in self._before.services.keys() - kept.keys()]
         plan = self._begin(config, kept, leaving)
         self._assign_rows(plan, changed, kept)
@@ -183,22 +184,34 @@ class Planner:
             self._plan_service(plan, service)
         self._plan_prices(plan, changed)
         plan.longest_idle = int(plan.services["idle_trusted"].max())
-        plan.any_port = any(service.port == 0 for service in config.services)
+        plan.any_port = bool(np.any((plan.names["kind"] == VIP) & (plan.names["port"] == 0)))
         if self.gave_up_former:
             _drop_overwritten(plan)
         return plan
 
-    def _kept(self, config: Config) -> dict[str, PlacedService]:
-        """Return the services whose rows stay as they are."""
+    def _compared(self, config: Config) -> tuple[dict[str, PlacedService], list[Service]]:
+        """Return the services whose rows stay as they are, and the other services of ``config``.
+
+        Most services are the same objects as before, so only the others are compared by their fields.
+        """
         before = self._before
         if before.config is None or _shared(before.config) != _shared(config):
-            return {}
-        return {
-            service.name: placed
-            for service in config.services
-            if (placed := before.services.get(service.name)) is not None
-            and (placed.service is service or placed.service == service)
-        }
+            return {}, list(config.services)
+        kept, changed = dict(before.services), list[Service]()
+        new, old = _without_common_ends(config.services, before.config.services)
+        numbers, numbers_before = set(map(id, new)), set(map(id, old))
+        for service in old:
+            if id(service) not in numbers:
+                del kept[service.name]
+        for service in new:
+            if id(service) in numbers_before:
+                continue
+            placed = before.services.get(service.name)
+            if placed is not None and placed.service == service:
+                kept[service.name] = placed
+            else:
+                changed.append(service)
+        return kept, changed
 
     def _begin(self, config: Config, kept: Mapping[str, PlacedService], leaving: Iterable[PlacedService]) -> Plan:
         """Return a plan with only the kept services."""
@@ -356,6 +369,18 @@ class Planner:
                 plan.rules.append((place[0], rows))
         plan.lists[index] = place
         return place
+
+
+def _without_common_ends(new: Sequence[Service], old: Sequence[Service]) -> tuple[Sequence[Service], Sequence[Service]]:
+    """Return both without the objects with which both begin, and those with which both end."""
+    first = _common(new, old)
+    new, old = new[first:], old[first:]
+    last = _common(reversed(new), reversed(old))
+    return new[: len(new) - last], old[: len(old) - last]
+
+
+def _common(one: Iterable[Service], other: Iterable[Service]) -> int:
+    return sum(1 for _ in takewhile(bool, map(operator.is_, one, other)))
 
 
 def _shared(config: Config) -> tuple[Any, ...]:

@@ -550,3 +550,31 @@ def test_a_row_that_another_backend_takes_counts_as_moved() -> None:
     mux = Mux(config(web(1)))
     mux.load(config(web(2)))
     assert mux.control.slots_moved(mux.control.plan(config(web(3)))) == {"web": 1.0}
+
+
+MAIL, NAMES = service("mail", "192.0.2.2", backend(4)), service("names", "192.0.2.3", backend(5))
+
+
+@pytest.mark.parametrize(
+    ("after", "changed"),
+    [
+        ("web mail names", set()),
+        ("names mail web", set()),
+        ("mail names", set()),
+        ("web names", set()),
+        ("new web mail names", {"new"}),
+        ("web new names", {"new"}),
+        ("names new", {"new"}),
+    ],
+    ids=["nothing", "another order", "the first is gone", "one between", "a new first", "one replaced", "several"],
+)
+def test_only_services_that_differ_are_planned(after: str, changed: set[str]) -> None:
+    """A reload keeps the objects of unchanged services; a service that is equal is not planned again either."""
+    before = config(web(1, 2, 3), MAIL, NAMES)
+    mux, equal, new = Mux(before), config(MAIL), config(service("new", "192.0.2.4", backend(6)))
+    known = {one.name: one for one in (*before.services, *equal.services, *new.services)}
+    wanted = before.model_copy(update={"services": tuple(known[name] for name in after.split())})
+    plan = mux.control.plan(wanted)
+    assert {name for name, placed in plan.placed.items() if placed.row in plan.identities} == changed
+    mux.control.commit(plan)
+    assert table_contents(mux) == table_contents(Mux(wanted))
