@@ -42,6 +42,9 @@ class SlowPath(Model):
     packets beyond it are dropped and counted."""
     packets_per_s: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
     """Maximum number of packets per second that take the slow path; packets beyond it are dropped and counted."""
+    cpu: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """CPU time at a mux for fragments, ICMP, and packets that are too big or whose TTL ends, as a share of one core;
+    packets beyond it are dropped. It suffices for about 2000 packets a second."""
     second_chance: bool = True
     """Whether an agent looks for the socket of a TCP connection that it does not know, and returns the packet to the
     mux if its host has none. The mux then tries another host."""

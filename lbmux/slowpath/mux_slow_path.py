@@ -4,9 +4,9 @@
                                   | without a backend
                    -> frames to send
 
-Everything is bounded: packets processed per second, ICMP messages sent per second, and memory. Clients share the rates
-fairly, by prefix (lbmux.slowpath.source_budget). Frames that are neither
-for a VIP nor for the mux itself are left to the kernel's stack.
+Everything is bounded: CPU time, packets processed per second, ICMP messages sent per second, and memory. Clients share
+the budgets fairly, by prefix (lbmux.slowpath.source_budget). Frames that are neither for a VIP nor for the mux itself
+are left to the kernel's stack.
 """
 
 import time
@@ -30,7 +30,7 @@ from lbmux.slowpath.resets import opens_connection, reset
 from lbmux.slowpath.returned_packets import ReturnedPackets
 from lbmux.slowpath.second_chance import SearchStage
 from lbmux.slowpath.slow_path_flow import Forwarder, client_flow
-from lbmux.slowpath.source_budget import SourceBudget
+from lbmux.slowpath.source_budget import US_PER_S, SourceBudget, cpu_budget
 from lbmux.slowpath.tunnels import source_inside
 from lbmux.wire.header_layouts import ICMP_ECHO, IP_BYTES
 from lbmux.wire.numbers import IP_IN_IP, TCP_PROTOCOL
@@ -69,6 +69,8 @@ class MuxSlowPath:
         """Apply a configuration. Datagrams in transit keep their backends."""
         self.context, settings = context, context.settings
         self._work, self._rejects = self._budget("packets_per_s"), self._budget("rejects_per_s")
+        self._cpu = cpu_budget(settings.cpu, "over_cpu", self.counts)
+        self._relays = {address.packed for address in (*context.hosts, *context.muxes)}
         self._output.messages = self._budget("icmp_per_s")
         self._fragments.limits = settings.fragments
         self.sharing_muxes = sharing(context.muxes, self.own)
@@ -82,12 +84,21 @@ class MuxSlowPath:
         """
         if verdict == Verdict.NO_BACKEND:
             return self._reject(frame, now)
-        if verdict == Verdict.PROTOCOL and self._returned.is_over_budget(frame, now):
-            return []  # before anything that takes time
+        client = self._client(frame)
+        if verdict == Verdict.PROTOCOL and self._returned.is_returned(frame):
+            return [] if self._returned.is_over_budget(client, now) else self._packet(verdict, frame, target, now)
+        if not self._cpu.has(client, now):  # before anything that takes time
+            return []
+        begun_s = self.cpu_s()
+        sent = self._packet(verdict, frame, target, now)
+        self._cpu.spend(client, (self.cpu_s() - begun_s) * US_PER_S)
+        return sent
+
+    def _packet(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         packet = read_frame(frame)
         if packet is None or not (packet.destination in self.context.vips or packet.destination in self.own):
             return []
-        if not self._work.take(self._client(packet, frame), now):
+        if not self._work.take(self._client(frame), now):
             return []
         if packet.destination in self.own:
             return self._to_us(packet, now)
@@ -106,12 +117,13 @@ class MuxSlowPath:
     def _budget(self, setting: str) -> SourceBudget:
         return SourceBudget(getattr(self.context.settings, setting), f"over_{setting}", self.counts)
 
-    def _client(self, packet: Packet, frame: bytes) -> bytes:
-        """Return the address of the client that caused the packet, which hosts and other muxes tunnel."""
-        is_relayed = packet.destination in self.own and (
-            packet.source in self.context.hosts or packet.source in self.context.muxes
-        )
-        return source_inside(frame, *self.context.ports) if is_relayed else packet.source.packed
+    def _client(self, frame: bytes) -> bytes:
+        """Return the address of the client that caused a frame, which hosts and other muxes tunnel.
+
+        The look is cheap. Frames that are tagged or not IP have no address, and share a part of each budget.
+        """
+        source = source_bytes(frame)
+        return source_inside(frame, *self.context.ports) if source in self._relays else source
 
     def _time_exceeded(self, packet: Packet, now: float) -> list[Sent]:
         error = icmp_errors.time_exceeded(packet, packet.destination)

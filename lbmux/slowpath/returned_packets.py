@@ -15,7 +15,6 @@ from lbmux.slowpath.resets import reset
 from lbmux.slowpath.second_chance import SearchStage, next_candidate
 from lbmux.slowpath.slow_path_flow import Candidates, Flow, client_flow
 from lbmux.slowpath.source_budget import US_PER_S, cpu_budget
-from lbmux.slowpath.tunnels import source_inside
 from lbmux.wire.packet import Packet, ip_source_bytes, read_ip, source_bytes
 
 
@@ -33,11 +32,13 @@ class ReturnedPackets:
         self._budget = cpu_budget(context.settings.second_chance_cpu, "returned_over_cpu", self._output.counts)
         self._hosts = {host.packed for host in context.hosts if host not in context.muxes}
 
-    def is_over_budget(self, frame: bytes, now: float) -> bool:
-        """Return whether a host returned the frame and its client's CPU budget is used up. The test is cheap."""
-        if source_bytes(frame) not in self._hosts:
-            return False
-        return not self._budget.has(source_inside(frame, *self._context.ports), now)
+    def is_returned(self, frame: bytes) -> bool:
+        """Return whether a host sent the frame. The test is cheap."""
+        return source_bytes(frame) in self._hosts
+
+    def is_over_budget(self, client: bytes, now: float) -> bool:
+        """Return whether the CPU budget of the client of a returned packet is used up."""
+        return not self._budget.has(client, now)
 
     def handle(self, packet: Packet, now: float) -> list[Sent]:
         """Handle a packet in IP in IP from a host. ``now`` is in seconds of a monotonic clock."""

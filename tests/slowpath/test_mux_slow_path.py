@@ -1,6 +1,7 @@
 """A mux's slow path as a whole: frames in, frames out, over the real data path's tables."""
 
 from ipaddress import ip_address
+from itertools import count
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment, fragment
@@ -85,6 +86,18 @@ def test_a_client_with_100_times_the_budget_leaves_another_its_part(budget: str)
             answered += len(case.arrive(ip(4, "192.0.2.99") / ICMP(seq=at)))
     assert answered >= 9
     assert case.slow.counts["over_source_share"] > 0
+
+
+def test_the_slow_path_has_a_budget_of_cpu_time_that_clients_share() -> None:
+    case, clock, answered = Case(cpu=0.5), count(0, 1 / 256), 0
+    case.slow.cpu_s = lambda: next(clock)  # each packet takes 4 ms: the half of half a core is 64 a second
+    for at in range(1000):
+        case.now = at / 1000
+        case.arrive(ip(4) / ICMP(seq=at))
+        if at % 20 == 19:  # 50 a second
+            answered += len(case.arrive(ip(4, "192.0.2.99") / ICMP(seq=at)))
+    assert answered >= 45 and case.slow.counts["over_source_share"] > 0
+    assert 800 < case.slow.counts["over_cpu"] < 950
 
 
 def test_no_icmp_at_all_by_setting() -> None:

@@ -89,14 +89,13 @@ def flood(vip: str, port: int, count: int = PACKETS, seconds: float = SECONDS) -
     send(list(acknowledgments(client, ip_address(vip), port, count)), vip, seconds)
 
 
-def spoofed(kind: str, vip: str, port: int, per_s: int = FLOOD_PER_S, seconds: float = SECONDS) -> int:
-    """Send one of ``KINDS``; return the number of packets.  Needs CAP_NET_RAW."""
-    packets = list(itertools.islice(KINDS[kind](ip_address(vip), port), round(per_s * seconds)))
-    return send(packets, vip, seconds)
+def spoofed(kind: str, vip: str, port: int, per_s: int = FLOOD_PER_S, seconds: float = SECONDS) -> list[bytes]:
+    """Return the packets of one of ``KINDS`` for a flood of this rate and time.  Making them takes about a second."""
+    return list(itertools.islice(KINDS[kind](ip_address(vip), port), round(per_s * seconds)))
 
 
 def send(packets: Sequence[bytes], to: str, seconds: float) -> int:
-    """Send IP packets spread evenly over ``seconds``, and return how many were sent in that time."""
+    """Send IP packets spread evenly over ``seconds``, and return how many were sent.  Needs CAP_NET_RAW."""
     count, begun = len(packets), time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for at in range(0, count, AT_ONCE):

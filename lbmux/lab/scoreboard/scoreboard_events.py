@@ -14,14 +14,14 @@ from lbmux.lab.connections import Silence
 from lbmux.lab.scoreboard.crowd import PACKETS as CLIENT_PACKETS
 from lbmux.lab.scoreboard.crowd import crowd
 from lbmux.lab.scoreboard.event import Action, Event, nothing
-from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS, spoofed
+from lbmux.lab.scoreboard.flood import FLOOD_PER_S, KINDS, send, spoofed
 from lbmux.lab.scoreboard.flood import SECONDS as FLOOD_S
 from lbmux.lab.scoreboard.global_events import GLOBAL_EVENTS
 from lbmux.lab.scoreboard.managed_events import MANAGED_EVENTS
 from lbmux.lab.scoreboard.other_vip import OTHER_VIP
 from lbmux.lab.scoreboard.scenarios import NEW_BACKEND
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
-from lbmux.lab.topology import SERVER_PORT
+from lbmux.lab.topology import ECHO_PORT, SERVER_PORT
 from lbmux.tables.flow_sweep import SWEEP_S
 
 OTHER_SEED = 77
@@ -141,8 +141,9 @@ def _restart_agent(system: SystemUnderTest) -> None:
 
 def _flooding(kind: str) -> Action:
     def happen(system: SystemUnderTest) -> None:
+        packets = spoofed(kind, OTHER_VIP, ECHO_PORT)
         _with_capacity(system)
-        system.other_vip.send(lambda vip, port: spoofed(kind, vip, port))
+        system.other_vip.send(lambda vip, port: send(packets, vip, FLOOD_S))
 
     return happen
 
