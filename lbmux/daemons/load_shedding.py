@@ -1,18 +1,22 @@
 """Keeps the VIPs of a mux in user space from harming each other: while packets exceed ``capacity_pps``, each VIP is
 admitted its fair share, and the kernel drops the rest at random before the packet ring, new flows first.
 
-Which VIP gets how much is estimated from samples of each batch, and what was dropped from what was admitted.
+Which VIP gets how much is estimated from samples of each batch, and what was dropped from what was admitted. If more
+VIPs are over their share than the kernel's filter has space for, those with the largest excess are held to it.
 """
 
 import ctypes
+import logging
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
+from errno import ENOMEM
+from itertools import islice
 from typing import NamedTuple
 
 from lbmux.addresses import Address
 from lbmux.config.models import Config
-from lbmux.frames.admission_filter import admission
+from lbmux.frames.admission_filter import MOST_VIPS, admission
 from lbmux.frames.batch import Batch
 from lbmux.frames.socket_filters import RETURN, WHOLE, Line
 from lbmux.metrics.fair_shares import LEAST, Admitted, admitted, fair_shares, weights_of
@@ -25,6 +29,7 @@ SAMPLES, SAMPLED_BYTES = 32, 128
 """The most frames of a batch, and the most bytes of a frame, that are examined."""
 AVERAGED_S = 1.0
 """The time over which rates are averaged: frames that waited for the process to get a CPU are no burst."""
+log = logging.getLogger(__name__)
 EVERYTHING: tuple[Line, ...] = ((RETURN, 0, 0, WHOLE),)
 
 
@@ -54,6 +59,8 @@ class LoadShedding:
         """Packets dropped since the start, as estimated."""
         self._isolated: Mapping[Address, Admitted] = {}
         self._dropped_isolated, self._in_force = 0.0, False
+        self._most_vips = MOST_VIPS
+        """The most VIPs that the ring's program has space for."""
         self._capacity: int | None = None
         self._weights: dict[Address, int] = {}
         self._vips: dict[bytes, Address] = {}
@@ -69,7 +76,7 @@ class LoadShedding:
     @property
     def thinned(self) -> Mapping[Address, Admitted]:
         """What gets to the gate of VIPs that packets are dropped of before it, by the ring's program."""
-        return {**self._isolated, **self.admitted}
+        return dict(islice({**self._isolated, **self.admitted}.items(), self._most_vips))
 
     @property
     def wanted(self) -> bool:
@@ -128,16 +135,32 @@ class LoadShedding:
                 others[vip] += window.sent[vip][1] / seconds
         demands = {vip: new[vip] + others[vip] for vip in new}
         shares = fair_shares(demands, self._weights, capacity - elsewhere)
-        over = {vip: share for vip, share in shares.items() if share < demands[vip]}
+        excess = {vip: demands[vip] - share for vip, share in shares.items() if share < demands[vip]}
+        over = {vip: shares[vip] for vip in sorted(excess, key=lambda vip: excess[vip], reverse=True)}
         self._admit({vip: admitted(new[vip], others[vip], share) for vip, share in over.items()})
 
     def _admit(self, shares: Mapping[Address, Admitted]) -> None:
         before, self.admitted = self._in_force, shares
         if self.thinned:
-            self._restrict(admission(self.thinned, self.otherwise))
+            self._thin()
         elif before:
             self._restrict(self.otherwise)
         self._in_force = bool(self.thinned)
+
+    def _thin(self) -> None:
+        """Set the ring's program, for fewer VIPs if the kernel has no memory for all of them."""
+        while True:
+            try:
+                self._restrict(admission(self.thinned, self.otherwise) if self.thinned else self.otherwise)
+                return
+            except OSError as error:
+                if error.errno != ENOMEM or not self.thinned:
+                    raise
+                self._most_vips = len(self.thinned) // 2
+                log.warning(
+                    "the kernel has no memory for the filter of more than %d VIPs; raise net.core.optmem_max to hold "
+                    "more of them to their share", self._most_vips,
+                )  # fmt: skip
 
 
 def _no_counts() -> dict[Address | None, list[float]]:

@@ -27,8 +27,9 @@ from lbmux.wire.numbers import ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, SYN, TCP_PRO
 
 RANDOM = 0xFFFFF000 + 56
 """SKF_AD_OFF + SKF_AD_RANDOM (linux/filter.h): a load from there is a random number of 32 bits."""
-MOST_VIPS = 32
-"""The most VIPs of a program: a packet to any other address passes through all comparisons."""
+MOST_VIPS = 128
+"""The most VIPs of a program: a packet to any other address passes through all comparisons.  The kernel takes 4096
+instructions, and may have memory for fewer (net.core.optmem_max)."""
 WORD_BYTES = 4
 
 

@@ -1,5 +1,6 @@
 """A mux in user space that gets more than ``capacity_pps``: what each VIP is admitted."""
 
+import errno
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,6 +13,7 @@ from scapy.packet import Packet
 
 from lbmux.config.models import Config
 from lbmux.daemons.load_shedding import EVERYTHING, WINDOW_S, LoadShedding
+from lbmux.frames.admission_filter import admission
 from lbmux.frames.batch import Batch
 from lbmux.frames.socket_filters import NOTHING, Line
 from lbmux.lab.topology import VIP
@@ -30,12 +32,18 @@ class Shedding(LoadShedding):
 
     def __init__(self, **more: Any) -> None:
         self.program: tuple[Line, ...] = EVERYTHING
-        super().__init__(lambda program: setattr(self, "program", program))
+        self.most_lines = 4096
+        super().__init__(self._set)
         services = [service("a", 80, [H1]), service("b", 80, [H2], vip=OTHER), service("c", 80, [H6], vip=VIP6)]
         services[1] |= more
         self.configure(Config.model_validate(configuration(*services) | {"capacity_pps": CAPACITY}))
         self.now, self._memory = 100.0, list[Any]()
         self.read(self.now)
+
+    def _set(self, program: tuple[Line, ...]) -> None:
+        if len(program) > self.most_lines:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        self.program = program
 
     def window(self, *sent: tuple[Packet, float]) -> None:
         """Receive packets for a window, ``sent`` per second, and decide."""
@@ -137,3 +145,24 @@ def test_of_a_black_hole_a_few_packets_pass_and_its_others_share_what_is_left() 
     )
     shedding.isolate(set())
     assert shedding.program == EVERYTHING
+
+
+def test_where_the_kernel_has_memory_for_few_vips_those_with_the_largest_excess_are_held(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shedding = Shedding()
+    shedding.most_lines = len(admission({ip_address(VIP): (0.5, 0.5)}, EVERYTHING))
+    for _ in range(15):
+        shedding.window((to(VIP), 3000), (to(OTHER), 20_000))
+    assert [str(vip) for vip in shedding.thinned] == [OTHER]
+    assert not all(passes(shedding.program, to(OTHER)) for _ in range(500))
+    assert all(passes(shedding.program, to(VIP)) for _ in range(500))
+    assert caplog.text.count("raise net.core.optmem_max") == 1
+
+
+def test_where_it_has_memory_for_none_everything_passes() -> None:
+    shedding = Shedding()
+    shedding.most_lines = 1
+    for _ in range(3):
+        shedding.window((to(VIP), 20_000))
+    assert shedding.thinned == {} and shedding.program == EVERYTHING
