@@ -20,6 +20,8 @@ DEFAULT_AS, DEFAULT_PEER_AS = 65001, 64512
 LARGEST_AS = 2**32 - 1
 PREPENDED = 3
 """Number of times that the own AS is prepended to the path of a route of last resort."""
+BLACKHOLE = (65535, 666)
+"""The community BLACKHOLE (RFC 7999): the neighbour is asked to drop all packets to the prefix."""
 ESTABLISHED = "established"
 """The state of a session that is up."""
 
@@ -125,17 +127,24 @@ class Neighbour:
 class Route(NamedTuple):
     """An announced route; ``is_last_resort``: it has a longer AS path, so that routers prefer any other.
 
-    ``prepended``: how often the own AS is prepended by command.
+    ``prepended``: how often the own AS is prepended by command. ``is_black_hole``: it asks the neighbours to drop the
+    prefix's packets.
     """
 
     prefix: Prefix
     is_last_resort: bool = False
     prepended: int = 0
+    is_black_hole: bool = False
 
     @property
     def longer_by(self) -> int:
         """The number of times that the own AS is prepended to the path."""
         return self.prepended + (PREPENDED if self.is_last_resort else 0)
+
+    @property
+    def communities(self) -> tuple[tuple[int, int], ...]:
+        """The communities that it has beside those of all routes."""
+        return (BLACKHOLE,) if self.is_black_hole else ()
 
 
 @lru_cache(maxsize=4096)

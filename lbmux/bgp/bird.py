@@ -61,14 +61,13 @@ def _families(bgp: Bgp) -> list[tuple[str, int, Address]]:
 
 def static_routes(routes: frozenset[Route], version: int, number: int) -> str:
     """Generate static routes; ``number`` is the own AS, which is prepended to paths that are longer."""
-    longer = {
-        str(route.prefix): f" {{ {' '.join([f'bgp_path.prepend({number});'] * route.longer_by)} }}"
-        for route in routes if route.longer_by
-    }  # fmt: skip
-    return "".join(
-        f"route {prefix} blackhole{longer.get(prefix, '')};\n"
-        for prefix in sorted_prefixes((route.prefix for route in routes), version)
-    )
+    attributes = dict[str, str]()
+    for route in routes:
+        steps = [f"bgp_path.prepend({number});"] * route.longer_by
+        steps += [f"bgp_community.add(({high},{low}));" for high, low in route.communities]
+        attributes[str(route.prefix)] = f" {{ {' '.join(steps)} }}" if steps else ""
+    prefixes = sorted_prefixes((route.prefix for route in routes), version)
+    return "".join(f"route {prefix} blackhole{attributes[prefix]};\n" for prefix in prefixes)
 
 
 def parse_neighbours(protocols: str, sessions: str, bgp: Bgp, now: float) -> list[Neighbour]:

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,19 +53,24 @@ def change_commands(before: frozenset[Route], after: frozenset[Route], bgp: Bgp)
     gone = {route.prefix for route in before} - {route.prefix for route in after}
     new = after - before
     lines = commands("withdraw", gone, bgp)
-    for longer_by in sorted({route.longer_by for route in new}):
-        prefixes = [route.prefix for route in new if route.longer_by == longer_by]
-        lines += commands("announce", prefixes, bgp, longer_by=longer_by)
+    for attributes in sorted({(route.longer_by, route.communities) for route in new}):
+        prefixes = [route.prefix for route in new if (route.longer_by, route.communities) == attributes]
+        lines += commands("announce", prefixes, bgp, *attributes)
     return lines
 
 
-def commands(verb: str, prefixes: Iterable[Prefix], bgp: Bgp, *, longer_by: int = 0) -> list[str]:
-    """Return ``announce`` or ``withdraw`` commands with many prefixes each: a command costs a turn of ExaBGP's loop."""
+def commands(
+    verb: str, prefixes: Iterable[Prefix], bgp: Bgp, longer_by: int = 0, communities: Sequence[tuple[int, int]] = ()
+) -> list[str]:
+    """Return ``announce`` or ``withdraw`` commands with many prefixes each: a command costs a turn of ExaBGP's loop.
+
+    ``communities``: those that the routes have beside the ones of all routes.
+    """
     attributes = [f"med {bgp.med}"] if bgp.med is not None else []
     if longer_by:  # the complete path, including the AS that is always there
         attributes.append(f"as-path [ {' '.join([str(bgp.number)] * (1 + longer_by))} ]")
-    if bgp.communities:
-        attributes.append(f"community [ {' '.join(f'{high}:{low}' for high, low in bgp.communities)} ]")
+    if named := [f"{high}:{low}" for high, low in (*bgp.communities, *communities)]:
+        attributes.append(f"community [ {' '.join(named)} ]")
     return [
         f"{verb} attributes {' '.join([f'next-hop {hop}', *attributes])} nlri {' '.join(names[at : at + CHUNK])}"
         for version, hop in ((4, bgp.local), (6, bgp.local6))

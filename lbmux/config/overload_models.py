@@ -1,10 +1,12 @@
 """What a mux does with a flooded VIP while it is over its capacity (docs/overload.md)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from lbmux.config.field_types import Model
+
+Upstream = Literal["none", "withdraw", "blackhole"]
 
 
 class BlackHole(Model):
@@ -19,3 +21,7 @@ class BlackHole(Model):
     the flood ends."""
     longest_s: Annotated[float, Field(ge=1, le=86400)] = 600.0
     """The longest black hole, in seconds."""
+    upstream: Upstream = "none"
+    """What routers are asked to do if the mux still loses packets two seconds after a VIP became a black hole. `none`:
+    nothing. `withdraw`: the VIP's route is withdrawn. `blackhole`: the route gets the community BLACKHOLE, 65535:666
+    (RFC 7999). With a manager all muxes do so at once. It ends when the black hole's time is over."""

@@ -5,7 +5,7 @@ The decisions are in lbmux.metrics.black_holes; here the gate counts and drops (
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -17,7 +17,7 @@ from lbmux.daemons.kernel_shares import KernelShares
 from lbmux.daemons.load_shedding import LoadShedding
 from lbmux.daemons.vip_gate import VipGate
 from lbmux.errors import LbmuxError
-from lbmux.metrics.black_holes import BlackHoles, Usage
+from lbmux.metrics.black_holes import BlackHoles, Change, Usage
 from lbmux.metrics.fair_shares import Admitted, weights_of
 
 WINDOW_S = 0.1
@@ -30,6 +30,8 @@ class Isolation:
     def __init__(self, gate: VipGate, shares: LoadShedding | KernelShares) -> None:
         self._gate, self._shares = gate, shares
         self.black_holes = BlackHoles()
+        self.report: Callable[[Change], None] = _to_nobody
+        """Gets each change; with a manager it is reported to the pool."""
         self._wanted, self._begun = False, 0.0
 
     def configure(self, config: Config) -> None:
@@ -37,8 +39,16 @@ class Isolation:
         self.black_holes.configure(config.black_hole, config.capacity_pps, weights_of(config))
         self._apply(time.monotonic())
 
-    def read(self, now: float, overloaded: bool) -> None:
-        """Take what came since the last time, if that was a window ago (monotonic seconds), and decide again."""
+    @property
+    def upstream(self) -> frozenset[Address]:
+        """The VIPs whose packets routers are to drop."""
+        return frozenset(vip for vip, one in self.black_holes.in_force.items() if one.is_upstream)
+
+    def read(self, now: float, overloaded: bool, loses: bool) -> None:
+        """Take what came since the last time, if that was a window ago (monotonic seconds), and decide again.
+
+        ``loses``: whether the mux loses packets (`Overload.loses`).
+        """
         is_open = self._wanted and (overloaded or bool(self.black_holes.in_force))
         if is_open != self._gate.is_open:
             self._gate.set(is_open)
@@ -50,12 +60,15 @@ class Isolation:
         usage, is_first, self._begun = self._gate.read(), not self._begun, now
         if is_first:
             return
-        changes = self.black_holes.read(now, seconds, _as_sent(usage, self._shares))
+        changes = self.black_holes.read(now, seconds, _as_sent(usage, self._shares), loses)
         for change in changes:
-            if change.begins:
+            if change.is_upstream:
+                log.warning("VIP %s has to be dropped upstream: %s", change.vip, change.reason)
+            elif change.begins:
                 log.warning("VIP %s is a black hole: %s", change.vip, change.reason)
             else:
                 log.info("VIP %s is no longer a black hole: %s", change.vip, change.reason)
+            self.report(change)
         if changes:
             self._apply(now)
 
@@ -76,16 +89,25 @@ class Isolation:
             raise LbmuxError(f"VIP {vip} is not a black hole here; black holes: {others}")
         self._apply(now)
         log.info("VIP %s is no longer a black hole: by command", vip)
+        self.report(Change(vip, begins=False, reason="by command"))
         return answers.Paroled(VERSION, str(vip))
 
     def describe(self) -> dict[str, answers.BlackHole]:
         now = time.monotonic()
         return {
             str(vip): answers.BlackHole(
-                round(now - one.since, 3), round(max(one.until - now, 0.0), 3), one.relapses, self._gate.dropped(vip)
+                round(now - one.since, 3),
+                round(max(one.until - now, 0.0), 3),
+                one.relapses,
+                self._gate.dropped(vip),
+                one.is_upstream,
             )
             for vip, one in self.black_holes.in_force.items()
         }
+
+
+def _to_nobody(change: Change) -> None:
+    pass
 
 
 def _as_sent(usage: Mapping[Address, Usage], shares: LoadShedding | KernelShares) -> dict[Address, Usage]:

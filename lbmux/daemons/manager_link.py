@@ -21,9 +21,11 @@ from lbmux.bgp.announced import Commands
 from lbmux.bgp.announcer import Announcer
 from lbmux.config.known_services import parse_known
 from lbmux.config.models import BackendKey, Config
+from lbmux.daemons.background_task import background_task
 from lbmux.daemons.pool_routes import PoolRoutes
 from lbmux.daemons.reloader import Reloader
-from lbmux.manager.api_models import LocalOverride, LocalOverridesRequest
+from lbmux.manager.api_models import BlackHoleRequest, LocalOverride, LocalOverridesRequest
+from lbmux.manager.black_hole_reports import BlackHoleReports
 from lbmux.manager.documents import StoredOverride
 from lbmux.manager.held_state import NodeState
 from lbmux.manager.identity import Identity
@@ -31,6 +33,7 @@ from lbmux.manager.node_client import NodeClient, TakeView
 from lbmux.manager.node_messages import HealthLine, LoadLine, unpack_file
 from lbmux.manager.route_overrides import commands_at
 from lbmux.manager.stored_overrides import as_overrides
+from lbmux.metrics.black_holes import Change
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
@@ -55,7 +58,9 @@ class ManagerLink:
         self._written = ""
         """Digest of the file at ``path``."""
         self._routes: PoolRoutes | None = None
-        self._client = NodeClient(urls, Identity(identity), role, path.with_suffix(".pool"), hosts)
+        own = Identity(identity)
+        self._client = NodeClient(urls, own, role, path.with_suffix(".pool"), hosts)
+        self.black_hole_reports = BlackHoleReports(lambda: self.manager, own.client_context)
 
     async def first_config(self) -> Config:
         """Return the configuration to start with; raise ConfigError if it cannot be used and there is no other.
@@ -93,6 +98,10 @@ class ManagerLink:
     def has_primary(self) -> bool:
         """Whether a primary's view of the pool's health arrived recently; otherwise a mux asks agents itself."""
         return time.monotonic() - self._client.viewed_at < PRIMARY_SILENCE_S
+
+    def report_black_hole(self, change: Change) -> None:
+        """Let the pool know that a VIP became a black hole here, or is none any more."""
+        self.black_hole_reports.add(BlackHoleRequest(vip=change.vip, begins=change.begins, reason=change.reason))
 
     def adopt(self, store: OverrideStore) -> None:
         """Replace a daemon's own overrides by the pool's, before its tables are filled."""
@@ -138,7 +147,7 @@ class ManagerLink:
             self._write(state)
             log.info("revision %d with overrides %d in force", state.revision, state.stored.version)
 
-        async with self._client.following(accept):
+        async with self._client.following(accept), background_task(self.black_hole_reports.run()):
             yield
 
     def _offered(self, key: BackendKey, own: BackendOverride | None) -> LocalOverride:

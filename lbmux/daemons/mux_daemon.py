@@ -196,8 +196,10 @@ class MuxDaemon(Daemon[Options]):
             self.slow.counters,
         )
         self.status.host_forwarding = self.host_forwarding.describe
-        self.overload_watch = OverloadWatch(options.interface, self.driver, loop, self.mux)
+        self.overload_watch = OverloadWatch(options.interface, self.driver, loop, self.mux, self.routes)
         self.status.overload = self.overload_watch.describe
+        if self.link is not None:
+            self.overload_watch.isolation.report = self.link.report_black_hole
         self.host_probes.is_overloaded = self._is_overloaded
         self.trace_hub = TraceHub(self.snapshot, loop.watch, self.driver)
         self.sampler = TrafficSampler(self.role, self.snapshot, lambda: self.driver.kernel is not None)

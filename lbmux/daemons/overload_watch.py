@@ -16,6 +16,7 @@ from lbmux.daemons.kernel_shares import KernelShares
 from lbmux.daemons.load_shedding import LoadShedding
 from lbmux.daemons.packet_loop import PacketLoop
 from lbmux.daemons.vip_gate import VipGate
+from lbmux.daemons.vip_routes import VipRoutes
 from lbmux.datapath.verdicts import Verdict
 from lbmux.errors import LbmuxError
 from lbmux.linux.receive_counters import dropped_frames, softirq_s
@@ -29,17 +30,18 @@ log = logging.getLogger(__name__)
 class OverloadWatch:
     """Reads the counters of one mux every 50 ms, which takes less than 1 % of a core."""
 
-    def __init__(self, interface: str, driver: Driver, loop: PacketLoop, mux: MuxTables) -> None:
+    def __init__(self, interface: str, driver: Driver, loop: PacketLoop, mux: MuxTables, routes: VipRoutes) -> None:
+        self._routes = routes
         self._interface, self._driver, self._loop, self._ring = interface, driver, loop, loop.ring
         self.overload = Overload()
         self.load_shedding = LoadShedding(loop.ring.restrict)
         self._shares = self.load_shedding if driver.kernel is None else KernelShares(mux)
-        self._isolation, self._isolates = Isolation(VipGate(driver, mux), self._shares), True
+        self.isolation, self._isolates = Isolation(VipGate(driver, mux), self._shares), True
 
     def configure(self, config: Config) -> None:
         self.overload.capacity_pps = config.capacity_pps
         self._shares.configure(config)
-        self._isolation.configure(config)
+        self.isolation.configure(config)
         self._loop.sample = self.load_shedding.take if self.load_shedding.wanted else None
 
     @contextlib.asynccontextmanager
@@ -52,6 +54,7 @@ class OverloadWatch:
         while True:
             now, since = time.monotonic(), self.overload.since
             self._isolate(now)
+            await self._routes.drop_upstream(self.isolation.upstream)
             self._shares.read(now)
             if self.overload.read(now, self._counters(now - due)):
                 if since is None:
@@ -63,7 +66,7 @@ class OverloadWatch:
 
     def _isolate(self, now: float) -> None:
         try:
-            self._isolation.read(now, self.overload.since is not None)
+            self.isolation.read(now, self.overload.since is not None, self.overload.loses(now))
             self._isolates = True
         except LbmuxError as error:
             if self._isolates:  # say it once, not 20 times a second
@@ -71,7 +74,7 @@ class OverloadWatch:
             self._isolates = False
 
     def handlers(self) -> dict[Kind, Handler]:
-        return {requests.Parole: self._isolation.parole}
+        return {requests.Parole: self.isolation.parole}
 
     def _counters(self, late_s: float) -> Counters:
         in_user_space = self._driver.kernel is None
@@ -91,5 +94,5 @@ class OverloadWatch:
         admitted = {str(vip): answers.Admitted(*share) for vip, share in self._shares.admitted.items()}
         return answers.Overload(
             seconds, overload.reason, overload.times, int(self._shares.dropped), admitted,
-            self._isolation.describe(), self._isolation.black_holes.times,
+            self.isolation.describe(), self.isolation.black_holes.times,
         )  # fmt: skip

@@ -163,6 +163,20 @@ class LocalOverridesRequest(Model):
         return not self.overrides and not self.routes
 
 
+class BlackHoleRequest(Model):
+    """A VIP became a black hole at a mux (docs/overload.md), or is none any more."""
+
+    vip: Address
+    begins: bool
+    reason: Message
+
+
+class BlackHoleAnswer(Model):
+    """The report is among the pool's events."""
+
+    vip: Address
+
+
 class TakenOver(Model):
     taken: tuple[str, ...]
     conflicts: tuple[str, ...]

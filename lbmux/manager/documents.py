@@ -105,8 +105,9 @@ class Event(Model):
     number: int
     time: float
     kind: Literal[
-        "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict", "map"
-    ]
+        "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict", "map",
+        "black_hole",
+    ]  # fmt: skip
     by: str
     """The name of a token or of a node."""
     origin: str

@@ -9,6 +9,7 @@ from lbmux.manager import api_handlers as handlers
 from lbmux.manager import api_models as api
 from lbmux.manager import map_handlers
 from lbmux.manager.api_handlers import Call
+from lbmux.manager.black_hole_handler import black_hole
 from lbmux.manager.take_over import take_over
 from lbmux.manager.tokens import AccessRole
 
@@ -106,5 +107,9 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/v1/local-overrides", "node", take_over, api.TakenOver, "Take over a mux's own overrides.",
         api.LocalOverridesRequest, writes=True,
+    ),
+    Endpoint(
+        "POST", "/v1/black-holes", "node", black_hole, api.BlackHoleAnswer, "Report a mux's black hole.",
+        api.BlackHoleRequest, writes=True,
     ),
 )  # fmt: skip

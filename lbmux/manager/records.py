@@ -8,7 +8,8 @@ from lbmux.manager.store.store import Store, Write
 
 KEPT_REVISIONS, KEPT_EVENTS = 1000, 5000
 EventKind = Literal[
-    "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict", "map"
+    "apply", "rollback", "override", "expiry", "token", "join", "refused", "primary", "canary", "conflict", "map",
+    "black_hole",
 ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 Fair shares keep a flooded VIP from harming others, but the mux still looks at each packet.  If it gets more than its
 capacity, on average over ``after_s``, all packets of the VIP that stands out are dropped first, unless they look like
 those of many real clients.  The VIP is on parole afterwards: each relapse doubles the time.
+
+If the mux still loses packets then, most of which are the VIP's, its packets have to be dropped upstream, by routers.
 """
 
 from collections import deque
@@ -27,6 +29,8 @@ QUIET_S = 0.5
 """A black hole ends early once its VIP gets no more than its fair share on average over this time; each relapse doubles
 it."""
 MOST_DOUBLED = 8
+UPSTREAM_S = 2.0
+"""Time that a black hole gets to help, before routers have to."""
 FORGIVEN_S = 300.0
 """A black hole within this time after the VIP's last one, or within that one's length, is a relapse."""
 
@@ -82,21 +86,26 @@ NOTHING = Usage()
 
 @dataclass
 class Parole:
-    """A VIP's last black hole in monotonic seconds; ``ended`` is None while it is in force."""
+    """A VIP's last black hole in monotonic seconds; ``ended`` is None while it is in force.
+
+    ``is_upstream``: routers drop the packets, so that the mux does not see whether the flood goes on.
+    """
 
     since: float
     until: float
     relapses: int
     ended: float | None = None
+    is_upstream: bool = False
 
 
 @dataclass(frozen=True)
 class Change:
-    """A black hole that begins or ends, and why."""
+    """A black hole that begins or ends, and why; ``is_upstream``: it is extended to routers."""
 
     vip: Address
     begins: bool
     reason: str
+    is_upstream: bool = False
 
 
 class BlackHoles:
@@ -119,14 +128,19 @@ class BlackHoles:
         on = rules.enabled and capacity_pps is not None
         self._paroles = {vip: one for vip, one in self._paroles.items() if on and vip in weights}
 
-    def read(self, now: float, seconds: float, usage: Mapping[Address, Usage]) -> list[Change]:
-        """Take what came in the last ``seconds``; return what changes at ``now`` (monotonic seconds)."""
+    def read(self, now: float, seconds: float, usage: Mapping[Address, Usage], loses: bool = False) -> list[Change]:
+        """Take what came in the last ``seconds``; return what changes at ``now`` (monotonic seconds).
+
+        ``loses``: whether the mux loses packets that it does not want to lose.
+        """
         self._windows.append((seconds, usage))
         while sum(one for one, _ in self._windows) - self._windows[0][0] >= self._longest_s():
             self._windows.popleft()
         changes = [change for vip in self.in_force if (change := self._end(vip, now))]
         if not changes and self._rules.enabled:
             changes = self._begin(now)
+        if not changes and self._rules.upstream != "none" and loses:
+            changes = self._extend(now)
         if changes:
             self.start_again()
         return changes
@@ -175,11 +189,24 @@ class BlackHoles:
         what = f"{rate:.0f} packets per second, {share:.0f} are its share; {_seen(sums[first])}"
         return [Change(first, True, f"{what}; for {for_s:.0f} s at most")]
 
+    def _extend(self, now: float) -> list[Change]:
+        """Have routers drop the packets of a black hole that did not help, if most packets are its VIP's."""
+        time, sums = self._since(self._rules.after_s)
+        rates = {vip: usage.packets / time for vip, usage in sums.items()}
+        for vip, parole in self.in_force.items():
+            if not parole.is_upstream and now - parole.since >= UPSTREAM_S and rates[vip] > sum(rates.values()) / 2:
+                parole.is_upstream = True
+                parole.until += now - parole.since
+                return [Change(vip, True, f"the mux still loses packets, {rates[vip]:.0f} per second are its", True)]
+        return []
+
     def _end(self, vip: Address, now: float) -> Change | None:
         """End a black hole whose time is over, or whose flood is."""
         parole = self._paroles[vip]
         reason = "on parole" if now >= parole.until else ""
         if not reason:
+            if parole.is_upstream:
+                return None
             quiet_s = _quiet_s(parole)
             time, sums = self._since(quiet_s)
             rates = {one: usage.packets / time for one, usage in sums.items()}

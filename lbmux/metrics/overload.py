@@ -32,8 +32,13 @@ class Overload:
         self.since: float | None = None
         """The monotonic time since when it is overloaded; None if it is not."""
         self._last_sign = 0.0
+        self._last_loss = -OVER_S
         self._before: tuple[float, Counters] | None = None
         self._softirq: tuple[float, tuple[float, ...]] = (0.0, ())
+
+    def loses(self, now: float) -> bool:
+        """Return whether the mux loses packets, or soon does, whatever ``capacity_pps`` is."""
+        return now - self._last_loss < OVER_S
 
     def read(self, now: float, counters: Counters) -> bool:
         """Take a reading at a monotonic time; return whether the state has changed."""
@@ -57,16 +62,20 @@ class Overload:
         then, before = self._before
         seconds = max(now - then, 1e-6)
         ring, interface = counters.ring_drops - before.ring_drops, counters.interface_drops - before.interface_drops
-        rate = (counters.packets - before.packets) / seconds
+        rate, loss = (counters.packets - before.packets) / seconds, ""
         if ring > MOST_DROPS:
-            return f"{ring} frames dropped at the ring in {1000 * seconds:.0f} ms"
-        if interface > MOST_DROPS:
-            return f"{interface} frames dropped at the interface in {1000 * seconds:.0f} ms"
-        if self.capacity_pps is not None and rate > self.capacity_pps:
+            loss = f"{ring} frames dropped at the ring in {1000 * seconds:.0f} ms"
+        elif interface > MOST_DROPS:
+            loss = f"{interface} frames dropped at the interface in {1000 * seconds:.0f} ms"
+        elif counters.lag_s > LAG_S:
+            loss = f"the packet loop is {1000 * counters.lag_s:.0f} ms late"
+        elif softirq >= SOFTIRQ_SHARE:
+            loss = f"a CPU spends {100 * softirq:.0f} % of its time in softirqs"
+        if loss:
+            self._last_loss = now
+        if not loss and self.capacity_pps is not None and rate > self.capacity_pps:
             return f"{rate:.0f} packets per second exceed capacity_pps ({self.capacity_pps})"
-        if counters.lag_s > LAG_S:
-            return f"the packet loop is {1000 * counters.lag_s:.0f} ms late"
-        return f"a CPU spends {100 * softirq:.0f} % of its time in softirqs" if softirq >= SOFTIRQ_SHARE else ""
+        return loss
 
     def _busiest(self, now: float, softirq_s: tuple[float, ...]) -> float:
         """Return the largest share of a CPU's time in softirqs, or 0 until enough time has passed."""

@@ -62,6 +62,13 @@ def test_a_path_may_be_longer_by_command() -> None:
     assert counts == [2, 4]
 
 
+def test_a_black_hole_has_the_community_of_rfc_7999() -> None:
+    routes = frozenset({Route(IPv4Network("192.0.2.1"), is_black_hole=True), Route(IPv4Network("192.0.2.2"))})
+    assert static_routes(routes, 4, 65009) == (
+        "route 192.0.2.1/32 blackhole { bgp_community.add((65535,666)); };\nroute 192.0.2.2/32 blackhole;\n"
+    )
+
+
 def test_ipv6_has_its_own_channel_and_next_hop() -> None:
     text = configuration(replace(BGP, local6=IPv6Address("2001:db8::2")), Path("/run/x"))
     assert "ipv6 { import none; next hop address 2001:db8::2; export filter" in text

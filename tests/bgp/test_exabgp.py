@@ -56,6 +56,14 @@ def test_a_last_resort_has_a_longer_path_and_replaces_the_announcement() -> None
     assert change_commands(last, frozenset(), bgp) == ["withdraw attributes next-hop 10.0.1.2 nlri 192.0.2.1/32"]
 
 
+def test_a_black_hole_has_the_community_of_rfc_7999_beside_those_of_all_routes() -> None:
+    vip, other = IPv4Network("192.0.2.1"), IPv4Network("192.0.2.2")
+    before, after = frozenset({Route(vip), Route(other)}), frozenset({Route(vip, is_black_hole=True), Route(other)})
+    assert change_commands(before, after, BGP) == [
+        "announce attributes next-hop 10.0.1.2 med 50 community [ 64512:7 1:2 65535:666 ] nlri 192.0.2.1/32"
+    ]
+
+
 def event(kind: str, **neighbour: object) -> dict[str, object]:
     """Return an event in the format of ExaBGP 5."""
     return {"type": kind, "neighbor": {"address": {"peer": "10.0.1.1"}} | neighbour}

@@ -1,6 +1,7 @@
 """A daemon's configuration comes from managers: at the start, with each change, and with its refusals."""
 
 import asyncio
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lbmux.daemons.reloader import Reloader
 from lbmux.errors import ControlError
 from lbmux.manager.proposals import Proposal
 from lbmux.manager.records import list_events
+from lbmux.metrics.black_holes import Change
 from tests.api.asking import ask
 from tests.daemons.test_reloader import TapRecord
 from tests.manager.test_nodes import Lab, run, until
@@ -207,5 +209,29 @@ def test_a_start_without_a_manager_uses_the_stored_state(tmp_path: Path, monkeyp
         path = lab.path / "mux1"
         gone = ManagerLink(["https://127.0.0.1:1"], path, "mux", path / "mux.yaml")
         assert weights(await gone.first_config()) == {"b1": 7}
+
+    run(tmp_path, scenario)
+
+
+def test_a_black_hole_and_its_end_are_among_the_pools_events(tmp_path: Path) -> None:
+    vip = ip_address("192.0.2.1")
+
+    async def scenario(lab: Lab) -> None:
+        await lab.pool.apply(Proposal(file(1)), ALICE)
+        await until(lambda: lab.managers[0].state.revision == 1)
+        made, reloader, _ = await started(lab)
+        made.report_black_hole(Change(vip, True, "flooded"))  # before there is a connection
+        made.report_black_hole(Change(ip_address("192.0.2.77"), True, "of no service"))  # refused, and not sent again
+        made.report_black_hole(Change(vip, False, "the flood is over"))
+        reported = list[str]()
+        async with made.following(reloader):
+            while len(reported) < 2:
+                events = await list_events(lab.managers[0].store, 9)
+                reported = [f"{one.by}: {one.text}" for one in reversed(events) if one.kind == "black_hole"]
+                await asyncio.sleep(0.02)
+        assert reported == [
+            "mux1: VIP 192.0.2.1 is a black hole: flooded",
+            "mux1: VIP 192.0.2.1 is no longer a black hole: the flood is over",
+        ]
 
     run(tmp_path, scenario)

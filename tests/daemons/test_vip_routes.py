@@ -1,6 +1,7 @@
 """Which VIPs a mux announces when its configuration changes and when it stops."""
 
 import asyncio
+from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,21 +20,22 @@ class Announcer:
         self.announced: list[set[str]] = []
 
     async def announce(self, routes: frozenset[Route]) -> None:
+        self.routes = routes
         self.announced.append({str(route.prefix.network_address) for route in routes})
 
     async def withdraw(self) -> None:
         self.announced.append(set())
 
 
-def config(*vips: str) -> Config:
+def config(*vips: str, upstream: str = "none") -> Config:
     services = [
         {"name": vip, "vip": vip, "protocol": "tcp", "port": 80, "backends": [{"dip": DIPS[vip]}]} for vip in vips
     ]
-    return Config.model_validate({"services": services})
+    return Config.model_validate({"services": services, "black_hole": {"upstream": upstream}})
 
 
-def routes(*vips: str) -> tuple[VipRoutes, Announcer]:
-    announcer, mux = Announcer(), SimpleNamespace(config=config(*vips))
+def routes(*vips: str, upstream: str = "none") -> tuple[VipRoutes, Announcer]:
+    announcer, mux = Announcer(), SimpleNamespace(config=config(*vips, upstream=upstream))
     doubles: tuple[Any, Any] = announcer, mux
     return VipRoutes(*doubles), announcer
 
@@ -67,3 +69,25 @@ def test_a_mux_without_an_announcer_has_nothing_to_withdraw() -> None:
     vip_routes = VipRoutes(None, mux)
     asyncio.run(vip_routes.announce(config(FIRST)))
     assert not asyncio.run(vip_routes.withdraw_removed(config()))
+
+
+def test_a_vip_to_be_dropped_upstream_is_withdrawn_until_it_is_back() -> None:
+    vip_routes, announcer = routes(FIRST, SECOND, upstream="withdraw")
+
+    async def flooded() -> None:
+        await vip_routes.drop_upstream([])
+        await vip_routes.drop_upstream([ip_address(FIRST)])
+        await vip_routes.drop_upstream([ip_address(FIRST)])
+        await vip_routes.announce(config(FIRST, SECOND, upstream="withdraw"))  # a reload
+        await vip_routes.drop_upstream([])
+
+    asyncio.run(flooded())
+    assert announcer.announced == [{SECOND}, {SECOND}, {FIRST, SECOND}]
+
+
+def test_a_vip_to_be_dropped_upstream_is_announced_as_a_black_hole() -> None:
+    vip_routes, announcer = routes(FIRST, SECOND, upstream="blackhole")
+    asyncio.run(vip_routes.drop_upstream([ip_address(SECOND)]))
+    assert {str(route.prefix.network_address): route.is_black_hole for route in announcer.routes} == {
+        FIRST: False, SECOND: True,
+    }  # fmt: skip

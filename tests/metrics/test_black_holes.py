@@ -35,12 +35,12 @@ class Mux:
         self.weights = dict.fromkeys(vips or (A, B, C), 1)
         self.holes.configure(rules, CAPACITY, self.weights)
 
-    def run(self, seconds: float, usage: dict[Address, Usage]) -> list[Change]:
+    def run(self, seconds: float, usage: dict[Address, Usage], loses: bool = False) -> list[Change]:
         """Let it come for some time; return what changes."""
         changes = list[Change]()
         for _ in range(round(seconds / WINDOW_S)):
             self.now += WINDOW_S
-            changes += self.holes.read(self.now, WINDOW_S, usage)
+            changes += self.holes.read(self.now, WINDOW_S, usage, loses)
         return changes
 
     @property
@@ -162,3 +162,35 @@ def test_a_configuration_may_end_a_black_hole(rules: BlackHole, capacity: int | 
     assert not mux.vips
     if not rules.enabled:
         assert not mux.run(3, {A: syns(9000)})
+
+
+UPSTREAM = RULES.model_copy(update={"upstream": "blackhole"})
+
+
+def test_a_flood_that_still_costs_packets_is_dropped_upstream_until_its_time_is_over() -> None:
+    mux, flood = Mux(rules=UPSTREAM), {A: syns(90_000), B: clients(100)}
+    mux.run(1.1, flood)
+    assert mux.vips == {A} and not mux.run(1.8, flood, loses=True)
+    (change,) = mux.run(0.4, flood, loses=True)
+    assert (change.vip, change.is_upstream) == (A, True) and mux.holes.in_force[A].is_upstream
+    assert not mux.run(9, {B: clients(100)}), "nothing comes any more, which does not mean that the flood is over"
+    (ends,) = mux.run(1.3, {B: clients(100)})
+    assert (ends.vip, ends.begins, mux.vips) == (A, False, set()) and "on parole" in ends.reason
+    mux.run(1.1, flood)
+    assert mux.holes.in_force[A].relapses == 1 and not mux.holes.in_force[A].is_upstream
+
+
+@pytest.mark.parametrize(
+    ("rules", "usage", "loses"),
+    [
+        (RULES, {A: syns(9000)}, True),
+        (UPSTREAM, {A: syns(9000)}, False),
+        (UPSTREAM, {A: syns(4000), B: clients(9000)}, True),
+    ],
+    ids=["not configured", "the black hole helps", "most packets are another's"],
+)
+def test_nothing_is_dropped_upstream_without_need(rules: BlackHole, usage: dict[Address, Usage], loses: bool) -> None:
+    mux = Mux(rules=rules)
+    mux.run(1.1, {A: syns(9000), B: clients(100)})
+    mux.run(5, usage, loses)
+    assert mux.vips == {A} and not mux.holes.in_force[A].is_upstream

@@ -54,3 +54,10 @@ def test_it_ends_a_second_after_the_last_sign_and_keeps_its_reason() -> None:
             changes.append(round(READ_S * n, 2))
     assert changes[0] == READ_S and changes[1] == pytest.approx(19 * READ_S + OVER_S, abs=READ_S)
     assert (overload.since, overload.times) == (None, 1) and "ring" in overload.reason
+
+
+def test_more_than_the_stated_capacity_is_no_loss_yet() -> None:
+    over = after(IDLE, replace(IDLE, packets=2000), capacity_pps=10_000)
+    assert over.since is not None and not over.loses(100 + READ_S)
+    dropping = after(IDLE, replace(IDLE, ring_drops=7 + MOST_DROPS + 1))
+    assert dropping.loses(100 + READ_S) and not dropping.loses(100 + READ_S + OVER_S)

@@ -35,12 +35,16 @@ class Admitted:
 @dataclass(frozen=True)
 class BlackHole:
     """A VIP whose packets a mux drops: for how many seconds already, and for how many more at most; how often it has
-    relapsed, and how many packets to it have reached the mux's data path and were dropped, also in earlier ones."""
+    relapsed, and how many packets to it have reached the mux's data path and were dropped, also in earlier ones.
+
+    ``upstream``: routers are asked to drop them.
+    """
 
     seconds: float
     left_s: float
     relapses: int
     dropped: int
+    upstream: bool = False
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def top_talkers(where: Where, as_json: bool, seconds: float, limit: int) -> None
 
 
 def _black_hole(hole: "BlackHole | None") -> str | None:
-    return None if hole is None else f"{hole.left_s:.0f} s left, {hole.dropped} dropped"
+    if hole is None:
+        return None
+    return f"{hole.left_s:.0f} s left, {hole.dropped} dropped" + (", and upstream" if hole.upstream else "")
 
 
 def _talkers(client: "ControlClient", seconds: float, limit: int) -> "TopTalkers":

@@ -87,7 +87,8 @@ def overload(node: NodeState) -> Iterator[Finding]:
     for vip, hole in state.black_holes.items():
         hint = f"find the senders with `lbmux capture --at drop`; to end it: `lbmux parole {vip}`"
         left = f"for {hole.left_s:.0f} s more at most, {counted(hole.relapses, 'relapse')}"
-        yield warning("black hole", f"all packets to VIP {vip} are dropped, since it is flooded: {left}", hint)
+        where = ", upstream too" if hole.upstream else ""
+        yield warning("black hole", f"all packets to VIP {vip} are dropped{where}, since it is flooded: {left}", hint)
     if state.seconds is not None:
         hint = "find the VIP with `lbmux show top-talkers`; limit its `packets_per_s`, withdraw it, or add muxes"
         over = f"; over their fair share: {', '.join(state.admitted)}" if state.admitted else ""

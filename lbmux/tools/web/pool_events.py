@@ -11,7 +11,7 @@ from lbmux.manager.records import list_events
 from lbmux.manager.store.store import Store, UnavailableError
 
 MOST_EVENTS = 100
-WARNINGS = ("refused", "conflict")
+WARNINGS = ("refused", "conflict", "black_hole")
 
 
 class PoolEvents:
