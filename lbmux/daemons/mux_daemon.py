@@ -141,6 +141,7 @@ class MuxDaemon(Daemon[Options]):
         self.host_forwarding = stack.enter_context(hidden)
         self.challenge_ack_probe = ChallengeAckProbe(self.snapshot, sender.send)
         self.loop = PacketLoop(self.ring, Worker(driver.tables, driver.worker), self.slow.handle)
+        self.slow.yield_to(self.loop.is_behind)
         self.loop.warm_up()
         self.tunnel_probes = TunnelProbes(self.local, self.ring.send)
         self.host_probes = HostProbes(self.local, sender.send)

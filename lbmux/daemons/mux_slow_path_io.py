@@ -121,6 +121,10 @@ class SlowFrames:
         self._written: dict[Address, tuple[int, int]] = {}
         """Hosts whose rows hold a path MTU: the link's MTU and the written one, in bytes."""
 
+    def yield_to(self, is_behind: Callable[[], bool]) -> None:
+        """Drop what needs much time while ``is_behind()``: other packets wait."""
+        self._slow.is_behind = is_behind
+
     def configure(self) -> None:
         """Follow a configuration that has come into force."""
         self._slow.configure(self._place())
@@ -139,10 +143,10 @@ class SlowFrames:
             frame = ctypes.string_at(int(batch.address[index]), int(batch.length[index]))
             verdict, target = Verdict(int(batch.verdict[index])), int(batch.target[index])
             if index >= len(event):  # not traced
-                self._send(verdict, self._slow.handle(verdict, frame, target, now))
+                self._send(self._slow.handle(verdict, frame, target, now))
                 continue
             with note_slow_path(event[index], self._slow.counts) as note:
-                sent = self._send(verdict, self._slow.handle(verdict, frame, target, now))
+                sent = self._send(self._slow.handle(verdict, frame, target, now))
                 note.sent += map(_frame_copy, sent)
         if self._slow.mtus.changed:
             self._write(self._slow.mtus.changed, now)
@@ -150,12 +154,12 @@ class SlowFrames:
 
     def returned(self, frame: bytes) -> None:
         """Handle a frame that the agent of this host returned (second chance)."""
-        self._send(Verdict.PROTOCOL, self._slow.handle(Verdict.PROTOCOL, frame, -1, time.monotonic()))
+        self._send(self._slow.handle(Verdict.PROTOCOL, frame, -1, time.monotonic()))
 
-    def _send(self, verdict: Verdict, frames: Sequence[Sent]) -> list[Sent]:
-        """Send, and charge it to the budget of returned packets where such a packet caused it."""
-        if verdict != Verdict.PROTOCOL or not frames:
-            return self._sender.send(frames)
+    def _send(self, frames: Sequence[Sent]) -> list[Sent]:
+        """Send, and charge it to the budget of the packet that caused it."""
+        if not frames:
+            return []
         begun_s = time.thread_time()
         sent = self._sender.send(frames)
         self._slow.spend(time.thread_time() - begun_s)

@@ -26,6 +26,8 @@ BATCHES_A_TURN, LONG_TURN_S = 16, 0.004
 """Limits of one turn before the event loop runs its other callbacks: batches, seconds.  Most turns take 1 ms.  A
 request to the control socket takes up to five turns.
 """
+BEHIND_S = 0.05
+"""The loop is behind once its ring has not been empty for this time."""
 SHORTEST = 8
 """The least frames of a full batch."""
 
@@ -55,6 +57,8 @@ class PacketLoop:
         self._trace_hub: TraceHub | None = None
         self._batch = Batch()
         self._reads = self._reads_before = 0
+        self._filled_at: float | None = None
+        """Since when the ring has not been empty, in monotonic seconds; None while it is."""
 
     def warm_up(self) -> None:
         """Compile everything that a packet needs, or load it from the cache. Pending frames stay pending."""
@@ -72,14 +76,22 @@ class PacketLoop:
         forwarded. Batches therefore get shorter while they take longer than half a turn.
         """
         begun = now = time.monotonic()
+        if self._filled_at is None:
+            self._filled_at = begun
         for _ in range(BATCHES_A_TURN):
             count, before, now = self.turn(), now, time.monotonic()
             capacity = self._batch.capacity
+            if count < capacity:
+                self._filled_at = None
             is_long = now - before > LONG_TURN_S / 2
             self._batch.capacity = max(capacity // 2, SHORTEST) if is_long else min(2 * capacity, CAPACITY)
             if not count or now - begun > LONG_TURN_S:
                 break
         self._reads += 1
+
+    def is_behind(self) -> bool:
+        """Return whether frames have waited for the loop all the time for BEHIND_S."""
+        return self._filled_at is not None and time.monotonic() - self._filled_at > BEHIND_S
 
     def made_progress(self) -> bool:
         """Return whether the loop read the ring since the last call, or the ring has nothing to read."""

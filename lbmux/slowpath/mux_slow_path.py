@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from lbmux.addresses import Address
 from lbmux.datapath.verdicts import Verdict
@@ -56,9 +57,12 @@ class MuxSlowPath:
     mtus: PathMtus = field(default_factory=PathMtus)
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: Callable[[], float] = time.thread_time
+    is_behind: Callable[[], bool] = lambda: False
+    """Whether frames that need no slow path wait for this one."""
 
     def __post_init__(self) -> None:
         settings = self.context.settings
+        self._payer: Callable[[float], None] = _free
         self._fragments = Fragments(settings.fragments, self.forwarder.enter, self.counts)
         self._output = MuxOutput(self.forwarder, self.counts, self._budget("icmp_per_s"))
         self._returned = ReturnedPackets(self._output, self.context, lambda: self.cpu_s())
@@ -83,16 +87,27 @@ class MuxSlowPath:
         ``now`` is in seconds of a monotonic clock.
         """
         if verdict == Verdict.NO_BACKEND:
+            self._payer = _free
             return self._reject(frame, now)
         client = self._client(frame)
         if verdict == Verdict.PROTOCOL and self._returned.is_returned(frame):
+            self._payer = self._returned.spend
             return [] if self._returned.is_over_budget(client, now) else self._packet(verdict, frame, target, now)
+        if self.is_behind():
+            return self._output.drop("loop_behind")
         if not self._cpu.has(client, now):  # before anything that takes time
             return []
-        begun_s = self.cpu_s()
+        self._payer, begun_s = partial(self._spend, client), self.cpu_s()
         sent = self._packet(verdict, frame, target, now)
-        self._cpu.spend(client, (self.cpu_s() - begun_s) * US_PER_S)
+        self.spend(self.cpu_s() - begun_s)
         return sent
+
+    def spend(self, seconds: float) -> None:
+        """Charge CPU time to the budget, and the client, of the last packet; for rejects it is free."""
+        self._payer(seconds)
+
+    def _spend(self, client: bytes, seconds: float) -> None:
+        self._cpu.spend(client, seconds * US_PER_S)
 
     def _packet(self, verdict: Verdict, frame: bytes, target: int, now: float) -> list[Sent]:
         packet = read_frame(frame)
@@ -109,10 +124,6 @@ class MuxSlowPath:
         if verdict == Verdict.TOO_BIG and target >= 0:
             return self._forward(packet, target, now)
         return self._icmp(packet, now) if packet.is_icmp else []
-
-    def spend(self, seconds: float) -> None:
-        """Charge the CPU time of sending a packet to the next candidate to the budget of returned packets."""
-        self._returned.spend(seconds)
 
     def _budget(self, setting: str) -> SourceBudget:
         return SourceBudget(getattr(self.context.settings, setting), f"over_{setting}", self.counts)
@@ -223,3 +234,7 @@ class MuxSlowPath:
                 return self._output.drop("too_big_dropped")
             self.counts["too_big_fragmented"] += 1
         return self._output.tunnel(packet, backend)
+
+
+def _free(seconds: float) -> None:
+    """Charge nobody."""

@@ -10,6 +10,7 @@ _ICMP = {
 }
 _MUX = {
     "over_cpu": "fragments, ICMP and packets that are too big or whose TTL ends dropped: over `slowpath.cpu`",
+    "loop_behind": "the same dropped, because the packet loop was 50 ms behind",
     "over_icmp_per_s": "ICMP messages not sent: over `slowpath.icmp_per_s`",
     "over_rejects_per_s": "packets for a service without a backend dropped: over `slowpath.rejects_per_s`",
     "no_backend_in_mid_connection": "packets of connections in progress dropped because no backend takes new flows",

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lbmux.daemons.packet_loop import PacketLoop
+from lbmux.daemons import packet_loop
+from lbmux.daemons.packet_loop import BEHIND_S, PacketLoop
 from lbmux.datapath.verdicts import Verdict
 from lbmux.frames.batch import Batch
 
@@ -64,6 +65,49 @@ def test_a_loop_that_raises_is_stuck_until_it_reads(loop: PacketLoop, ring: Ring
     ring.is_broken = False
     loop.read()
     assert loop.made_progress()
+
+
+class FullRing(Ring):
+    """A ring that gives whole batches until it is empty."""
+
+    left = 0
+
+    def receive(self, batch: Batch) -> int:
+        batch.count = min(batch.capacity, self.left)
+        self.left -= batch.count
+        return batch.count
+
+    def send(self, batch: Batch) -> int:
+        return 0
+
+    def release(self, batch: Batch) -> None:
+        pass
+
+
+class Forwarding:
+    def forward(self, batch: Batch, now: int) -> None:
+        batch.verdict[: batch.count] = Verdict.FORWARDED
+
+
+def test_a_loop_whose_ring_has_not_been_empty_for_a_time_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(packet_loop.time, "monotonic", lambda: now)
+    ring: Any = FullRing()
+    worker: Any = Forwarding()
+    loop = PacketLoop(ring, worker)
+    ring.left = 10_000_000
+    loop.read()
+    assert not loop.is_behind()
+    now += BEHIND_S + 0.01
+    loop.read()
+    assert loop.is_behind()
+    ring.left = 1
+    loop.read()
+    assert not loop.is_behind(), "it was empty"
+    now += 10.0
+    ring.left = 10_000_000
+    loop.read()
+    assert not loop.is_behind(), "it was idle before"
 
 
 class SendingRing(Ring):

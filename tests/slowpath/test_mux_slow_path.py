@@ -100,6 +100,17 @@ def test_the_slow_path_has_a_budget_of_cpu_time_that_clients_share() -> None:
     assert 800 < case.slow.counts["over_cpu"] < 950
 
 
+def test_while_other_packets_wait_it_drops_all_but_what_hosts_return() -> None:
+    case = Case()
+    first = case.host_of(ip(4) / TCP(sport=40000, dport=80, flags="A"))
+    case.slow.is_behind = lambda: True
+    assert not case.arrive(ip(4) / ICMP(seq=1))
+    assert len(case.arrive(IP(src=first, dst=MUX, ttl=61) / ip(4) / TCP(sport=40000, dport=80, flags="A"))) == 1
+    case.slow.is_behind = lambda: False
+    assert len(case.arrive(ip(4) / ICMP(seq=2))) == 1
+    assert case.slow.counts == {"loop_behind": 1, "echo_answered": 1, "returned_forwarded": 1}
+
+
 def test_no_icmp_at_all_by_setting() -> None:
     case = Case(icmp_per_s=0)
     assert case.arrive(ip(4) / ICMP()) == []
