@@ -14,19 +14,21 @@ class Announced:
     added to the path.
 
     ``length`` and ``length6``: the length of the announced prefix around each VIP, by default the whole address. A
-    prefix longer than other sites' attracts their users.
+    prefix longer than other sites' attracts their users. ``is_black_hole``: neighbours are asked to drop the packets
+    (RFC 7999).
     """
 
     is_held: bool = False
     prepended: int = 0
     length: int = 32
     length6: int = 128
+    is_black_hole: bool = False
 
     def __and__(self, other: "Announced") -> "Announced":
         """Return the changes of both: a route is announced only if both announce it."""
         return Announced(
             self.is_held or other.is_held, max(self.prepended, other.prepended), min(self.length, other.length),
-            min(self.length6, other.length6),
+            min(self.length6, other.length6), self.is_black_hole or other.is_black_hole,
         )  # fmt: skip
 
 
@@ -45,18 +47,26 @@ def described(changes: Announced) -> str:
     """Return what an operator's changes do: `withdrawn`, or how routes are announced."""
     if changes.is_held:
         return "withdrawn"
+    if changes.is_black_hole:
+        return "announced as a black hole"
     prepended = f", with the own AS prepended {counted(changes.prepended, 'time')}" if changes.prepended else ""
     return f"announced as /{changes.length} and /{changes.length6}{prepended}"
 
 
 def announced_routes(commands: Commands, wanted: Iterable[Route]) -> frozenset[Route]:
-    """Return the announced routes. A prefix around several VIPs is a last resort if all of them are."""
+    """Return the announced routes. A prefix around several VIPs is a last resort if all of them are.
+
+    A black hole is announced as the whole address, so that it is no other VIP's.
+    """
     if not commands:
         return frozenset(wanted)
     of_all, routes = commands.get(None, UNCHANGED), dict[Prefix, Route]()
     for route in wanted:
         changes = of_all & commands.get(route.prefix.network_address, UNCHANGED)
         if changes.is_held:
+            continue
+        if changes.is_black_hole or route.is_black_hole:
+            routes[route.prefix] = route._replace(prepended=changes.prepended, is_black_hole=True)
             continue
         longest, prefix = changes.length if route.prefix.version == 4 else changes.length6, route.prefix
         if longest < prefix.prefixlen:

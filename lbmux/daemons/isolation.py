@@ -62,7 +62,7 @@ class Isolation:
             return
         changes = self.black_holes.read(now, seconds, _as_sent(usage, self._shares), loses)
         for change in changes:
-            if change.is_upstream:
+            if change.upstream_s is not None:
                 log.warning("VIP %s has to be dropped upstream: %s", change.vip, change.reason)
             elif change.begins:
                 log.warning("VIP %s is a black hole: %s", change.vip, change.reason)

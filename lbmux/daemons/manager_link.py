@@ -101,7 +101,9 @@ class ManagerLink:
 
     def report_black_hole(self, change: Change) -> None:
         """Let the pool know that a VIP became a black hole here, or is none any more."""
-        self.black_hole_reports.add(BlackHoleRequest(vip=change.vip, begins=change.begins, reason=change.reason))
+        self.black_hole_reports.add(
+            BlackHoleRequest(vip=change.vip, begins=change.begins, reason=change.reason, upstream_s=change.upstream_s)
+        )
 
     def adopt(self, store: OverrideStore) -> None:
         """Replace a daemon's own overrides by the pool's, before its tables are filled."""

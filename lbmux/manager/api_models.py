@@ -169,12 +169,16 @@ class BlackHoleRequest(Model):
     vip: Address
     begins: bool
     reason: Message
+    upstream_s: Duration | None = None
+    """How long routers should drop the VIP's packets, since the black hole does not help; null: they need not."""
 
 
 class BlackHoleAnswer(Model):
     """The report is among the pool's events."""
 
     vip: Address
+    upstream: bool
+    """Whether all muxes withdraw the VIP, or announce it as a black hole."""
 
 
 class TakenOver(Model):

@@ -61,6 +61,8 @@ class Announcement(Model):
     length: Annotated[int, Field(ge=8, le=32)] = 32
     length6: Annotated[int, Field(ge=16, le=128)] = 128
     """The length of the announced prefix around an IPv6 VIP."""
+    black_hole: bool = False
+    """Whether it has the community BLACKHOLE (RFC 7999)."""
 
 
 class RouteOverride(Model):

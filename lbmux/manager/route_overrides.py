@@ -84,13 +84,14 @@ def unexpired_routes(stored: Routes, now: float) -> Routes:
 
 
 def in_force(stored: Announcement) -> Announced:
-    return Announced(stored.held, stored.prepended, stored.length, stored.length6)
+    return Announced(stored.held, stored.prepended, stored.length, stored.length6, stored.black_hole)
 
 
 def stored_form(changes: Announced) -> Announcement:
     return Announcement(
-        held=changes.is_held, prepended=changes.prepended, length=changes.length, length6=changes.length6
-    )
+        held=changes.is_held, prepended=changes.prepended, length=changes.length, length6=changes.length6,
+        black_hole=changes.is_black_hole,
+    )  # fmt: skip
 
 
 def describe_announcement(one: RouteOverride) -> str:

@@ -100,12 +100,12 @@ class Parole:
 
 @dataclass(frozen=True)
 class Change:
-    """A black hole that begins or ends, and why; ``is_upstream``: it is extended to routers."""
+    """A black hole that begins or ends, and why; ``upstream_s``: it is extended to routers, for this time."""
 
     vip: Address
     begins: bool
     reason: str
-    is_upstream: bool = False
+    upstream_s: float | None = None
 
 
 class BlackHoles:
@@ -197,7 +197,8 @@ class BlackHoles:
             if not parole.is_upstream and now - parole.since >= UPSTREAM_S and rates[vip] > sum(rates.values()) / 2:
                 parole.is_upstream = True
                 parole.until += now - parole.since
-                return [Change(vip, True, f"the mux still loses packets, {rates[vip]:.0f} per second are its", True)]
+                reason = f"the mux still loses packets, {rates[vip]:.0f} per second are its"
+                return [Change(vip, True, reason, parole.until - now)]
         return []
 
     def _end(self, vip: Address, now: float) -> Change | None:

@@ -33,7 +33,7 @@ HELD = Announced(is_held=True)
     ({None: HELD, ONE: Announced(prepended=1)}, set()),
 ])  # fmt: skip
 def test_a_command_changes_paths_and_lengths_of_prefixes(commands: Commands, announced: set[object]) -> None:
-    assert {tuple([str(one.prefix), *one[1:]]) for one in announced_routes(commands, WANTED)} == announced
+    assert {tuple([str(one.prefix), *one[1:3]]) for one in announced_routes(commands, WANTED)} == announced
 
 
 def test_a_command_replaces_earlier_ones_about_the_same_vip_and_one_about_all_replaces_them_all() -> None:
@@ -50,3 +50,15 @@ def test_words_for_people() -> None:
     assert described(HELD) == "withdrawn" and described(Announced()) == "announced as /32 and /128"
     assert described(Announced(False, 1, 24)) == "announced as /24 and /128, with the own AS prepended 1 time"
     assert BgpState("bird", [], [], {None: HELD, ONE: HELD, TWO: Announced(prepended=1)}).withdrawn == [ONE]
+
+
+@pytest.mark.parametrize("by", ["a command", "the mux"])
+def test_a_black_hole_is_announced_as_the_whole_address(by: str) -> None:
+    one, wide = IPv4Network(ONE), {None: Announced(length=24)}
+    if by == "a command":
+        announced = announced_routes({**wide, ONE: Announced(is_black_hole=True)}, WANTED)
+    else:
+        announced = announced_routes(wide, [route._replace(is_black_hole=route.prefix == one) for route in WANTED])
+    assert {str(route.prefix): route.is_black_hole for route in announced} == {
+        "192.0.2.1/32": True, "192.0.2.0/24": False, "2001:db8::1/128": False,
+    }  # fmt: skip

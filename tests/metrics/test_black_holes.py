@@ -172,7 +172,7 @@ def test_a_flood_that_still_costs_packets_is_dropped_upstream_until_its_time_is_
     mux.run(1.1, flood)
     assert mux.vips == {A} and not mux.run(1.8, flood, loses=True)
     (change,) = mux.run(0.4, flood, loses=True)
-    assert (change.vip, change.is_upstream) == (A, True) and mux.holes.in_force[A].is_upstream
+    assert (change.vip, change.upstream_s) == (A, 10.0) and mux.holes.in_force[A].is_upstream
     assert not mux.run(9, {B: clients(100)}), "nothing comes any more, which does not mean that the flood is over"
     (ends,) = mux.run(1.3, {B: clients(100)})
     assert (ends.vip, ends.begins, mux.vips) == (A, False, set()) and "on parole" in ends.reason
