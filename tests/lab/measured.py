@@ -1,6 +1,7 @@
 """Small experiments of the scoreboard with all real parts."""
 
 import json
+import os
 import shutil
 from typing import Any
 
@@ -17,7 +18,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     """Measure each event with 60 connections, each of which was there at the end."""
-    status = lbmux(["lab", "run", *arguments, "--name", "tb", "--connections", "60", "-j"])
+    status = lbmux(["lab", "run", *arguments, "--name", f"tb{os.getpid()}", "--connections", "60", "-j"])
     out, errors = capsys.readouterr()
     assert status == 0, (errors, out)
     said = json.loads(out)
