@@ -237,4 +237,4 @@ class MuxSlowPath:
 
 
 def _free(seconds: float) -> None:
-    """Charge nobody."""
+    """Charge no budget."""
