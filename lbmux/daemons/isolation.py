@@ -30,7 +30,7 @@ class Isolation:
     def __init__(self, gate: VipGate, shares: LoadShedding | KernelShares) -> None:
         self._gate, self._shares = gate, shares
         self.black_holes = BlackHoles()
-        self.report: Callable[[Change], None] = _to_nobody
+        self.report: Callable[[Change], None] = _unreported
         """Gets each change; with a manager it is reported to the pool."""
         self._wanted, self._begun = False, 0.0
 
@@ -106,7 +106,7 @@ class Isolation:
         }
 
 
-def _to_nobody(change: Change) -> None:
+def _unreported(change: Change) -> None:
     pass
 
 
