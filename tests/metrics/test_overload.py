@@ -56,7 +56,7 @@ def test_it_ends_a_second_after_the_last_sign_and_keeps_its_reason() -> None:
     assert (overload.since, overload.times) == (None, 1) and "ring" in overload.reason
 
 
-def test_more_than_the_stated_capacity_is_no_loss_yet() -> None:
+def test_more_than_the_stated_capacity_is_not_a_loss() -> None:
     over = after(IDLE, replace(IDLE, packets=2000), capacity_pps=10_000)
     assert over.since is not None and not over.loses(100 + READ_S)
     dropping = after(IDLE, replace(IDLE, ring_drops=7 + MOST_DROPS + 1))
