@@ -78,7 +78,7 @@ def test_manager(small: Small) -> None:
     small(manager, SERVICES=2, MUXES=2, CHANGES=2, DEATHS=2, NODES=3, NODE_CHANGES=2, NODE_SERVICES=1)
     small(manager, MANAGERS=3, AGENTS=2, HEALTH_CHANGES_PER_S=20, STEADY_S=1.2)
     results = manager.one_manager() + manager.several_managers() + manager.many_nodes()
-    assert len(results) == 15 and all(result.value >= 0 for result in results)
+    assert len(results) == 17 and all(result.value >= 0 for result in results)
 
 
 @pytest.mark.slow
