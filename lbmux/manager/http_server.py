@@ -22,6 +22,7 @@ from lbmux.manager.json_answers import error_answer, json_answer
 from lbmux.manager.manager_metrics import ManagerMetrics
 from lbmux.manager.manager_state import Manager
 from lbmux.manager.nodes import NodeConnections
+from lbmux.manager.open_streams import OpenStreams
 from lbmux.manager.openapi import document
 from lbmux.manager.peers import PeerConnections, PeerLink
 from lbmux.manager.proposals import Caller, NotPrimaryError
@@ -36,6 +37,8 @@ from lbmux.manager.tokens import AccessError, AccessRole, Token, check_role
 
 log = logging.getLogger(__name__)
 HANDSHAKE_S, KEEP_ALIVE_S, STOP_S, CLIENT_CHECK_S = 5.0, 30.0, 1.0, 1.0
+STREAMS = ("/v1/watch", "/v1/node", "/v1/peer", "/v1/nodes/{node}/ask", "/events")
+"""Paths of answers without an end; the page has the last one."""
 
 Extension = Callable[["HttpServer", web.Application], None]
 """Adds routes to a server's application."""
@@ -51,7 +54,8 @@ class HttpServer:
         self.relay = self._nodes.relay
         manager.survey = NodeSurvey(manager, self._nodes.relay)
         self._limits: ConnectionLimits | None = None
-        self._application = web.Application(client_max_size=LARGE_BYTES)
+        self._streams = OpenStreams(STREAMS)
+        self._application = web.Application(client_max_size=LARGE_BYTES, middlewares=[self._streams.middleware()])
         for endpoint in ENDPOINTS:
             self._application.router.add_route(endpoint.method, endpoint.path, self._handler(endpoint))
         self._application.add_routes([
@@ -70,8 +74,9 @@ class HttpServer:
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
         """Listen and yield the port; raise SetupError if the address cannot be used."""
         runner = web.AppRunner(
-            self._application, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=STOP_S
-        )
+            self._application, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=STOP_S,
+            handler_cancellation=True,
+        )  # fmt: skip
         await runner.setup()
         try:
             assert runner.server is not None  # after setup
@@ -94,6 +99,7 @@ class HttpServer:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         finally:
+            self._streams.stop()
             await runner.cleanup()
 
     async def _keep_valid(self, tls: ssl.SSLContext) -> None:

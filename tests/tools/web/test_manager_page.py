@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from lbmux.api.control_server import ControlServer
-from lbmux.manager import http_server
 from lbmux.manager.api_models import (
     ApplyAnswer,
     ApplyRequest,
@@ -68,12 +67,6 @@ class Site:
     def events(self) -> list[tuple[str, str, str]]:
         listed = self.running.client().get("/v1/events", EventsAnswer).events
         return [(one.kind, one.by, one.origin) for one in listed]
-
-
-@pytest.fixture(autouse=True)
-def short_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop a manager soon, although it still writes to pages that have been closed."""
-    monkeypatch.setattr(http_server, "STOP_S", 0.05)
 
 
 @pytest.fixture
