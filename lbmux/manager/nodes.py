@@ -26,7 +26,6 @@ from lbmux.manager.node_messages import (
     Refused,
     Report,
     Stale,
-    View,
     common_protocol,
     encode_message,
     parse_message,
@@ -34,6 +33,7 @@ from lbmux.manager.node_messages import (
 from lbmux.manager.relay import Relay, RelayError
 from lbmux.manager.request_access import certificate_end
 from lbmux.manager.sent_states import SentStates
+from lbmux.manager.sent_views import SentViews
 
 log = logging.getLogger(__name__)
 NODE_SILENCE_S = 3 * SILENCE_S
@@ -59,7 +59,7 @@ class NodeConnections:
     """All nodes that are connected to this manager."""
 
     def __init__(self, manager: Manager) -> None:
-        self._manager, self._states = manager, SentStates(manager)
+        self._manager, self._states, self._views = manager, SentStates(manager), SentViews()
         self._sessions: dict[str, Session] = {}
 
     async def serve(self, request: web.Request, node: Subject) -> web.WebSocketResponse:
@@ -136,10 +136,9 @@ class NodeConnections:
         while True:
             changed, view = health.viewed.next, health.view
             if view.number and (view.epoch, view.number) != sent:
-                lines, weights = view.since(*sent), view.weights_since(*sent)
+                message = self._views.message(view, sent, session.node.pool)
                 sent = view.epoch, view.number
-                message = View(epoch=view.epoch, number=view.number, lines=lines, kept=view.kept, weights=weights)
-                await session.socket.send_str(encode_message(message, session.node.pool))
+                await session.socket.send_str(message)
             await changed.wait()
 
     async def _receive(self, session: Session) -> None:
