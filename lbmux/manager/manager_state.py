@@ -31,6 +31,8 @@ from lbmux.manager.stored_overrides import next_end
 
 log = logging.getLogger(__name__)
 RETRY_S, EXPIRY_S, RESIGN_S, ORDER_S = 0.5, 0.5, 1.0, 0.25
+PAUSE = 10
+"""The pause between two looks at the nodes' reports, as a multiple of the time that a look takes."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,17 @@ class Manager:
 
     @property
     def progress(self) -> Progress:
-        """How far the connected nodes are: those of the pool, or without a primary those that are connected here."""
+        """How far the connected nodes are: those of the pool, or without a primary those that are connected here.
+
+        An edge counts as an agent and as a mux.
+        """
         if self.primary_progress is not None and not self.is_primary:
             return self.primary_progress
         taken: dict[str, list[Version]] = {"agent": [], "mux": []}
         for one in self.nodes.values():
-            if one.connected and one.role in taken:
-                taken[one.role].append((one.revision, one.overrides))
+            for kind in ("agent", "mux") if one.role == "edge" else (one.role,):
+                if one.connected:
+                    taken[kind].append((one.revision, one.overrides))
         return Progress(min(taken["agent"], default=None), min(taken["mux"], default=None))
 
     def way_to(self, node: str) -> str:
@@ -180,13 +186,14 @@ class Manager:
             changed, reported, looked_at = self.changed.next, self.reported.next, time.monotonic()
             if self.order.advance(self.progress, looked_at):
                 self.changed.send()
+            pause_s = min(BATCH_S, PAUSE * (time.monotonic() - looked_at))
             if self.order.is_idle:
                 await changed.wait()
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(ORDER_S):
                     await reported.wait()
-            await asyncio.sleep(max(0.0, looked_at + BATCH_S - time.monotonic()))
+            await asyncio.sleep(pause_s)
 
     async def _follow_primary(self) -> None:
         seen = await self.store.read(ELECTION)

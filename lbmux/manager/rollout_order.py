@@ -2,7 +2,8 @@
 
 A mux must not send flows to a backend that its host does not know yet, or no longer knows. Muxes therefore wait until
 all agents have taken a state that adds backends, and hosts serve removed backends until all muxes have taken the state
-that lacks them. No node waits longer than `PATIENCE_S` for others that are connected but do not answer.
+that lacks them. Edges serve hosts and may forward too: muxes and agents wait for them as for each other, but an edge
+does not wait for other edges. No node waits longer than `PATIENCE_S` for others that are connected but do not answer.
 """
 
 from collections.abc import Iterator

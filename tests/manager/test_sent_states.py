@@ -24,7 +24,9 @@ QUIET_S = 0.2
 class Follower:
     """A node that is ``slow``: it takes a state only when it is let go on."""
 
-    def __init__(self, lab: Lab, name: str, role: Literal["mux", "agent"], manager: Manager, *hosts: str) -> None:
+    def __init__(
+        self, lab: Lab, name: str, role: Literal["mux", "agent", "edge"], manager: Manager, *hosts: str
+    ) -> None:
         self.name, self.may = name, asyncio.Event()
         self.may.set()
         self.states: list[NodeState] = []
@@ -101,6 +103,30 @@ def test_agents_get_removals_after_muxes(tmp_path: Path, count: int, monkeypatch
         await until(lambda: two.backends == set())
 
     following(tmp_path, scenario, count)
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_muxes_and_agents_wait_for_an_edge_that_balances(
+    tmp_path: Path, adds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_order, "PATIENCE_S", 60.0)
+
+    async def scenario(lab: Lab, mux: Follower, one: Follower, two: Follower) -> None:
+        edge = Follower(lab, "edge1", "edge", lab.managers[0], "10.0.0.9")
+        async with edge.client.following(edge.accept):
+            await until(lambda: edge.revision == 1)
+            edge.may.clear()
+            await lab.pool.apply(Proposal(file(1, 2, 3) if adds else file(1), force=True), ALICE)
+            await until(lambda: edge.revision == one.revision == 2)
+            await asyncio.sleep(QUIET_S)
+            if adds:
+                assert mux.revision == 1
+            else:
+                assert (mux.backends, two.backends) == ({"b1"}, {"b2"})
+            edge.may.set()
+            await until(lambda: mux.backends == {"b1", "b2", "b3"} if adds else two.backends == set())
+
+    following(tmp_path, scenario, 1)
 
 
 def test_a_node_that_hangs_does_not_stop_a_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
