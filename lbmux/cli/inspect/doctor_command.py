@@ -14,11 +14,11 @@ FORMAT = 1
 @click.command(name="doctor")
 @click.option(
     "--control", type=options.PATH, envvar="LBMUX_CONTROL", show_envvar=True,
-    help="Control socket. [default: the mux on this machine, else the agent]",
+    help="Control socket. [default: the mux on this machine, else the agent, else the edge]",
 )  # fmt: skip
 @click.option("-c", "--config", type=options.PATH, help="Configuration file. [default: the daemon's]")
 @click.option(
-    "--role", type=click.Choice(["mux", "agent", "router", "host"]),
+    "--role", type=click.Choice(["mux", "agent", "edge", "balancing-edge", "router", "host"]),
     help="Role of this machine. [default: the role of the daemon that runs here; without one, router]",
 )  # fmt: skip
 @click.option(

@@ -15,6 +15,9 @@ def rights(node: NodeState) -> Iterator[Finding]:
     """Report the capabilities that the daemon, or this user without a daemon, lacks for the node's role."""
     pid = node.pid
     needs = NEEDS.get(node.role, ALL)
+    if not needs:
+        yield ok("rights", f"the role {node.role} needs no capabilities")
+        return
     missing = lacking(needs, effective("self" if pid is None else str(pid)))
     subject = "this user" if pid is None else f"the daemon (process {pid})"
     text = f"{subject} lacks {', '.join(f'{one} {needs[one]}' for one in missing)}"

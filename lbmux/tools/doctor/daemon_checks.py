@@ -5,14 +5,14 @@ from ipaddress import ip_address
 
 from lbmux.addresses import Address
 from lbmux.api.channel import program_named
-from lbmux.api.requests import GetConfig, GetRuntime
+from lbmux.api.requests import GetConfig, GetHealth, GetRuntime
 from lbmux.config.changes import changes
 from lbmux.config.loader import load
 from lbmux.config.models import Config
 from lbmux.errors import ConfigError, ControlError
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, unchecked, warning
-from lbmux.tools.doctor.node_state import NodeState
+from lbmux.tools.doctor.node_state import PROGRAMS, NodeState
 from lbmux.tools.doctor.route_checks import route_to
 
 MOST_NAMED = 5
@@ -27,14 +27,17 @@ def answers(node: NodeState) -> Iterator[Finding]:
             )
         return
     try:
+        if node.role == "edge":
+            yield ok("daemon", f"edge: {counted(len(node.client.whole(GetHealth()).health), 'backend')} on this host")
+            return
         runtime = node.client.ask(GetRuntime())
     except ControlError as error:
-        hint = f"start `lbmux {program_named(node.control) or node.role}`, or give its socket with --control"
+        hint = f"start `lbmux {program_named(node.control) or PROGRAMS[node.role]}`, or give its socket with --control"
         if node.guessed:
             hint += f"; the role {node.role} is assumed because {node.guessed} (set another with --role)"
         yield fault("daemon", str(error), hint)
         return
-    if runtime.program != node.role:
+    if runtime.program != PROGRAMS[node.role]:
         yield fault(
             "daemon", f"{node.control} is the socket of the {runtime.program}", "give another socket with --control"
         )
@@ -59,7 +62,7 @@ def driver(node: NodeState) -> Iterator[Finding]:
                 "use nsenter --net=FILE instead of ip netns exec; in a container mount the host's /sys/fs/bpf",
             )
     else:
-        hint = f"`lbmux {node.role} --driver xdp` reports why the kernel rejects its programs; fine for a lab"
+        hint = f"`lbmux {PROGRAMS[node.role]} --driver xdp` reports why the kernel rejects its programs; fine for a lab"
         yield warning("driver", f"user space forwards ({name}), not the kernel", hint)
 
 

@@ -22,9 +22,8 @@ from lbmux.errors import LbmuxError
 from lbmux.linux.interface_addresses import addresses
 from lbmux.tools.doctor.role_guess import guess_role
 
-Role = Literal["mux", "agent", "router", "host"]
-ROLES: tuple[Role, ...] = ("mux", "agent", "router", "host")
-PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent"}
+Role = Literal["mux", "agent", "edge", "balancing-edge", "router", "host"]
+PROGRAMS: dict[Role, str] = {"mux": "mux", "agent": "agent", "edge": "edge", "balancing-edge": "edge"}
 """The roles with an lbmux daemon.  A router has none; role host is a host whose agent is not asked."""
 NO_TRACE = "no lbmux daemon runs here and none has left files"
 TIMEOUT_S = 5.0
@@ -55,13 +54,18 @@ class NodeState:
             if not running:
                 return cls._without_daemon(file, peers)
             role = running[0]
+            if PROGRAMS[role] == "edge":
+                return cls._of_socket(default_path("edge"), file, peers)
         return cls(role, control or default_path(PROGRAMS.get(role, "mux")), file, peers)
 
     @classmethod
     def _of_socket(cls, control: Path, file: Path | None, peers: tuple[Path, ...]) -> "NodeState":
         """Ask the daemon for its role; if it is down, the socket's name may tell it."""
-        program = _program(control) or program_named(control)
+        answered = _program(control)
+        program = answered or program_named(control)
         reason = "" if program else f"nothing answers at {control}"
+        if program == "edge":  # without --balance it has no tables, and does not answer
+            return cls("balancing-edge" if answered else "edge", control, file, peers)
         return cls("agent" if program == "agent" else "mux", control, file, peers, reason)
 
     @classmethod
@@ -93,10 +97,11 @@ class NodeState:
 
         The daemon's own answer may be a number in another PID namespace.
         """
-        if not self.has_daemon or self.runtime is None:
+        if not self.has_daemon or (self.runtime is None and self.role != "edge"):
             return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.connect(str(self.control))
+            if connection.connect_ex(str(self.control)):
+                return None
             pid, _, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
         return int(pid)
 

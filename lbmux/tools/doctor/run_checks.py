@@ -46,6 +46,12 @@ CHECKS: dict[Role, tuple[Check, ...]] = {
         flow_entries.sockets,
         flow_entries.replies, flow_entries.held,
     ),
+    "edge": (bgp_checks.sessions,),
+    "balancing-edge": (
+        daemon_checks.driver, bgp_checks.sessions, pool_checks.same_tables, interface_checks.link,
+        interface_checks.super_frames, traffic_checks.flow_table, traffic_checks.overload, traffic_checks.ring,
+        traffic_checks.verdicts,
+    ),
     "router": (
         kernel_checks.forwarding, kernel_checks.reverse_path, kernel_checks.multipath_hash,
         interface_checks.unfinished_checksums,

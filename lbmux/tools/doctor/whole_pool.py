@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 
+from lbmux.api.control_client import ControlClient
+from lbmux.api.requests import GetRuntime
 from lbmux.errors import ControlError
 from lbmux.manager.api_client import ApiClient
 from lbmux.manager.api_models import NodesAnswer, StatusAnswer
@@ -10,6 +12,7 @@ from lbmux.manager.documents import NodeReport
 from lbmux.manager.relayed_node import RelayedNode
 from lbmux.plurals import counted
 from lbmux.tools.doctor.finding import Finding, fault, ok, warning
+from lbmux.tools.doctor.node_state import TIMEOUT_S
 from lbmux.tools.doctor.pool_checks import digests
 
 WEEK_S = 7 * 86400
@@ -22,7 +25,18 @@ def examine_pool(client: ApiClient) -> Iterator[Finding]:
     yield from alive(nodes)
     yield from in_force(nodes, status)
     yield from valid(nodes, time.time())
-    yield from equal_tables([RelayedNode(client, one.node) for one in nodes if one.role == "mux" and one.connected])
+    balancers = [one for one in nodes if one.connected and _has_tables(RelayedNode(client, one.node), one.role)]
+    yield from equal_tables([RelayedNode(client, one.node) for one in balancers])
+
+
+def _has_tables(node: RelayedNode, role: str) -> bool:
+    """Return whether a node forwards to all backends; an edge that does not balance refuses the question."""
+    if role != "edge":
+        return role == "mux"
+    try:
+        return ControlClient(node, TIMEOUT_S).ask(GetRuntime()).program == "edge"
+    except ControlError:
+        return False
 
 
 def _primary(status: StatusAnswer) -> Finding:
@@ -39,9 +53,10 @@ def alive(nodes: Sequence[NodeReport]) -> Iterator[Finding]:
             hint = f"check {one.node}: is `lbmux {one.role}` running, and can it reach a manager?"
             yield fault("nodes", f"{one.role} {one.node} is not connected", hint)
     roles = [one.role for one in nodes if one.connected]
-    yield ok("nodes", f"{counted(roles.count('mux'), 'mux', 'muxes')} and {counted(roles.count('agent'), 'agent')}"
-             " are connected")  # fmt: skip
-    if "mux" not in roles:
+    edges = f", {counted(roles.count('edge'), 'edge')}" if "edge" in roles else ""
+    yield ok("nodes", f"{counted(roles.count('mux'), 'mux', 'muxes')}{edges} and "
+             f"{counted(roles.count('agent'), 'agent')} are connected")  # fmt: skip
+    if not {"mux", "edge"} & {*roles}:
         yield warning("nodes", "no mux is connected", "start one with `lbmux mux --manager`")
 
 
@@ -76,7 +91,7 @@ def valid(nodes: Sequence[NodeReport], now: float) -> Iterator[Finding]:
 
 
 def equal_tables(muxes: Sequence[RelayedNode]) -> Iterator[Finding]:
-    """Check that all muxes have the same Maglev tables."""
+    """Check that all muxes, and edges that balance, have the same Maglev tables."""
     by_mux: dict[str, dict[str, str | None]] = {}
     for mux in muxes:
         try:

@@ -2,12 +2,19 @@
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from lbmux.tools.doctor import daemon_checks, node_state, role_guess
-from lbmux.tools.doctor.node_state import ROLES, NodeState
+from lbmux.api.answers import Health, Runtime
+from lbmux.api.control_server import Handlers
+from lbmux.api.refusals import OF_AN_EDGE, refuse_requests
+from lbmux.api.requests import GetHealth, GetRuntime
+from lbmux.tools.doctor import capability_checks, daemon_checks, node_state, role_guess
+from lbmux.tools.doctor.node_state import NodeState, Role
 from lbmux.tools.doctor.run_checks import CHECKS, examine
+from tests.api.answering import answering
+from tests.api.lines import runtime
 
 
 @pytest.fixture
@@ -102,4 +109,28 @@ def test_an_invalid_file_is_reported_line_by_line(tmp_path: Path) -> None:
 
 
 def test_every_role_has_checks() -> None:
-    assert set(CHECKS) == set(ROLES)
+    assert set(CHECKS) == set(get_args(Role))
+
+
+async def runtime_of_an_edge(request: GetRuntime) -> Runtime:
+    return runtime(program="edge")
+
+
+@pytest.mark.parametrize("balances", [True, False])
+def test_an_edge_needs_the_rights_of_a_mux_only_if_it_balances(
+    balances: bool, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def health(request: GetHealth) -> Health:
+        return Health(1, "edge", [])
+
+    monkeypatch.setattr(capability_checks, "effective", lambda process: 0)
+    handlers: Handlers = {**refuse_requests(OF_AN_EDGE), GetHealth: health}
+    if balances:
+        handlers = {**handlers, GetRuntime: runtime_of_an_edge}
+    with answering(bare / "edge.sock", handlers):
+        state = NodeState.here(None, None, None, ())
+        assert state.role == ("balancing-edge" if balances else "edge")
+        (daemon,) = daemon_checks.answers(state)
+        (rights,) = capability_checks.rights(state)
+    assert daemon.state == "ok" and daemon.seen.startswith("edge")
+    assert (rights.state, "needs no capabilities" in rights.seen) == (("fault", False) if balances else ("ok", True))
