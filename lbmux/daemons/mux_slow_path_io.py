@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbmux.addresses import Address, to_pair
-from lbmux.config.models import Config
 from lbmux.datapath.tables import UP
 from lbmux.datapath.verdicts import VERDICTS, Verdict
 from lbmux.errors import SetupError
@@ -27,7 +26,7 @@ from lbmux.slowpath.forwarder import TableForwarder
 from lbmux.slowpath.mux_context import MuxContext, vips_of
 from lbmux.slowpath.mux_output import BY_ROUTE, Sent
 from lbmux.slowpath.mux_slow_path import PUNTED, MuxSlowPath
-from lbmux.slowpath.tunnels import Ports, carriers
+from lbmux.slowpath.tunnels import Carriers, Ports
 from lbmux.tables.mux_tables import MuxTables
 from lbmux.targets.native import Worker
 from lbmux.targets.regions import now_ticks
@@ -116,6 +115,8 @@ class SlowFrames:
         self._forwarder = TableForwarder(worker, now_ticks)
         self._forwarder.warm_up()
         self._rows: dict[Address, NDArray[np.intp]] = {}
+        """The rows of a VIP's backends, of VIPs that were looked up since the configuration."""
+        self._carriers = Carriers()
         self._slow = MuxSlowPath(self._forwarder, frozenset(mux.local.values()), self._place(), self._is_up)
         self._forwarder.mtus = self._path_mtu
         self._written: dict[Address, tuple[int, int]] = {}
@@ -190,12 +191,14 @@ class SlowFrames:
     def _place(self) -> MuxContext:
         config = self._mux.config
         assert config is not None  # the tables are filled before the slow path is built
-        self._rows = _rows_of(config, self._mux)
+        self._rows = {}
         vips = vips_of((service.vip, service.protocol, service.port) for service in config.services)
         ports = Ports(config.tunnel.gue_port, config.tunnel.geneve_port)
-        return MuxContext(config.slowpath, vips, frozenset(config.muxes), carriers(config), ports)
+        return MuxContext(config.slowpath, vips, frozenset(config.muxes), self._carriers.of(config), ports)
 
     def _is_up(self, vip: Address) -> bool:
+        if vip not in self._rows:
+            self._rows[vip] = _rows_of(vip, self._mux)
         return bool((self._mux.tables.backends["state"][self._rows[vip]] == UP).any())
 
     def _rows_to(self, host: Address) -> NDArray[np.intp]:
@@ -221,14 +224,11 @@ def _frame_copy(sent: Sent) -> FrameCopy:
     return FrameCopy(sent.data, len(sent.data), sent.interface, time.time_ns())
 
 
-def _rows_of(config: Config, mux: MuxTables) -> dict[Address, NDArray[Any]]:
-    """Return the rows of each VIP's backends."""
-    rows_by_vip: dict[Address, list[int]] = {}
-    for service in config.services:
-        rows_by_vip.setdefault(service.vip, []).extend(
-            mux.rows[service.name, backend.name] for backend in service.backends
-        )
-    return {vip: np.array(rows, np.intp) for vip, rows in rows_by_vip.items()}
+def _rows_of(vip: Address, mux: MuxTables) -> NDArray[Any]:
+    """Return the rows of a VIP's backends."""
+    services = [service for service in mux.config.services if service.vip == vip] if mux.config is not None else []
+    rows = [mux.rows[service.name, backend.name] for service in services for backend in service.backends]
+    return np.array(rows, np.intp)
 
 
 @contextlib.contextmanager

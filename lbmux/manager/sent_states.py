@@ -95,7 +95,7 @@ class SentStates:
             lingering += tuple((service, one) for service, one in old if (service.name, one.name) not in keys)
         assert state.config is not None  # it has a revision
         if self._files is None or self._files.config is not state.config or self._files.lingering != lingering:
-            self._files = HostFiles(state.config, lingering)
+            self._files = HostFiles(state.config, lingering, self._files)
         if self._slices is None or self._slices[0] is not state or self._slices[1] is not self._files:
             self._slices = state, self._files, HostSlices(self._files, state.stored)
         return self._slices[2]

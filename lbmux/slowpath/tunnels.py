@@ -1,9 +1,11 @@
 """Tunnelled packets of every kind that a mux makes (lbmux.datapath.encapsulate): their headers and inner packets."""
 
+from collections import Counter
 from typing import NamedTuple
 
 from lbmux.addresses import Address, port_from_wire
-from lbmux.config.models import Config, kind_of
+from lbmux.config.models import Backend, Config, Service, kind_of
+from lbmux.config.traffic_models import Tunnel
 from lbmux.targets.regions import Tables
 from lbmux.wire.header_layouts import (
     ETHERNET_BYTES,
@@ -50,21 +52,51 @@ class Carrier(NamedTuple):
     port: int = 0
 
 
+class Carriers:
+    """The kinds of outer packets from a mux to each host; a new configuration costs what changed in it."""
+
+    def __init__(self) -> None:
+        self._tunnel: Tunnel | None = None
+        self._services: dict[str, Service] = {}
+        self._uses: dict[Address, Counter[Carrier | None]] = {}
+        """The number of backends by host and kind; None: packets without a tunnel."""
+
+    def of(self, config: Config) -> dict[Address, set[Carrier]]:
+        """Return the kinds by host; empty for packets without a tunnel."""
+        if config.tunnel != self._tunnel:
+            self._tunnel, self._services, self._uses = config.tunnel, {}, {}
+        old, self._services = self._services, {service.name: service for service in config.services}
+        for name, service in old.items():
+            if self._services.get(name) is not service:
+                self._count(config, service, -1)
+        for name, service in self._services.items():
+            if old.get(name) is not service:
+                self._count(config, service, 1)
+        return {host: {kind for kind, count in uses.items() if count and kind} for host, uses in self._uses.items()}
+
+    def _count(self, config: Config, service: Service, by: int) -> None:
+        for backend in service.backends:
+            uses = self._uses.setdefault(backend.tunnel_to, Counter())
+            uses[_carrier_to(config, service, backend)] += by
+            if by < 0 and not +uses:
+                del self._uses[backend.tunnel_to]
+
+
 def carriers(config: Config) -> dict[Address, set[Carrier]]:
     """Return the kinds of outer packets from a mux to each host; empty for packets without a tunnel."""
-    results: dict[Address, set[Carrier]] = {}
-    tunnel = config.tunnel
-    for service in config.services:
-        kinds: dict[str, Carrier] = {
-            "ipip": Carrier(IP_IN_IP[service.vip.version]), "gre": Carrier(GRE_PROTOCOL),
-            "gue0": Carrier(UDP_PROTOCOL, tunnel.gue_port), "gue1": Carrier(UDP_PROTOCOL, tunnel.gue_port),
-            "geneve": Carrier(UDP_PROTOCOL, tunnel.geneve_port),
-        }  # fmt: skip
-        for backend in service.backends:
-            of_host, kind = results.setdefault(backend.tunnel_to, set()), kind_of(config, service, backend)
-            if kind != "direct":
-                of_host.add(kinds[kind])
-    return results
+    return Carriers().of(config)
+
+
+def _carrier_to(config: Config, service: Service, backend: Backend) -> Carrier | None:
+    """Return the kind of outer packets to a backend; None: without a tunnel."""
+    kind = kind_of(config, service, backend)
+    if kind == "direct":
+        return None
+    if kind == "ipip":
+        return Carrier(IP_IN_IP[service.vip.version])
+    if kind == "gre":
+        return Carrier(GRE_PROTOCOL)
+    return Carrier(UDP_PROTOCOL, config.tunnel.geneve_port if kind == "geneve" else config.tunnel.gue_port)
 
 
 def carrier(outer: Packet) -> Carrier:

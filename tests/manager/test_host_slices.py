@@ -5,6 +5,7 @@ from typing import Any
 
 from lbmux.backends.override_commands import Change, add, set_admin_state, set_weight
 from lbmux.backends.overrides import with_overrides
+from lbmux.config.known_services import parse_known
 from lbmux.config.loader import parse
 from lbmux.config.models import Config
 from lbmux.manager.documents import StoredOverrides
@@ -101,3 +102,24 @@ def test_an_agent_gets_its_own_backend_of_a_pool() -> None:
     whole = Config.model_validate({"pools": pools, "services": pooled})
     part = parse(HostFiles(whole).text((H1,), frozenset()), Path("part"))
     assert [(one.name, [b.name for b in one.backends]) for one in part.services] == [("web", ["b1"]), ("tls", ["b1"])]
+
+
+def test_files_made_from_earlier_ones_are_those_made_at_once() -> None:
+    more = config(service("web", 80, H2, H3), service("new", 81, H1)).services
+    grown = WHOLE.model_copy(update={"services": (more[0], *WHOLE.services[1:], more[1])})
+    first = HostFiles(WHOLE)
+    texts = {host: first.text((host,), frozenset()) for host in (H1, H2, H3)}
+    for files in (HostFiles(grown, (), first), HostFiles(WHOLE, (), HostFiles(grown, (), first))):
+        fresh = HostFiles(files.config)
+        assert all(files.text((host,), frozenset()) == fresh.text((host,), frozenset()) for host in (H1, H2, H3))
+    assert {host: HostFiles(WHOLE, (), first).text((host,), frozenset()) for host in texts} == texts
+
+
+def test_an_agent_reads_only_services_that_changed() -> None:
+    first = HostFiles(WHOLE)
+    grown = WHOLE.model_copy(update={"services": (*WHOLE.services, *config(service("new", 81, H1)).services)})
+    before, after = (
+        parse_known(files.text((H1,), frozenset()), Path("part"))
+        for files in (first, HostFiles(grown, (), first))
+    )  # fmt: skip
+    assert after.services[0] is before.services[0] and [one.name for one in after.services] == ["web", "new"]

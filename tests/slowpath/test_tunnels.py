@@ -1,14 +1,17 @@
 """Frames as they are without their tunnel, which a mux's own data path and slow path have made."""
 
 from ipaddress import ip_address
+from random import Random
 from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, fragment
 from scapy.layers.l2 import Dot1Q, Ether
 
+from lbmux.config.models import Config, Service
+from lbmux.config.traffic_models import Tunnel
 from lbmux.datapath.verdicts import Verdict
-from lbmux.slowpath.tunnels import Ports, inner_frame, source_inside
+from lbmux.slowpath.tunnels import Carriers, Ports, carriers, inner_frame, source_inside
 from lbmux.tracing.inner_frames import flow_at_agent
 from tests.slowpath.golden import ETHER, HOST6, MUX, datagram, ip, segment
 from tests.slowpath.tables import Mux
@@ -21,6 +24,25 @@ NUMBERS: dict[str, Any] = {"gue_port": 7000, "geneve_port": 7001}
 def made(kind: str, **more: Any) -> tuple[Mux, Ports]:
     mux = Mux(tunnel={"kind": kind, **NUMBERS}, **more)
     return mux, Ports.of(mux.tables)
+
+
+def test_carriers_after_changes_are_those_of_the_configuration() -> None:
+    """Three services change again and again: other hosts, kinds and families; the tunnel's settings too."""
+    random, known = Random(7), Carriers()
+    services = dict[str, Service]()
+    for _ in range(200):
+        name, vip = random.choice("abc"), random.choice(["192.0.2.1", "2001:db8::1"])
+        backends = [
+            {"dip": f"10.0.0.{n}" if "." in vip else f"2001:db8:1::{n}", "host": f"10.1.0.{n}",
+             "tunnel": random.choice([None, "gre"])}
+            for n in random.sample(range(5), random.randrange(4))
+        ]  # fmt: skip
+        fields = {"name": name, "vip": vip, "protocol": "tcp", "port": ord(name), "backends": backends}
+        services[name] = Service.model_validate(fields)
+        tunnel = Tunnel(kind=random.choice(["ipip", "geneve"]) if random.random() < 0.1 else "ipip")
+        config = Config.model_construct(services=(*services.values(),), tunnel=tunnel)
+        assert known.of(config) == carriers(config)
+        assert known.of(config).keys() == {one.tunnel_to for service in config.services for one in service.backends}
 
 
 def bare(frame: bytes, ports: Ports) -> Any:
