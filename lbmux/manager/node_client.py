@@ -273,7 +273,7 @@ class NodeClient:
             message, self._latest = self._latest, None
             if message is None:
                 continue
-            refused = ""
+            refused, state = "", self.held
             try:
                 state = taken_over(self.held, message)
                 local = self.local()
@@ -281,17 +281,28 @@ class NodeClient:
                     continue
                 if not local.is_empty or judge(self.held, message) != "same":
                     await accept(state)
-                self._keep(state)
             except LbmuxError as error:
-                refused = str(error)
-                if self.held is not None:
-                    self._keep(self.held.model_copy(update={"epoch": max(self.held.epoch, message.epoch)}))
-            await self._report(message.revision, message.overrides.version, refused)
+                refused, state = str(error), self.held
+                if state is not None:
+                    state = state.model_copy(update={"epoch": max(state.epoch, message.epoch)})
+            await self._report_and_keep(message, state, refused)
 
     async def _hand_over(self, local: LocalOverridesRequest, state: State) -> bool:
         """Offer overrides to the primary; return whether the pool's ``state`` may replace them now."""
         tls = self._identity.client_context()
         return bool(self.manager) and await hand_over(self.manager, tls, local, state.overrides, self.name)
+
+    async def _report_and_keep(self, message: State, state: NodeState | None, refused: str) -> None:
+        """Report on a message, and store what is in force.
+
+        Other nodes wait for the report, so it goes first. A new epoch is stored first, lest it be forgotten.
+        """
+        if state is not None and (self.held is None or state.epoch != self.held.epoch):
+            self._keep(state)
+        held, self.held = self.held, state
+        await self._report(message.revision, message.overrides.version, refused)
+        if state is not None and state != held:
+            await asyncio.to_thread(write_state, self._path, state)
 
     async def _report(self, revision: int, overrides: int, refused: str = "") -> None:
         in_force = self.held.revision if self.held else 0
