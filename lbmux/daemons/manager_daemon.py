@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lbmux.addresses import endpoint
+from lbmux.daemons.background_task import background_task
+from lbmux.daemons.exempt_configurations import exempt_configurations
 from lbmux.daemons.process import notify, ready, stop_event
 from lbmux.manager.guard_rails import MOST_MOVED
 from lbmux.manager.http_server import Extension, HttpServer
@@ -42,6 +44,7 @@ async def serve(options: ManagerOptions, extend: Extension) -> None:
         port = await stack.enter_async_context(HttpServer(manager, extend).listening(host, port))
         manager.url = options.advertise or f"https://{name}:{port}"
         await stack.enter_async_context(manager.running())
+        await stack.enter_async_context(background_task(exempt_configurations(manager)))
         stop = stop_event()
         log.info("manager %s of pool %s: %s", name, manager.pool_id, manager.url)
         ready()
