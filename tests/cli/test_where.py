@@ -83,7 +83,7 @@ def test_nodes_are_listed_with_their_states(pool: Pool) -> None:
     ]  # fmt: skip
     assert all(one["manager"] == pool.manager.url and one["certificate_until"] > one["seen"] for one in nodes.values())
     assert "mux1" in pool.table("show", "muxes") and "host1" not in pool.table("show", "muxes")
-    assert "host1" in pool.table("show", "agents")
+    assert "host1" in pool.table("show", "agents") and "host1" not in pool.table("show", "edges")
 
 
 def test_nodes_that_cannot_be_meant(pool: Pool) -> None:

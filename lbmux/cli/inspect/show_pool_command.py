@@ -1,4 +1,4 @@
-"""`lbmux show revisions`, `maps`, `events`, `overrides`, `nodes`, `muxes`, `agents`: what the pool's manager knows."""
+"""`lbmux show` of what the pool's manager knows: revisions, maps, events, overrides, nodes, muxes, agents, edges."""
 
 import json
 from pathlib import Path
@@ -163,6 +163,7 @@ _nodes_command(
 )  # fmt: skip
 _nodes_command("muxes", "mux", "Show the pool's muxes, as `lbmux show nodes` (--manager).")
 _nodes_command("agents", "agent", "Show the pool's agents, as `lbmux show nodes` (--manager).")
+_nodes_command("edges", "edge", "Show the pool's edges, as `lbmux show nodes` (--manager).")
 
 
 def _node_line(one: "NodeReport") -> dict[str, str | None]:
