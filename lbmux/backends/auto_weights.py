@@ -4,7 +4,8 @@ A backend that carries more load than the median of its service gets a lower wei
 The median stays where it is while a single backend is overloaded. Connections in an accept queue say little until a
 server is too slow, and then much; therefore a step follows the square root of the ratio, within bounds, and small
 differences change nothing. Agents report one after another, so a load that changes everywhere looks different at first;
-therefore a difference counts if two reports in a row show it.
+therefore a difference counts if two reports in a row show it. A weight that is too high hurts at once, one that is too
+low hardly: it takes four reports to raise one, else it would rise after a few quiet seconds and soon fall again.
 """
 
 import math
@@ -26,6 +27,8 @@ LEAST_STEP, LEAST_DIFFERENCE = 0.05, 0.2
 """The smallest change of a weight, and the smallest difference from 1 of the factor that is wanted."""
 TREND = 0.5
 """A load that has changed by this part since the last report, towards the median, is left alone."""
+LOWER_AFTER, RAISE_AFTER = 2, 4
+"""How many reports in a row have to ask for a lower or a higher weight."""
 FACTORS = 0.75, 1.25
 WEIGHTS = 10, 1000
 IDLE_LOAD = 0.25
@@ -40,6 +43,8 @@ class Follower:
     changed: float
     factor: float = 1.0
     """What the last report asked for."""
+    asked: int = 0
+    """How many reports in a row have asked for a change in this direction."""
     load: float = 0.0
     reported: float = -float("inf")
 
@@ -81,17 +86,18 @@ class AutoWeights:
         weight = _next(one, statistics.median(loads), one.load / before if before else 1.0, now)
         if weight == one.weight:
             return False
-        one.weight, one.changed, one.factor = weight, now, 1.0
+        one.weight, one.changed, one.factor, one.asked = weight, now, 1.0, 0
         return True
 
 
 def _next(one: Follower, median: float, trend: float, now: float) -> int:
     """Return the weight by a new report; ``trend``: the load as a multiple of that of the report before."""
     before, one.factor = one.factor, min(max((median / one.load) ** 0.5, FACTORS[0]), FACTORS[1])
-    is_off, was_off = abs(one.factor - 1) >= LEAST_DIFFERENCE, abs(before - 1) >= LEAST_DIFFERENCE
-    is_same = is_off and was_off and (one.factor < 1) == (before < 1)
-    improves = trend < 1 - TREND if one.factor < 1 else trend > 1 + TREND
-    if is_same and not improves and now - one.changed >= CHANGE_S:
+    is_off, falls = abs(one.factor - 1) >= LEAST_DIFFERENCE, one.factor < 1
+    one.asked = 0 if not is_off else one.asked + 1 if falls == (before < 1) else 1
+    is_sure = one.asked >= (LOWER_AFTER if falls else RAISE_AFTER)
+    improves = trend < 1 - TREND if falls else trend > 1 + TREND
+    if is_sure and not improves and now - one.changed >= CHANGE_S:
         wanted = round(one.weight * one.factor)
     elif not is_off and now - one.changed >= RETURN_S:
         wanted = _towards(int(AUTO_WEIGHT), one.weight)

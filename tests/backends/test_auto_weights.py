@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from lbmux.backends.auto_weights import CHANGE_S, RECENT_S, RETURN_S, WEIGHTS, AutoWeights
+from lbmux.backends.auto_weights import CHANGE_S, RAISE_AFTER, RECENT_S, RETURN_S, WEIGHTS, AutoWeights
 from lbmux.config.models import Config
 from lbmux.health.load import LOAD_S, Load
 
@@ -48,8 +48,17 @@ def test_an_overloaded_backend_loses_weight_and_the_others_keep_theirs() -> None
     assert Pool().report(b1=50) == {"b1": 75, "b2": 100, "b3": 100, "b4": 100}
 
 
-def test_an_idle_backend_gains_weight() -> None:
-    assert Pool().report(b2=0.3)["b2"] == 125
+def test_an_idle_backend_gains_weight_after_four_reports() -> None:
+    pool = Pool()
+    assert pool.report(RAISE_AFTER - 1, b2=0.3)["b2"] == 100
+    assert pool.report(1, b2=0.3)["b2"] == 125
+
+
+def test_a_few_quiet_seconds_raise_no_weight() -> None:
+    pool = Pool()
+    for _ in range(10):
+        pool.report(RAISE_AFTER - 1, b2=0.3)
+        assert pool.report(1) == dict.fromkeys(NAMES, 100)
 
 
 def test_idle_services_keep_their_weights() -> None:
