@@ -1,7 +1,6 @@
 """The agent's slow path and its sockets: handles punted packets, delivers to the stack and sends to clients."""
 
 import ctypes
-import os
 import socket
 import time
 from collections import Counter
@@ -231,7 +230,7 @@ class SlowAgent:
 
     def _deliver(self, packet: bytes) -> None:
         try:
-            os.write(self._tun.fileno(), packet)
+            self._tun.write(packet)
         except OSError:
             self._slow.counts["undelivered"] += 1
         else:

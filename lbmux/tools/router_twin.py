@@ -60,7 +60,7 @@ def _ask(packet: ClientPacket, hashing: Hashing, weights: Sequence[int]) -> int:
     with ExitStack() as stack:
         client, *muxes = [stack.enter_context(Tun(f"hop{number}", 1)) for number in range(len(weights) + 1)]
         _connect(packet, client, muxes, weights)
-        os.write(client.fileno(), replace(packet, length=None, caught=None).frame()[ETHERNET_BYTES:])
+        client.write(replace(packet, length=None, caught=None).frame()[ETHERNET_BYTES:])
         while ready := select.select(muxes, [], [], PATIENCE_S)[0]:
             for mux in ready:
                 if packet.vip.packed in os.read(mux.fileno(), LONGEST):  # skip the kernel's own IPv6 packets

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from pyroute2 import IPRoute
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 
 from lbmux.datapath.verdicts import PASSES, Verdict
 from lbmux.errors import SetupError
 from lbmux.frames.batch import HEADROOM_BYTES, Batch
 from lbmux.frames.tun import Tun
 from lbmux.wire.header_layouts import ETHERNET_BYTES
+from lbmux.wire.numbers import ETHERTYPE_IPV4
 from tests.frames.pair import Pair
 
 pytestmark = pytest.mark.root
@@ -104,6 +105,11 @@ def test_packets_with_a_lower_verdict_reach_the_stack_and_no_others(tun: Tun, ud
     assert [udp.recvfrom(100) for _ in range(2)] == [(b"\0", (BEYOND, 5000)), (b"\3", (BEYOND, 5000))]
 
 
+def test_a_single_packet_reaches_the_stack(tun: Tun, udp: socket.socket) -> None:
+    tun.write(bytes(IP(src=BEYOND, dst=OURS) / UDP(sport=5000, dport=PORT) / b"one"))
+    assert udp.recvfrom(100) == (b"one", (BEYOND, 5000))
+
+
 def test_frames_that_the_stack_refuses_are_not_counted_as_taken(tun: Tun) -> None:
     batch, junk = Batch(CAPACITY), np.full(64, 0xEE, np.uint8)  # its first half-byte is not an IP version
     batch.address[0], batch.length[0], batch.count = junk.ctypes.data, 64, 1
@@ -143,3 +149,29 @@ def test_a_device_that_another_has_is_refused(pair: Pair, tun: Tun) -> None:
 def test_a_name_of_another_kind_of_interface_is_refused(pair: Pair) -> None:
     with pytest.raises(SetupError, match=r"^TUN device a0: "):
         pair.inside("a", lambda: Tun("a0", CAPACITY))
+
+
+def test_consecutive_segments_reach_the_stack_as_one_packet(pair: Pair, tun: Tun) -> None:
+    ip = IP(src=BEYOND, dst=OURS, flags="DF")
+    parts = [bytes([value]) * 100 for value in range(3)]
+    segments = [ip / TCP(sport=1, dport=2, flags="A", seq=100 * at) / part for at, part in enumerate(parts)]
+    packets = [bytes(segment) for segment in [*segments, ip / TCP(sport=1, dport=3, flags="A") / b"alone"]]
+    batch, memory = Batch(CAPACITY), np.zeros((len(packets), 256), np.uint8)
+    for index, packet in enumerate(packets):
+        memory[index, ETHERNET_BYTES - 2 : ETHERNET_BYTES + len(packet)] = np.frombuffer(b"\x08\x00" + packet, np.uint8)
+        batch.address[index], batch.length[index] = memory[index].ctypes.data, ETHERNET_BYTES + len(packet)
+    batch.count = len(packets)
+    before = memory.copy()
+
+    def watch() -> socket.socket:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPE_IPV4))
+        sock.bind((NAME, ETHERTYPE_IPV4))
+        sock.settimeout(2)
+        return sock
+
+    with pair.inside("a", watch) as sock:
+        assert tun.send(batch, PASSES) == len(packets)
+        whole, alone = (IP(sock.recv(2000)) for _ in range(2))
+    assert (whole.len, bytes(whole[TCP].payload)) == (40 + 300, b"".join(parts))
+    assert bytes(alone) == packets[-1]
+    assert np.array_equal(memory, before), "the frames are as they were"
