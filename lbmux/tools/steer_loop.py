@@ -165,8 +165,8 @@ class SteerLoop:
         return checker is not None and checker.is_down
 
     def _said(self, subject: str, fault: str) -> None:
-        """Log a fault once, until it changes."""
-        if fault and self.faults.get(subject) != fault:
+        """Log a fault once, until it changes; one that several subjects have, such as that of the file, once in all."""
+        if fault and fault not in self.faults.values():
             log.warning("%s", fault)
         self.faults[subject] = fault
 

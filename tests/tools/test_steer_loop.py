@@ -101,13 +101,16 @@ def test_a_change_of_the_file_gives_a_new_map_and_the_same_file_none(steered: Fi
     assert [fixture.ttl_s for fixture in steered.published] == [30, 7, 8]
 
 
-def test_users_leave_a_pop_that_stops_answering_and_a_wrong_file_changes_nothing(steered: Fixture) -> None:
+def test_users_leave_a_pop_that_stops_answering_and_a_wrong_file_changes_nothing(
+    steered: Fixture, caplog: pytest.LogCaptureFixture
+) -> None:
     async def lose(port: int, server: asyncio.Server) -> None:
         async with steered.running() as loop:
             await until(lambda: loop.in_force is not None and pop_of(loop.in_force) == "near")
             steered.config.write_text("pops: 7")
-            await until(lambda: loop.faults["map"] != "")
+            await until(lambda: loop.faults["map"] != "" and loop.faults["_set_weights"] != "")
             assert loop.in_force == steered.published[-1]
+            assert caplog.text.count("pops") == 1
             steered.write(**health(port))
             server.close()
             await until(lambda: loop.in_force is not None and pop_of(loop.in_force) == "far")
