@@ -1,7 +1,7 @@
 """The states of the slots in force at a mux: where its Maglev tables lie, which slots have changed, and since when.
 
-``changed_to`` and ``former_of`` plan and may run in a thread; the other methods write.  lbmux.tables.slot_pairs has the
-rule for one table, docs/flow-state.md explains it.
+``changed_to`` and ``former_of`` plan and may run in a thread; the other methods write tables.  lbmux.tables.slot_pairs
+has the rule for one table, docs/flow-state.md explains it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,11 +32,9 @@ class ComingUp:
     rows: set[int] = field(default_factory=set)
     """The rows of the backends that have been in its table."""
 
-    def note(self, pairs: Pairs, now: int) -> None:
-        """Note the backends of a table that has been in force. ``now`` is in ticks."""
-        if len(pairs):
-            self.first = now if self.first is None else self.first
-            self.rows |= _backends(pairs["backend"])
+    def note(self, pairs: Pairs) -> None:
+        """Note the backends of a table that has been in force."""
+        self.rows |= _backends(pairs["backend"])
 
     def is_joined(self, before: Pairs, table: NDArray[np.uint16]) -> bool:
         """Return whether a new table has only gained backends, each of which comes up for the first time."""
@@ -94,16 +92,18 @@ class SlotStates:
         ``removed``: for each row of backends, whether its backend goes away.
         """
         before, all_slots = self.pairs(index), np.arange(len(table), dtype=np.uint32)
+        coming_up = self._coming_up.get(index)
+        if coming_up is not None:
+            coming_up.note(before)  # here, not in a commit, which would keep packets waiting
         if len(before) == len(table):
             pairs = slot_pairs.changed(before, table, removed)
-            if index in self._coming_up and self._coming_up[index].is_joined(before, table):
+            if coming_up is not None and coming_up.is_joined(before, table):
                 slot_pairs.keep_steady(before, pairs)
             return pairs, slot_pairs.began(before, pairs)
         if len(before) or index in self.former:
             return slot_pairs.resized(table), all_slots
-        if (
-            index in self.places and index not in self._coming_up
-        ):  # the service had no table, or there was no room for the former one
+        if index in self.places and coming_up is None:
+            # the service had no table, or there was no room for the former one
             return slot_pairs.with_exceptions(table), all_slots[:0]
         return slot_pairs.steady(table), all_slots[:0]
 
@@ -127,8 +127,6 @@ class SlotStates:
         be without an entry.
         """
         now = self._clock()
-        changed = list(changed)
-        self._note_backends(changed, now)
         for index in changed:
             place = places.get(index)
             if place is None:
@@ -137,13 +135,14 @@ class SlotStates:
                 continue
             if self._started and index not in self.places:
                 self._coming_up[index] = ComingUp()
+            if index in self._coming_up:
+                self._come_up(self._coming_up[index], index, place, now)
             same_size = self.places.get(index, NO_TABLE)[1] == place[1]
             marks = self._marks.pop(index, []) if same_size else []
             slots = began.get(index, np.empty(0, np.uint32))
             is_new = len(slots) or not (place[1] or same_size)
             self._set_marks(index, [*marks, (now, slots)] if is_new else marks)
         self.places, self.former = places, former
-        self._note_backends(changed, now)
 
     def _set_marks(self, index: int, marks: list[tuple[int, Slots]]) -> None:
         if marks:
@@ -151,11 +150,12 @@ class SlotStates:
         else:
             self._marks.pop(index, None)
 
-    def _note_backends(self, changed: Iterable[int], now: int) -> None:
-        """Note the backends in the tables of services that come up."""
-        for index in changed:
-            if index in self._coming_up:
-                self._coming_up[index].note(self.pairs(index), now)
+    def _come_up(self, coming_up: ComingUp, index: int, place: Range, now: int) -> None:
+        """Note when a service gets its first table, and the backends of one that it loses."""
+        if not place[1]:
+            coming_up.note(self.pairs(index))
+        elif coming_up.first is None:
+            coming_up.first = now
 
     def settle(self, now: int) -> list[Range]:
         """Give exceptions to slots that have been changing for their service's idle time.  ``now`` is in ticks.

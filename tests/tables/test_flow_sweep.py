@@ -174,6 +174,17 @@ def test_a_backend_that_comes_back_is_marked_while_others_come_up(clock: Clock) 
     assert mux.control.slots.is_marked()
 
 
+def test_a_backend_of_a_table_that_was_lost_is_marked_while_others_come_up(clock: Clock) -> None:
+    mux = Mux(tracked(1, 2))
+    mux.control.start()
+    mux.load(draining(tracked(1, 2)))
+    mux.load(tracked(1, 2, weights={2: 0}))
+    pairs = mux.control.slots.pairs(0)
+    pairs["base"] = pairs["backend"]  # as after a short idle time
+    mux.load(tracked(1, 2))
+    assert mux.control.slots.is_marked()
+
+
 def test_a_service_that_has_come_up_marks_its_changes(clock: Clock) -> None:
     mux = Mux(draining(tracked(1, 2)))
     mux.control.start()
