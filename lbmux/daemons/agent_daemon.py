@@ -115,6 +115,7 @@ class AgentDaemon(Daemon[Options]):
     async def _build_packet_path(self) -> None:
         options, driver, stack, interface = self.options, self.driver, self.stack, self.options.interface
         socket_sync = SocketSync(self.agent, Worker(driver.tables, driver.worker))
+        socket_sync.warm_up()
         self.sockets = sockets = stack.enter_context(HostSockets(self.agent.own))
         self.path: AgentPath = PuntPath(interface, self.agent, socket_sync, sockets, stack)
         if driver.kernel is None:

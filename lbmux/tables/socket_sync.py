@@ -59,6 +59,12 @@ class SocketSync:
         self._keys, self._targets = np.empty(0, f"V{KEY.itemsize}"), np.empty(0, np.uint16)
         self._listens: frozenset[tuple[int, int]] = frozenset()
 
+    def warm_up(self) -> None:
+        """Compile what passes need, or load it from the cache: probes would wait for that later."""
+        none = SocketFlows(np.zeros(1, FLOW)[:0], np.zeros(1, np.uint64)[:0])
+        self.refresh(none)
+        self._forget(none)
+
     def note_listeners(self, sockets: NDArray[Any]) -> None:
         listening = sockets[sockets["state"] == LISTEN]
         self._listens = frozenset(zip(listening["protocol"].tolist(), listening["local_port"].tolist(), strict=True))
@@ -132,7 +138,9 @@ class SocketSync:
 
     def forget(self, socket: NDArray[Any]) -> None:
         """Delete the entries of one socket's flow, which the host does not have any more."""
-        socket_flows = self.find(socket)
+        self._forget(self.find(socket))
+
+    def _forget(self, socket_flows: SocketFlows) -> None:
         _forget_all(
             self.worker.address, address_of(socket_flows.flows), address_of(socket_flows.dips), len(socket_flows.flows)
         )

@@ -38,6 +38,12 @@ def test_packets_are_of_their_kind_and_from_many_sources(kind: str, layers: list
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flood_has_not_the_flows_of_the_one_before(kind: str) -> None:
+    before, after = ({dissect(one).src for one in islice(KINDS[kind](VIP, 7), 100)} for _ in range(2))
+    assert len(before & after) < 10
+
+
 def test_a_syn_flood_has_syns_and_fragments_have_numbers_of_their_own() -> None:
     assert {str(dissect(packet)["TCP"].flags) for packet in islice(syns(VIP, 7), 10)} == {"S"}
     assert len({dissect(packet).id for packet in islice(KINDS["flood-fragments"](VIP, 7), 100)}) == 100

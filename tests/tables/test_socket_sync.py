@@ -70,6 +70,14 @@ def test_an_entry_whose_connection_is_alive_does_not_expire() -> None:
     assert host.reply(in_s=600) == (Verdict.REPLIED, VIPS[1]), "and established flows are trusted"
 
 
+def test_warming_up_changes_no_entry() -> None:
+    host = AgentHost(service(1))
+    host.request(1, SYN)
+    before = host.tables.flows.copy()
+    host.socket_sync.warm_up()
+    assert before["state"].any() and (host.tables.flows == before).all()
+
+
 def test_an_entry_whose_connection_is_over_expires() -> None:
     host = AgentHost(service(1))
     host.request(1, SYN, ago_s=2000)

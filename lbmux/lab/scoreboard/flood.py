@@ -34,8 +34,11 @@ def acknowledgments(client: Address, vip: Address, port: int, count: int = PACKE
         yield transport_packet(client, vip, TCP_PROTOCOL, header)
 
 
-def sources(seed: int = 1) -> Iterator[tuple[Address, int]]:
-    """Yield random addresses and ports, without end."""
+def sources(seed: int | None = None) -> Iterator[tuple[Address, int]]:
+    """Yield random addresses and ports, without end.
+
+    By default others each time: muxes take flows that come again within half a minute for those of real clients.
+    """
     numbers = random.Random(seed)
     while True:
         address = IPv4Address(SPOOFED + numbers.randrange(SPOOFED_COUNT))
