@@ -16,15 +16,15 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program, path=SEARCH) is None, reason=f"{program} is not installed")
 
 
-def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """Measure each event with 60 connections, each of which was there at the end."""
-    status = lbmux(["lab", "run", *arguments, "--name", f"tb{os.getpid()}", "--connections", "60", "-j"])
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str, connections: int = 60) -> dict[str, Any]:
+    """Measure each event with connections, each of which was there at the end."""
+    status = lbmux(["lab", "run", *arguments, "--name", f"tb{os.getpid()}", "--connections", str(connections), "-j"])
     out, errors = capsys.readouterr()
     assert status == 0, (errors, out)
     said = json.loads(out)
     assert said["failures"] == []
     outcomes = {one["event"]: one for one in said["outcomes"]}
-    assert all(one["connections"] == 60 and one["new"] > 10 for one in outcomes.values())
+    assert all(one["connections"] == connections and one["new"] > 10 for one in outcomes.values())
     return outcomes
 
 
