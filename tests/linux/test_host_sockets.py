@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
@@ -31,12 +32,23 @@ def give_addresses() -> None:
             ip.addr("add", index=index, address=address, prefixlen=prefix, flags=IFA_F_NODAD)
 
 
+def wait_for_routes() -> None:
+    """Wait until the addresses can be reached: the kernel adds the routes to IPv6 addresses in its own time."""
+    end = time.monotonic() + 10
+    for version, address in DIPS.items():
+        with socket.socket(FAMILIES[version], socket.SOCK_DGRAM) as asked:
+            while asked.connect_ex((address, 9)):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+
+
 @pytest.fixture
 def container() -> Iterator[str]:
     """A namespace with both addresses, as a container has."""
     name = f"sockets{os.getpid()}"
     netns.create(name)
     inside(name, give_addresses)
+    inside(name, wait_for_routes)
     yield name
     if name in netns.listnetns():
         netns.remove(name)
