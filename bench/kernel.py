@@ -28,7 +28,7 @@ from lbmux.frames.tap_reader import TapReader
 from lbmux.frames.xdp import Kernel
 from lbmux.lab.namespaces import inside, link_mac, set_neighbour
 from lbmux.linux.next_hops import NextHop
-from lbmux.tables.mux_tables import MuxTables
+from lbmux.tables.mux_tables import MuxTables, power_of_two
 from lbmux.targets.bpf import objects, syscall
 from lbmux.targets.bpf.maps import KernelTables
 from lbmux.targets.bpf.syscall import Attach
@@ -91,7 +91,9 @@ class KernelBed:
 
         ``services``: how many services the tables have space for.
         """
-        sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=(services + 7) * 65537, buckets=1 << 19)
+        backends = max(Sizes.backends, power_of_two((services + 10) * BACKENDS // 10))
+        slots = (services + 7) * 65537
+        sizes = Sizes(workers=(os.cpu_count() or 1) + 1, slots=slots, backends=backends, buckets=1 << 19)
         kernel = inside(self._mux, lambda: Kernel("b0", sizes))
         try:
             fill(kernel.tables, self.macs)
