@@ -14,7 +14,8 @@ demo: setup
 
 # Three at a time on two cores, since most of their time tests wait; but by themselves those that measure times or load
 # the whole machine.
-ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_times.py tests/lab/test_scoreboard_stalls.py tests/lab/test_scoreboard_losses.py
+ALONE := tests/lab/test_bgp_times.py tests/lab/test_frr_times.py tests/lab/test_scoreboard_stalls.py tests/lab/test_scoreboard_losses.py \
+    tests/lab/test_scoreboard_floods.py
 
 test: setup
 	@$(MAKE) --no-print-directory -j 2 check warm

@@ -1,8 +1,12 @@
 """Ping and trace of a VIP, by the ordinary tools, through a mux and agents as processes."""
 
+import contextlib
 import re
 
 import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import rt_type
 from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
@@ -10,6 +14,7 @@ from lbmux.lab.lab import Lab
 from lbmux.lab.namespaces import add_address, remove_address
 from tests.daemons.running_daemons import running, send
 from tests.daemons.slow_lab import CLIENT, DIPS, VIPS, balanced, configuration, counters, to_one_mux
+from tests.lab.routed import until
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -82,6 +87,13 @@ def test_an_error_about_an_unknown_flow_is_dropped(lab: Lab) -> None:
         assert counters(mux)["icmp_no_flow"] == 1
 
 
+def is_local(address: str) -> bool:
+    """Return whether the kernel has the route to an own address, which it adds a little after an IPv6 address."""
+    with IPRoute() as ip, contextlib.suppress(NetlinkError):
+        return bool(ip.route("get", dst=address)[0]["type"] == rt_type["local"])
+    return False
+
+
 @FAMILIES
 def test_ping_forwarded_by_setting_is_answered_by_a_host_that_has_the_vip(lab: Lab, family: int) -> None:
     options = ("--mode", "local")
@@ -89,6 +101,7 @@ def test_ping_forwarded_by_setting_is_answered_by_a_host_that_has_the_vip(lab: L
     settings = {"slowpath": {"echo": "forward"}}
     with balanced(lab, hosts=(1,), agent_options=options, **settings) as mux:
         lab.inside("host1", lambda: add_address("lo", vip))
+        until(lambda: lab.inside("host1", lambda: is_local(VIPS[family])), 10)
         try:
             answers, output = ping(lab, family)
         finally:
