@@ -5,6 +5,7 @@ Each direction between two sites has its own delay, jitter, loss and bounded que
 All randomness comes from one seed. Used by lbmux.lab.wan_node.
 """
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ class DelayLines:
         self._line[used] = np.arange(len(used))
         self._due = np.zeros(max(1, len(used)) * queue, np.int64)
         self._length = np.zeros(len(self._due), np.uint32)
-        self._frames = np.zeros(len(self._due) * FRAME_BYTES, np.uint8)
+        self._frames = _small_pages(len(self._due) * FRAME_BYTES)
         self._macs, self._where = np.zeros(MACS, np.uint64), np.zeros(MACS, np.int64)
         self.counters = np.zeros((shape, len(COUNTERS)), np.int64)
         """A row for each direction, `from * sites + to`, and a column for each of COUNTERS."""
@@ -102,6 +103,13 @@ class DelayLines:
         """Return the error that this share of the frames did not exceed, to 10 µs."""
         cumulative = np.cumsum(self.errors)
         return int(np.searchsorted(cumulative, share * cumulative[-1])) * BUCKET_NS
+
+
+def _small_pages(size: int) -> NDArray[np.uint8]:
+    """Return memory that the kernel provides page by page.  The first use of a huge page can take 10 ms."""
+    memory = mmap.mmap(-1, size)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
 
 
 @step

@@ -23,6 +23,11 @@ LONGEST_WAIT_S = 0.5
 PRIORITY = 1
 """The priority in real-time scheduling (SCHED_RR): a frame that is due leaves before other programs of the lab run."""
 
+PAUSE_S = 50e-6
+"""A pause after each turn, which adds half of it to a delay.  A node that never rests takes a CPU for itself, and the
+kernel then stops real-time programs for 50 ms a second (sched(7), "Limiting the CPU usage").
+"""
+
 
 class WanNode:
     """``interfaces`` by site; ``paths`` by (from, to). Raise SetupError if an interface cannot be opened."""
@@ -62,6 +67,7 @@ class WanNode:
         while not self._stopped:
             self._take()
             self._give()
+            time.sleep(PAUSE_S)
             wait_ns = self.lines.next_due() - time.time_ns()
             if wait_ns > 0:
                 select.select(self._rings, [], [], min(wait_ns / 1e9, LONGEST_WAIT_S))
