@@ -87,7 +87,9 @@ class ChaosRun:
             if not (isinstance(error, ControlError) and "No space left" in str(error)):
                 self._violated([Violation(self._now, f"{step.event}: {error}")])
         if change.happens:
-            self._hits.begin(step, time.monotonic())
+            self._hits.begin(step)
+        else:
+            self._hits.end(step, time.monotonic())
 
     def _check_until(self, client: Client, at_s: float) -> bool:
         """Check once a second until that time; return whether anything was violated."""

@@ -1,11 +1,12 @@
 """What must hold at any time of a chaos run, and what was seen when it does not.
 
-Connections: none answers from another server than before, and none breaks unless an event hit its own server, which
-has answered no line since.  Processes: memory, descriptors and pins stay within bounds.  Counters of packets that the
-lab never sends do not move.
+Connections: none answers from another server than before, and none breaks unless an event hit its own server, and no
+line that was sent after the event was answered.  Processes: memory, descriptors and pins stay within bounds.  Counters
+of packets that the lab never sends do not move.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from lbmux.api.requests import GetCounters
 from lbmux.errors import ControlError, LabError
+from lbmux.lab.chaos.chaos_system import HEALTH
 from lbmux.lab.chaos.schedule import EVENTS, Step
 from lbmux.lab.connections import STUCK_MS
 from lbmux.lab.scoreboard.system_under_test import SystemUnderTest
@@ -27,6 +29,8 @@ PINS_GENERATIONS = 2
 """A swap of tables has both at once."""
 WRONG = ("answers for", "to line")
 """Parts of the reasons for which no event is an excuse (lbmux.lab.connections)."""
+DETECTED_S = HEALTH["fall"] * (HEALTH["interval_s"] + HEALTH["timeout_s"]) + 1.0
+"""A backend that fails until now is declared dead within this time, and its connections are reset."""
 Usage = dict[str, int]
 
 
@@ -40,10 +44,10 @@ class Violation:
 
 @dataclass
 class Hit:
-    """An event that hit a backend's server or the agent in front of it.  ``done``: when it was complete."""
+    """An event that hit a backend's server or the agent in front of it.  ``until``: when its effects are over."""
 
     step: Step
-    done: float
+    until: float = math.inf
 
 
 class Hits:
@@ -52,10 +56,16 @@ class Hits:
     def __init__(self) -> None:
         self._hits: list[Hit] = []
 
-    def begin(self, step: Step, now: float) -> None:
+    def begin(self, step: Step) -> None:
         """Note that an event has taken effect."""
         if EVENTS[step.event] == "host":
-            self._hits.append(Hit(step, now))
+            self._hits.append(Hit(step))
+
+    def end(self, step: Step, now: float) -> None:
+        """Note that an event was undone.  For a while muxes may still declare the backend dead."""
+        for hit in self._hits:
+            if hit.step is step:
+                hit.until = now + DETECTED_S
 
     def cause(self, connection: dict[str, Any]) -> str:
         """Return the event that hit the connection, or nothing: one after which its server answered no line any more.
@@ -66,7 +76,7 @@ class Hits:
             (
                 hit.step.event
                 for hit in self._hits
-                if hit.step.backend == connection["backend"] and connection["asked_at"] < hit.done
+                if hit.step.backend == connection["backend"] and connection["asked_at"] < hit.until
             ),
             "",
         )
