@@ -26,12 +26,16 @@ SOCKET = "mux.sock"
 
 
 def faked(clock: Path) -> dict[str, str]:
-    """Return the environment that makes a process take its wall clock's offset from a file, once a second."""
+    """Return the environment that makes a process take its wall clock's offset from a file, once a second.
+
+    Without FAKETIME_FORCE_MONOTONIC_FIX=0 timed waits of threads end at once: those that want the interpreter then ask
+    for it all the time, and a packet loop is half a second late.
+    """
     if LIBRARY is None:
         raise LabError("", "libfaketime is not installed: apt install libfaketime")
     return {
         "LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0", "NO_FAKE_STAT": "1",
     }  # fmt: skip
 
 

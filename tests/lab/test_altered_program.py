@@ -12,6 +12,20 @@ from lbmux.lab import altered_program
 from lbmux.lab.altered_program import NO_OFFSET, faked, mount_disk, step, unmount_below
 
 READ = "import time; print(time.time(), time.monotonic())"
+WAITS = """
+import select, sys, threading, time
+
+def spin():
+    while time.monotonic() < end:
+        pass
+
+sys.setswitchinterval(0.5)
+end = time.monotonic() + 2
+threading.Thread(target=spin).start()
+begun = time.monotonic()
+select.select([], [], [], 0)
+print(time.monotonic() - begun)
+"""
 
 
 def clocks(**options: object) -> tuple[float, float]:
@@ -27,6 +41,13 @@ def test_a_stepped_wall_clock_is_that_of_the_process_alone(tmp_path: Path) -> No
     before, (wall, monotonic) = time.time(), clocks(env={**os.environ, **faked(clock)})
     assert -7210 < wall - before < -7190
     assert time.time() - before < 60 and abs(monotonic - time.monotonic()) < 60
+
+
+def test_a_thread_that_wants_the_interpreter_waits_for_it(tmp_path: Path) -> None:
+    environment = {**os.environ, **faked(tmp_path / "clock")}
+    step(tmp_path / "clock", 0)
+    waited = subprocess.check_output([sys.executable, "-c", WAITS], env=environment, text=True)
+    assert float(waited) > 0.4  # else it asks for it all the time, and slows down whatever has it
 
 
 def test_without_the_library_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
