@@ -23,7 +23,7 @@ sys.setswitchinterval(0.5)
 end = time.monotonic() + 2
 threading.Thread(target=spin).start()
 begun = time.monotonic()
-select.select([], [], [], 0)
+select.select([], [], [], 0.01)
 print(time.monotonic() - begun)
 """
 
