@@ -32,8 +32,8 @@ class Outcome:
     ``own``: broken connections whose own server was hit.  ``stall_ms``: the longest wait of the surviving ones.
     ``new``: connections opened meanwhile.  ``refused``: those of them without an answer within 3 s.
     ``normal_ms``: time from the event to the last answer that was late (over 50 ms), broken or refused.
-    ``isolated_ms``: time from the begin of a flood until its VIP was a black hole on all muxes that made it one, and
-    ``back_ms`` from the flood's end until it was none; None: that did not happen.
+    ``isolated_ms``: time from the beginning of a flood until its VIP was a black hole on all muxes that made it one,
+    and ``back_ms`` from the flood's end until it was none; None: that did not happen.
     """
 
     scenario: str

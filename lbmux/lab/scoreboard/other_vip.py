@@ -18,7 +18,7 @@ class OtherVip:
     def __init__(self, system: "SystemUnderTest") -> None:
         self._system = system
         self._sent: tuple[float, float] | None = None
-        """When packets were sent to it: begin and end, in seconds since 1970."""
+        """When packets were sent to it: beginning and end, in seconds since 1970."""
 
     def send(self, sender: Callable[[str, int], object]) -> None:
         """Have the client send to the VIP, once the routers know it."""
@@ -34,7 +34,7 @@ class OtherVip:
         self._system.lab.run("client", command, check=True, capture_output=True)
 
     def isolation(self) -> tuple[float | None, float | None]:
-        """Return when the last forwarder isolated the VIP that was sent to, from the begin of that, and when it was
+        """Return when the last forwarder isolated the VIP that was sent to, from the beginning of that, and when it was
         back everywhere, from its end, in milliseconds; None: that did not happen, or nothing was sent.
         """
         if self._sent is None:
