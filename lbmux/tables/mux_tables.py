@@ -12,7 +12,8 @@ from lbmux.addresses import Address, port_to_wire, to_pair
 from lbmux.config.models import BackendKey, Config, Service, slots_of
 from lbmux.datapath.tables import GONE, PACKET_RATE, SLOT, WAYS, Sizes
 from lbmux.linux.next_hops import NextHop
-from lbmux.tables.mux_plan import Contents, Plan, Planner, changed_at
+from lbmux.tables.mux_contents import Contents, Plan
+from lbmux.tables.mux_plan import Planner, changed_at
 from lbmux.tables.mux_rows import is_special, price_of, set_route
 from lbmux.tables.slot_allocation import Range
 from lbmux.tables.slot_states import NO_TABLE, SlotStates
